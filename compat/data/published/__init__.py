@@ -1,0 +1,1 @@
+"""Readers of published data sets, each from its official archive or its unpacked folder."""

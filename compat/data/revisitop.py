@@ -1,0 +1,158 @@
+"""Revisited Oxford and Paris (Radenović et al., CVPR 2018): ground truth and images."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compat.data.files import FileSource
+from compat.data.images import ImageSet, RelevanceLists
+from compat.errors import CompatError
+
+# What rebuilds a numpy array or scalar from a pickle, by numpy 1's and numpy 2's module names.
+_ADMITTED = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("_codecs", "encode"),
+    *(
+        (module, name)
+        for module in ("numpy.core.multiarray", "numpy._core.multiarray")
+        for name in ("_reconstruct", "scalar")
+    ),
+}
+
+# Which of a query's lists count as found and which leave the ranking: section 2 of the paper.
+_PROTOCOLS = {
+    "easy": (("easy",), ("junk", "hard")),
+    "medium": (("easy", "hard"), ("junk",)),
+    "hard": (("hard",), ("junk", "easy")),
+}
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """Contents of a gnd_*.pkl file.
+
+    Args:
+        queries: Names of the query images, without suffix.
+        gallery: Names of the database images, without suffix.
+        boxes: (queries, 4) float64: x0 y0 x1 y1 of the query region, in pixels.
+        lists: "easy", "medium" and "hard", as positions within `gallery`.
+    """
+
+    queries: tuple[str, ...]
+    gallery: tuple[str, ...]
+    boxes: np.ndarray
+    lists: Mapping[str, RelevanceLists]
+
+
+def open_revisitop(gnd: Path, images: Path) -> ImageSet:
+    """Queries (cropped to their boxes) and gallery of revisited Oxford or Paris.
+
+    Args:
+        gnd: gnd_roxford5k.pkl or gnd_rparis6k.pkl.
+        images: Folder of `<name>.jpg`.
+
+    Raises:
+        CompatError: A file is missing, or the ground truth is not one.
+    """
+    truth = read_ground_truth(gnd)
+    folder = images.resolve()
+    if not folder.is_dir():
+        raise CompatError(f"There is no folder {folder}: give the folder of the set's .jpg images.")
+    names = truth.queries + truth.gallery
+    here = {file.name for file in folder.iterdir()}
+    missing = [name for name in names if f"{name}.jpg" not in here]
+    if missing:
+        raise CompatError(
+            f"The folder {folder} lacks {len(missing)} of the {len(names)} images that {gnd.name} "
+            f"names, first '{missing[0]}.jpg': unpack the set's images there."
+        )
+    boxes = np.full((len(names), 4), np.nan)
+    boxes[: len(truth.queries)] = truth.boxes
+    ids = [f"queries/{name}.jpg" for name in truth.queries]
+    ids += [f"{name}.jpg" for name in truth.gallery]
+    return ImageSet(
+        name=gnd.stem.removeprefix("gnd_"),
+        spec=f"revisitop:gnd={gnd.resolve()},images={folder}",
+        ids=np.array(ids),
+        labels=np.full(len(names), -1, dtype=np.int64),
+        classes=(),
+        split=np.repeat(["query", "gallery"], [len(truth.queries), len(truth.gallery)]),
+        camera=None,
+        source=FileSource(tuple(f"{folder}/{name}.jpg" for name in names), boxes),
+        lists=truth.lists,
+    )
+
+
+def read_ground_truth(path: Path) -> GroundTruth:
+    """Reads a gnd_*.pkl without running anything that it may contain.
+
+    The one pickle that querynas reads, because the protocol is published as one. Only lists,
+    dicts, text, numbers and numpy arrays are admitted.
+
+    Raises:
+        CompatError: The file is missing, asks for anything else, or is no ground truth.
+    """
+    if not path.is_file():
+        raise CompatError(
+            f"There is no ground truth {path}: give the published gnd_roxford5k.pkl or "
+            "gnd_rparis6k.pkl."
+        )
+    try:
+        with path.open("rb") as file:
+            content = _PlainUnpickler(file).load()
+    except CompatError:
+        raise
+    except Exception as error:  # a damaged pickle raises nearly anything
+        raise CompatError(
+            f"The ground truth {path} is damaged ({error}): fetch it again."
+        ) from error
+    try:
+        return _parsed(content)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise CompatError(
+            f"The file {path} is not a revisitop ground truth ({error}): expected imlist, qimlist "
+            "and gnd with bbx, easy, hard and junk of every query."
+        ) from error
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ADMITTED:
+            raise CompatError(
+                f"The ground truth asks for {module}.{name}, which plain lists and numbers do not "
+                "need: do not trust this file, fetch the published one."
+            )
+        return super().find_class(module, name)
+
+
+def _parsed(content: Any) -> GroundTruth:
+    queries = tuple(str(name) for name in content["qimlist"])
+    gallery = tuple(str(name) for name in content["imlist"])
+    entries: Sequence[Mapping[str, Any]] = content["gnd"]
+    if len(entries) != len(queries):
+        raise ValueError(f"{len(queries)} queries but {len(entries)} entries")
+    boxes = np.array([entry["bbx"] for entry in entries], dtype=np.float64)
+    if boxes.shape != (len(queries), 4):
+        raise ValueError(f"boxes of shape {boxes.shape}")
+
+    def merged(entry: Mapping[str, Any], keys: Sequence[str]) -> np.ndarray:
+        rows = np.concatenate([np.asarray(entry[key], dtype=np.int64).ravel() for key in keys])
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(gallery):
+            raise ValueError(f"position {rows.max()} of {len(gallery)} gallery images")
+        return np.unique(rows)
+
+    lists = {
+        protocol: RelevanceLists(
+            tuple(merged(entry, positive) for entry in entries),
+            tuple(merged(entry, junk) for entry in entries),
+        )
+        for protocol, (positive, junk) in _PROTOCOLS.items()
+    }
+    return GroundTruth(queries, gallery, boxes, lists)

@@ -1,0 +1,146 @@
+"""Augmented views of images, the same picture for networks of every resolution."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from compat.data.cache import content_key, default_cache, image_digests
+from compat.data.images import ImageSet
+from compat.data.preprocessing import check_size_and_fit
+from compat.data.store import fill
+from compat.errors import CompatError
+
+_VERSION = 1  # raised whenever the same recipe would give other pixels
+_MAX_ASPECT = 4 / 3
+
+
+@dataclass(frozen=True)
+class ViewRecipe:
+    """How views are drawn; view v of an image depends on (content, seed, v) only, not on size.
+
+    Args:
+        count: Views per image, V.
+        seed: Another seed gives other views.
+        min_scale: Smallest share of the picture's area that a view shows, in (0, 1].
+        flip: Mirror half of the views.
+        color: Strength of brightness, contrast and saturation changes, in [0, 1); 0.3 draws
+            each factor from [0.7, 1.3].
+
+    Raises:
+        CompatError: A field is out of its range.
+    """
+
+    count: int
+    seed: int = 0
+    min_scale: float = 0.5
+    flip: bool = True
+    color: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise CompatError(f"The view recipe's count is {self.count}, expected at least 1.")
+        if self.seed < 0:
+            raise CompatError(f"The view recipe's seed is {self.seed}, expected 0 or more.")
+        if not 0 < self.min_scale <= 1:
+            raise CompatError(f"The view recipe's min_scale is {self.min_scale}, expected (0, 1].")
+        if not 0 <= self.color < 1:
+            raise CompatError(f"The view recipe's color is {self.color}, expected [0, 1).")
+
+
+def decode_views(
+    images: ImageSet,
+    recipe: ViewRecipe,
+    size: int,
+    *,
+    fit: str = "crop",
+    cache: Path | None = None,
+) -> np.ndarray:
+    """Views of every image, made once and kept beside the decoded images.
+
+    A view is a random part of what `decode` shows (random-resized-crop of Szegedy et al., CVPR
+    2015: area and aspect ratio drawn), perhaps mirrored, with changed colours. The part is cut
+    from the picture at its own resolution, so two sizes show the same thing.
+
+    Args:
+        images: Images that can be read: pass those that `decode` returns.
+        recipe: How the views are drawn.
+        size: Side of a view in pixels.
+        fit: "crop" takes views from the largest centred square, "squash" from the whole picture.
+        cache: Folder for the pixels; `default_cache` if None.
+
+    Returns:
+        (V, N, size, size, 3) uint8 memory map.
+
+    Raises:
+        CompatError: An image is broken, the disk is full, the cache is damaged, or size or fit
+            are out of range.
+    """
+    check_size_and_fit(size, fit)
+    root = cache or default_cache()
+    digests = image_digests(images, root)
+    key = content_key(digests, "views", _VERSION, astuple(recipe), size, fit)
+
+    def make(index: int) -> np.ndarray:
+        picture = images.source.load(index)
+        return np.stack(
+            [
+                np.asarray(_view(picture, recipe, digests[index], number, size, fit))
+                for number in range(recipe.count)
+            ]
+        )
+
+    views, _ = fill(
+        root / "views" / key,
+        len(images),
+        (recipe.count, size, size, 3),
+        make,
+        description=f"making {recipe.count} views of {images.name} at {size} px",
+        stop_at_broken=True,
+    )
+    return views.swapaxes(0, 1)
+
+
+def _view(
+    picture: Image.Image, recipe: ViewRecipe, digest: str, number: int, size: int, fit: str
+) -> Image.Image:
+    from torchvision.transforms.v2 import functional
+
+    seed = hashlib.blake2b(f"{digest}|{recipe.seed}|{number}".encode(), digest_size=16)
+    random = np.random.default_rng(int(seed.hexdigest(), 16))
+    left, top, width, height = _window(picture.size, recipe, random, fit)
+    mirrored = random.random() < 0.5
+    factors = random.uniform(1 - recipe.color, 1 + recipe.color, size=3).tolist()
+    view = functional.resized_crop(picture, top, left, height, width, [size, size])
+    if recipe.flip and mirrored:
+        view = functional.horizontal_flip(view)
+    if recipe.color:
+        view = functional.adjust_brightness(view, factors[0])
+        view = functional.adjust_contrast(view, factors[1])
+        view = functional.adjust_saturation(view, factors[2])
+    return view
+
+
+def _window(
+    size: tuple[int, int], recipe: ViewRecipe, random: np.random.Generator, fit: str
+) -> tuple[int, int, int, int]:
+    """Left, top, width and height in pixels of the part that a view shows."""
+    width, height = size
+    if fit == "crop":
+        frame_width = frame_height = min(size)
+    else:
+        frame_width, frame_height = width, height
+    area = random.uniform(recipe.min_scale, 1)
+    widest = min(_MAX_ASPECT, 1 / area)  # so that both sides fit into the frame
+    aspect = widest ** random.uniform(-1, 1)
+    x, y = random.random(2)
+    part_width = max(1, round(math.sqrt(area * aspect) * frame_width))
+    part_height = max(1, round(math.sqrt(area / aspect) * frame_height))
+    left = (width - frame_width) // 2 + round(x * (frame_width - part_width))
+    top = (height - frame_height) // 2 + round(y * (frame_height - part_height))
+    return left, top, part_width, part_height

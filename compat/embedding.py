@@ -1,0 +1,102 @@
+"""From pixels to vectors with any torch model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+from compat.errors import CompatError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+def pick_device() -> torch.device:
+    """The first CUDA device, or the CPU where there is none."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def embed(
+    model: nn.Module,
+    pixels: np.ndarray,
+    *,
+    batch: int = 256,
+    device: torch.device | str | None = None,
+    description: str | None = "embedding images",
+) -> np.ndarray:
+    """Embed images in evaluation mode; the model comes back in the mode it was in.
+
+    Args:
+        model: Maps float images (B, 3, S, S) in [0, 1] to (B, d); moved to ``device``.
+        pixels: (N, S, S, 3) uint8, may be a memory map.
+        batch: Images at a time.
+        device: Where to run, `pick_device` when None; bfloat16 autocast on CUDA only.
+        description: Words before the progress bar; None for no bar.
+
+    Returns:
+        (N, d) float32.
+
+    Raises:
+        CompatError: When there is nothing to embed, ``pixels`` are no images, or an embedding is
+            not a finite vector.
+    """
+    import torch
+
+    if pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8:
+        raise CompatError(
+            f"Pixels have shape {pixels.shape} and type {pixels.dtype}, expected uint8 images "
+            "(N, size, size, 3) as decode() gives them."
+        )
+    if not len(pixels):
+        raise CompatError("There are no images to embed: pass at least one.")
+    where = pick_device() if device is None else torch.device(device)
+    modes = {module: module.training for module in model.modules()}
+    model.to(where).eval()
+    vectors: np.ndarray | None = None
+    try:
+        with (
+            torch.inference_mode(),
+            torch.autocast(where.type, torch.bfloat16, enabled=where.type == "cuda"),
+            tqdm(
+                total=len(pixels), desc=description, unit="images", disable=description is None
+            ) as bar,
+        ):
+            for start in range(0, len(pixels), batch):
+                found = model(as_input(pixels[start : start + batch], where)).float().cpu().numpy()
+                _check(found, start, min(batch, len(pixels) - start))
+                if vectors is None:
+                    vectors = np.empty((len(pixels), found.shape[1]), dtype=np.float32)
+                vectors[start : start + len(found)] = found
+                bar.update(len(found))
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    assert vectors is not None
+    return vectors
+
+
+def as_input(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Uint8 (B, S, S, 3) as float (B, 3, S, S) in [0, 1] on ``device``, channels last in memory."""
+    import torch
+
+    images = torch.from_numpy(np.array(pixels)).to(device, non_blocking=True)
+    return images.permute(0, 3, 1, 2).float().div_(255)
+
+
+def _check(vectors: np.ndarray, start: int, count: int) -> None:
+    if vectors.ndim != 2 or len(vectors) != count:
+        raise CompatError(
+            f"The model maps {count} images to shape {vectors.shape}, expected ({count}, d): it "
+            "must end in one vector per image."
+        )
+    wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(wrong):
+        raise CompatError(
+            f"The embedding of image {start + int(wrong[0])} is not finite: check the model's "
+            "weights and normalisation."
+        )

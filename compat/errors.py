@@ -1,0 +1,5 @@
+"""The one error that bad data, a bad gallery or a bad loss configuration raises."""
+
+
+class CompatError(ValueError):
+    """Says in one sentence what was found, what was expected and what to do about it."""

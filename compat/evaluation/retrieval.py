@@ -1,0 +1,239 @@
+"""Retrieval scores of embeddings: one ranking, the three tests of compatibility, and top lists."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from compat.errors import CompatError
+from compat.evaluation.measures import (
+    average_precision,
+    average_precision_at,
+    average_precision_at_r,
+    inverse_negative_penalty,
+    precision_at,
+    recall_at,
+    revisitop_precision_at,
+    trapezoid_average_precision,
+)
+from compat.evaluation.ranking import positive_ranks
+from compat.evaluation.similarity import Metric, check_shapes, gallery_blocks, unit_rows
+from compat.evaluation.truth import Truth
+
+AveragePrecision = Literal["standard", "trapezoid"]
+
+_CUTOFFS = (1, 5, 10)
+_RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """What one ranking of a gallery by queries achieved; all means are over counted queries.
+
+    Attributes:
+        average_precision: Definition behind ``map`` and ``ap``: ``standard`` or ``trapezoid``.
+        map: Mean average precision.
+        interval: 95% percentile bootstrap interval of ``map`` over queries.
+        ap: (Q,) float64 average precision per query, nan without positives.
+        recall: Recall@k (CMC) for k = 1, 5, 10.
+        precision: Mean precision@k for k = 1, 5, 10; with ``trapezoid`` revisitop's mP@k.
+        map_at_100: mAP@100 as in Google Landmarks v2.
+        map_at_r: mAP@R as in metric learning.
+        minp: Mean inverse negative penalty.
+        queries: Number of counted queries.
+        skipped: Number of queries without positives.
+    """
+
+    average_precision: AveragePrecision
+    map: float
+    interval: tuple[float, float]
+    ap: np.ndarray
+    recall: dict[int, float]
+    precision: dict[int, float]
+    map_at_100: float
+    map_at_r: float
+    minp: float
+    queries: int
+    skipped: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able summary, without the per-query values."""
+        summary = {name: value for name, value in vars(self).items() if name != "ap"}
+        for name in ("recall", "precision"):
+            summary[name] = {str(k): value for k, value in summary[name].items()}
+        return summary | {"interval": list(self.interval)}
+
+
+def evaluate(
+    queries: np.ndarray,
+    gallery: np.ndarray,
+    truth: Truth,
+    *,
+    average_precision: AveragePrecision = "standard",
+    metric: Metric = "cosine",
+    block: int = 8192,
+    seed: int = 0,
+) -> Retrieved:
+    """Rank ``gallery`` (N, d) for every row of ``queries`` (Q, d) and measure against ``truth``.
+
+    Args:
+        average_precision: ``standard``, or ``trapezoid`` as revisited Oxford and Paris ask for.
+        metric, block: See `positive_ranks`.
+        seed: Of the bootstrap over queries (1000 resamples).
+
+    Raises:
+        CompatError: As `positive_ranks`, and when no query has a positive.
+    """
+    ranks = positive_ranks(queries, gallery, truth, block=block, metric=metric)
+    return summarise(ranks, average_precision=average_precision, seed=seed)
+
+
+def summarise(
+    ranks: Sequence[np.ndarray],
+    *,
+    average_precision: AveragePrecision = "standard",
+    seed: int = 0,
+) -> Retrieved:
+    """All measures of ranks that `positive_ranks` gave.
+
+    Raises:
+        CompatError: When no query has a positive, or the average precision is unknown.
+    """
+    if average_precision not in _DEFINITIONS:
+        raise CompatError(
+            f"Unknown average precision {average_precision!r}: use 'standard' or 'trapezoid'."
+        )
+    ap_of, precision_of = _DEFINITIONS[average_precision]
+    counted = [r for r in ranks if len(r)]
+    if not counted:
+        raise CompatError(
+            f"None of the {len(ranks)} queries has a positive in the gallery, so there is nothing "
+            "to measure: check that queries and gallery share labels and label -1 is not meant."
+        )
+
+    def mean(measure: Callable[..., float], *arguments: int) -> float:
+        return float(np.mean([measure(r, *arguments) for r in counted]))
+
+    ap = np.array([ap_of(r) if len(r) else np.nan for r in ranks])
+    known = ap[~np.isnan(ap)]
+    return Retrieved(
+        average_precision=average_precision,
+        map=float(known.mean()),
+        interval=bootstrap_interval(known, seed=seed),
+        ap=ap,
+        recall={k: mean(recall_at, k) for k in _CUTOFFS},
+        precision={k: mean(precision_of, k) for k in _CUTOFFS},
+        map_at_100=mean(average_precision_at, 100),
+        map_at_r=mean(average_precision_at_r),
+        minp=mean(inverse_negative_penalty),
+        queries=len(counted),
+        skipped=len(ranks) - len(counted),
+    )
+
+
+_DEFINITIONS: dict[str, tuple[Callable[[np.ndarray], float], Callable[[np.ndarray, int], float]]]
+_DEFINITIONS = {
+    "standard": (average_precision, precision_at),
+    "trapezoid": (trapezoid_average_precision, revisitop_precision_at),
+}
+
+
+def bootstrap_interval(values: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
+    """95% percentile bootstrap interval of the mean of ``values`` (n,), 1000 seeded resamples.
+
+    Source: Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
+    """
+    rng = np.random.default_rng(seed)
+    means = [
+        values[rng.integers(0, len(values), size=len(values))].mean() for _ in range(_RESAMPLES)
+    ]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Score:
+    """The three tests of a query model against a gallery model.
+
+    Attributes:
+        self_test: M(q,q), query model on both sides.
+        cross_test: M(q,g), query model asks, gallery model answers: what asymmetric retrieval is.
+        paragon: M(g,g), gallery model on both sides: the usual upper bound.
+    """
+
+    self_test: Retrieved
+    cross_test: Retrieved
+    paragon: Retrieved
+
+
+def score(
+    query_vectors_of_queries: np.ndarray,
+    query_vectors_of_gallery: np.ndarray,
+    gallery_vectors_of_queries: np.ndarray,
+    gallery_vectors_of_gallery: np.ndarray,
+    truth: Truth,
+    *,
+    average_precision: AveragePrecision = "standard",
+    metric: Metric = "cosine",
+) -> Score:
+    """Self-test, cross-test and paragon with one ground truth.
+
+    Args:
+        query_vectors_of_queries: (Q, d) queries by the query model.
+        query_vectors_of_gallery: (N, d) gallery images by the query model.
+        gallery_vectors_of_queries: (Q, d) queries by the gallery model.
+        gallery_vectors_of_gallery: (N, d) gallery images by the gallery model.
+    """
+
+    def run(queries: np.ndarray, gallery: np.ndarray) -> Retrieved:
+        return evaluate(queries, gallery, truth, average_precision=average_precision, metric=metric)
+
+    return Score(
+        self_test=run(query_vectors_of_queries, query_vectors_of_gallery),
+        cross_test=run(query_vectors_of_queries, gallery_vectors_of_gallery),
+        paragon=run(gallery_vectors_of_queries, gallery_vectors_of_gallery),
+    )
+
+
+def top_k(
+    queries: np.ndarray,
+    gallery: np.ndarray,
+    ignored: Truth | Sequence[np.ndarray] | None,
+    k: int,
+    *,
+    metric: Metric = "cosine",
+    block: int = 8192,
+) -> np.ndarray:
+    """Indices of each query's ``k`` most similar gallery entries, best first.
+
+    Args:
+        queries: (Q, d).
+        gallery: (N, d), may be a memory map.
+        ignored: Entries to leave out: a truth (its ignored ones), one index array per query, or
+            None.
+        k: Length of the lists.
+
+    Returns:
+        (Q, k) int64; -1 where fewer than ``k`` entries are left. Equal similarities keep the
+        gallery's order.
+    """
+    queries = np.asarray(queries)
+    check_shapes(queries, gallery, metric)
+    hidden = ignored.ignored if isinstance(ignored, Truth) else ignored
+    directions = unit_rows(queries, "query")
+    best = np.full((len(queries), k), -np.inf, dtype=np.float32)
+    indices = np.full((len(queries), k), -1, dtype=np.int64)
+    for start, vectors in gallery_blocks(gallery, block=block, metric=metric):
+        similarities = directions @ vectors.T
+        if hidden is not None:
+            for query, rows in enumerate(hidden):
+                inside = rows[(rows >= start) & (rows < start + len(vectors))]
+                similarities[query, inside - start] = -np.inf
+        kept = np.sort(np.argpartition(-similarities, min(k, len(vectors)) - 1, axis=1)[:, :k])
+        merged = np.hstack([best, np.take_along_axis(similarities, kept, axis=1)])
+        rows_of = np.hstack([indices, kept + start])
+        order = np.argsort(-merged, axis=1, kind="stable")[:, :k]
+        best = np.take_along_axis(merged, order, axis=1)
+        indices = np.take_along_axis(rows_of, order, axis=1)
+    return np.where(np.isneginf(best), -1, indices)

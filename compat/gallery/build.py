@@ -1,0 +1,164 @@
+"""Embedding images once with the gallery model, into a gallery space on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from tqdm import tqdm
+
+from compat.data.cache import decode
+from compat.data.images import ImageSet
+from compat.data.views import ViewRecipe, decode_views
+from compat.errors import CompatError
+from compat.gallery.models import GalleryModel
+from compat.gallery.sealing import PROGRESS, check_dtype, seal, working_folder
+from compat.gallery.space import VECTORS, VIEW_ROWS, VIEW_VECTORS, GallerySpace
+
+
+def build_gallery(
+    images: ImageSet,
+    model: GalleryModel,
+    out: str | Path,
+    *,
+    views: ViewRecipe | None = None,
+    train: ArrayLike | None = None,
+    dtype: str = "float32",
+    fit: str | None = None,
+    strict: bool = False,
+    cache: Path | None = None,
+    block: int = 2048,
+) -> GallerySpace:
+    """Embed every image, then the views of the training images; vectors get length one.
+
+    Work is kept in ``<out>.partial`` block by block: a killed build is continued by the same call
+    and loses at most one block. The gallery model is not needed after this.
+
+    Args:
+        images: What the gallery holds; broken images are left out with a warning.
+        model: The gallery model.
+        out: New folder.
+        views: Also embed these augmented views.
+        train: Indices into ``images`` whose views are embedded; all when None.
+        dtype: ``float32`` or ``float16`` on disk.
+        fit: ``crop`` or ``squash`` instead of the model's own.
+        strict: Stop at the first broken image instead of leaving it out.
+        cache: Folder of decoded images, as in `compat.data.cache.decode`.
+        block: Images embedded between two saves.
+
+    Raises:
+        CompatError: When ``out`` exists, ``<out>.partial`` is of another build, or the model
+            gives a vector that is zero or not finite.
+    """
+    check_dtype(dtype)
+    out = Path(out)
+    folder = working_folder(out)
+    preprocessing = replace(model.preprocessing, fit=fit or model.preprocessing.fit)
+    decoded = decode(images, preprocessing.size, fit=preprocessing.fit, cache=cache, strict=strict)
+    kept = decoded.images
+    jobs: list[tuple[str, int | None, np.ndarray]] = [(VECTORS, None, decoded.pixels)]
+    rows = _rows_of_views(images, kept, train) if views is not None else np.empty(0, np.int64)
+    recipe = {
+        "model": model.digest,
+        "preprocessing": preprocessing.as_dict(),
+        "ids": sha256("\0".join(kept.ids.tolist()).encode()).hexdigest(),
+        "views": views and asdict(views),
+        "rows": sha256(rows.tobytes()).hexdigest(),
+        "dtype": dtype,
+    }
+    done = _resume(folder, out, recipe)
+    _array(folder / VECTORS, (len(kept), model.dimension), dtype)
+    if views is not None:
+        seen = decode_views(
+            kept.take(rows), views, preprocessing.size, fit=preprocessing.fit, cache=cache
+        )
+        _array(folder / VIEW_VECTORS, (views.count, len(rows), model.dimension), dtype)
+        np.save(folder / VIEW_ROWS, rows)
+        jobs += [(VIEW_VECTORS, view, seen[view]) for view in range(views.count)]
+
+    total = sum(len(pixels) for _, _, pixels in jobs)
+    with tqdm(total=total, initial=done, desc="embedding the gallery", unit="images") as bar:
+        before = 0
+        for name, view, pixels in jobs:
+            for start in range(max(0, done - before), len(pixels), block):
+                stop = min(start + block, len(pixels))
+                vectors = _unit(model.embed(pixels[start:stop]), start, name)
+                target = np.lib.format.open_memmap(folder / name, mode="r+")
+                (target if view is None else target[view])[start:stop] = vectors
+                target.flush()
+                _note(folder, recipe, before + stop)
+                bar.update(stop - start)
+            before += len(pixels)
+    space = seal(
+        folder,
+        out,
+        ids=kept.ids,
+        labels=kept.labels,
+        classes=kept.classes,
+        metric="cosine",
+        model=model.spec,
+        model_digest=model.digest,
+        model_macs=model.macs,
+        preprocessing=preprocessing,
+        data=images.spec,
+        view_recipe=views,
+    )
+    (out / PROGRESS).unlink()
+    return space
+
+
+def _rows_of_views(images: ImageSet, kept: ImageSet, train: ArrayLike | None) -> np.ndarray:
+    """Rows of the gallery, ascending: the training images that could be read."""
+    wanted = images.ids if train is None else images.ids[np.asarray(train, dtype=np.int64)]
+    return np.flatnonzero(np.isin(kept.ids, wanted))
+
+
+def _unit(vectors: np.ndarray, start: int, name: str) -> np.ndarray:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not lengths.all():
+        row = start + int(np.flatnonzero(lengths == 0)[0])
+        raise CompatError(
+            f"The gallery model maps image {row} of {name} to the zero vector, which has no "
+            "direction: use a model that does not, or leave that image out."
+        )
+    return vectors / lengths
+
+
+def _array(path: Path, shape: tuple[int, ...], dtype: str) -> None:
+    """Make room on disk, unless it is there from the build that this one continues."""
+    if not path.exists():
+        temporary = path.with_name(f"{path.name}.tmp")
+        np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape).flush()
+        os.replace(temporary, path)
+
+
+def _resume(folder: Path, out: Path, recipe: dict[str, Any]) -> int:
+    """Number of images that an earlier, killed build has embedded."""
+    path = folder / PROGRESS
+    if not path.exists():
+        if any(folder.iterdir()):
+            raise CompatError(
+                f"{folder} holds something that is no unfinished build of {out}: remove it."
+            )
+        _note(folder, recipe, 0)
+        return 0
+    progress = json.loads(path.read_text("utf-8"))
+    differing = [name for name, value in recipe.items() if progress["recipe"][name] != value]
+    if differing:
+        raise CompatError(
+            f"{folder} is an unfinished build with other {', '.join(differing)}: repeat its "
+            "command to finish it, or remove the folder to start anew."
+        )
+    return int(progress["done"])
+
+
+def _note(folder: Path, recipe: dict[str, Any], done: int) -> None:
+    temporary = folder / f"{PROGRESS}.tmp"
+    temporary.write_text(json.dumps({"recipe": recipe, "done": done}), "utf-8")
+    os.replace(temporary, folder / PROGRESS)

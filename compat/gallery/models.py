@@ -1,0 +1,448 @@
+"""Gallery models: whatever network made, or will make, the gallery's vectors."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import math
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compat.data.naming import did_you_mean
+from compat.data.preprocessing import Preprocessing
+from compat.errors import CompatError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+_FORMAT = "querynas-gallery-model"
+_AS_IT_IS: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+_FORMS = (
+    "timm:NAME[,checkpoint=FILE][,pretrained=false][,size=PIXELS], FILE.safetensors, FILE.onnx or "
+    "package.module:factory[,key=value...]"
+)
+
+
+@dataclass(frozen=True)
+class GalleryModel:
+    """A frozen network from pixels to gallery vectors.
+
+    Attributes:
+        spec: The text that `load_gallery_model` turns into this model again.
+        dimension: Width of its vectors.
+        preprocessing: How images become its pixels; normalisation happens inside `embed`.
+        digest: SHA-256 (hex) of its weights.
+        macs: Multiply-accumulates of one image (fvcore counts one per MAC); None for ONNX files.
+    """
+
+    spec: str
+    dimension: int
+    preprocessing: Preprocessing
+    digest: str
+    macs: int | None
+    _embed: Callable[..., np.ndarray] = field(repr=False, compare=False)
+
+    def embed(
+        self, pixels: np.ndarray, *, batch: int = 256, description: str | None = None
+    ) -> np.ndarray:
+        """Float32 (B, d) of uint8 ``pixels`` (B, S, S, 3) with S = ``preprocessing.size``.
+
+        Args:
+            pixels: Images as `compat.data.cache.decode` gives them; may be a memory map.
+            batch: Images at a time.
+            description: Words before a progress bar; None for no bar.
+
+        Raises:
+            CompatError: When the pixels have another size or a vector is not finite.
+        """
+        size = self.preprocessing.size
+        if pixels.shape[1:] != (size, size, 3):
+            raise CompatError(
+                f"{self.spec} takes images of shape ({size}, {size}, 3), found {pixels.shape[1:]}: "
+                f"decode them at {size} px."
+            )
+        return self._embed(pixels, batch=batch, description=description)
+
+
+def load_gallery_model(spec: str) -> GalleryModel:
+    """Load a gallery model by its spec.
+
+    ``timm:NAME``: pooled features of a timm model with its pretrained weights and its own
+    preprocessing (the whole crop, resized); ``checkpoint=FILE`` takes weights from a file instead,
+    ``pretrained=false`` a seeded random start, ``size=PIXELS`` another input size.
+    ``FILE.safetensors``: what `querynas gallery train` wrote.
+    ``FILE.onnx``: takes float images (B, 3, S, S) in [0, 1] and normalises inside.
+    ``package.module:factory,key=value``: ``factory(key="value")`` returns an ``nn.Module`` from
+    float images (B, 3, S, S) in [0, 1] to (B, d), whose optional attribute ``preprocessing`` is a
+    dict of `Preprocessing` fields (224 pixels, "crop" otherwise). Only name modules you trust:
+    they are imported.
+
+    Raises:
+        CompatError: When the spec names nothing that can be loaded. Weights are never left at a
+            random start unless the spec says so.
+    """
+    name, options = _parse(spec)
+    if name.startswith("timm:"):
+        return _from_timm(spec, name.removeprefix("timm:"), options)
+    if name.endswith((".safetensors", ".onnx")):
+        if options:
+            raise CompatError(f"The gallery model file {name} takes no options, found {options}.")
+        path = Path(name)
+        if not path.is_file():
+            raise CompatError(f"There is no gallery model file {path}: check the path.")
+        return _from_onnx(spec, path) if path.suffix == ".onnx" else _from_training(spec, path)
+    if ":" in name:
+        return _from_factory(spec, name, options)
+    raise CompatError(f"{spec!r} names no gallery model, expected {_FORMS}.")
+
+
+def torch_gallery_model(spec: str, model: nn.Module, preprocessing: Preprocessing) -> GalleryModel:
+    """Gallery model of a network that takes float images (B, 3, S, S) in [0, 1].
+
+    Raises:
+        CompatError: When it does not map images of that size to one vector each.
+    """
+    from compat.embedding import embed
+
+    model.requires_grad_(False)
+    blank = np.zeros((2, preprocessing.size, preprocessing.size, 3), dtype=np.uint8)
+
+    def run(pixels: np.ndarray, *, batch: int, description: str | None) -> np.ndarray:
+        return embed(model, pixels, batch=batch, description=description)
+
+    try:
+        dimension = run(blank, batch=2, description=None).shape[1]
+    except CompatError:
+        raise
+    except Exception as error:  # any layer may refuse the size in its own way
+        raise CompatError(
+            f"{spec} cannot embed images of {preprocessing.size} px ({error}): choose another size."
+        ) from error
+    macs = _count_macs(model, preprocessing.size)
+    return GalleryModel(spec, dimension, preprocessing, _weights_digest(model), macs, run)
+
+
+def _count_macs(model: nn.Module, size: int) -> int:
+    import torch
+    from fvcore.nn import FlopCountAnalysis
+
+    def attention(inputs: list[Any], outputs: list[Any]) -> int:
+        query, key, value = (each.type().sizes() for each in inputs[:3])
+        return math.prod(query) * key[-2] + math.prod(query[:-1]) * math.prod(value[-2:])
+
+    device = next(model.parameters()).device
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        analysis = FlopCountAnalysis(model.eval(), torch.zeros(1, 3, size, size, device=device))
+        analysis.set_op_handle("aten::scaled_dot_product_attention", attention)
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        return int(analysis.total())
+
+
+def trained_network(arch: str, dimension: int, preprocessing: Preprocessing) -> nn.Module:
+    """The network that `querynas gallery train` trains: timm backbone, then Linear and BatchNorm.
+
+    Args:
+        arch: ``timm:NAME``; random start.
+        dimension: Width of the embedding.
+        preprocessing: Its mean and std are applied inside.
+    """
+    from torch import nn
+
+    if not arch.startswith("timm:"):
+        raise CompatError(f"Cannot train {arch!r}: name an architecture as timm:NAME.")
+    backbone = _create_timm(arch.removeprefix("timm:"), pretrained=False)
+    head = nn.Sequential(
+        nn.Linear(_pooled_width(backbone, preprocessing.size), dimension, bias=False),
+        nn.BatchNorm1d(dimension),
+    )
+    return _normalising(nn.Sequential(backbone, head), preprocessing)
+
+
+def save_gallery_model(
+    model: nn.Module, path: Path, *, arch: str, dimension: int, preprocessing: Preprocessing
+) -> None:
+    """Write a `trained_network` so that the file alone is enough to load it again."""
+    from safetensors.torch import save_file
+
+    temporary = path.with_name(f"{path.name}.tmp")
+    metadata = {
+        "format": _FORMAT,
+        "arch": arch,
+        "dimension": str(dimension),
+        "preprocessing": json.dumps(preprocessing.as_dict()),
+    }
+    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    save_file(weights, temporary, metadata=metadata)
+    os.replace(temporary, path)
+
+
+def _from_training(spec: str, path: Path) -> GalleryModel:
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load_file
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise CompatError(
+            f"{path} is damaged ({error}): copy it again or train it anew."
+        ) from error
+    if metadata.get("format") != _FORMAT:
+        raise CompatError(
+            f"{path} does not describe its architecture: give a file of `querynas gallery train`, "
+            f"or name it as timm:NAME,checkpoint={path}."
+        )
+    preprocessing = Preprocessing.from_dict(json.loads(metadata["preprocessing"]))
+    model = trained_network(metadata["arch"], int(metadata["dimension"]), preprocessing)
+    _load_weights(model, load_file(path), path, may_ignore=())
+    return torch_gallery_model(spec, model, preprocessing)
+
+
+def _from_timm(spec: str, name: str, options: Mapping[str, str]) -> GalleryModel:
+    import timm
+
+    known = ("checkpoint", "pretrained", "size")
+    for key in options:
+        if key not in known:
+            raise CompatError(
+                f"{spec} has no option {key!r}, expected {known}{did_you_mean(key, known)}."
+            )
+    checkpoint = Path(options["checkpoint"]) if "checkpoint" in options else None
+    pretrained = _yes(spec, options.get("pretrained", "true")) and checkpoint is None
+    model = _create_timm(name, pretrained=pretrained)
+    if checkpoint is not None:
+        if not checkpoint.is_file():
+            raise CompatError(f"There is no checkpoint {checkpoint}: check the path in {spec}.")
+        published = timm.get_pretrained_cfg(name)
+        head = published.classifier if published else None
+        heads = (head,) if isinstance(head, str) else tuple(head or ())
+        _load_weights(model, _read_weights(checkpoint), checkpoint, may_ignore=heads)
+    config = timm.data.resolve_model_data_config(model)
+    size = options.get("size", str(config["input_size"][-1]))
+    if not size.isdigit():
+        raise CompatError(f"{spec} asks for size={size}, expected a number of pixels.")
+    preprocessing = Preprocessing(
+        size=int(size),
+        fit="squash" if config.get("crop_mode") == "squash" else "crop",
+        mean=config["mean"],
+        std=config["std"],
+    )
+    return torch_gallery_model(spec, _normalising(model, preprocessing), preprocessing)
+
+
+def _create_timm(name: str, *, pretrained: bool) -> nn.Module:
+    import timm
+    import torch
+
+    if not timm.is_model(name.split(".")[0]):
+        raise CompatError(
+            f"timm has no model {name!r}{did_you_mean(name, timm.list_models())}; list_models() of "
+            "timm names them all."
+        )
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # a random start is the same one in every run
+            model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0)
+    except Exception as error:  # hub, network and tag errors have no common type
+        if not pretrained:
+            raise CompatError(f"timm cannot create {name} ({error}).") from error
+        raise CompatError(
+            f"The pretrained weights of timm:{name} cannot be had ({_first_line(error)}): give "
+            "them as checkpoint=FILE, or say pretrained=false for a random start."
+        ) from error
+    return model
+
+
+def _from_factory(spec: str, name: str, options: Mapping[str, str]) -> GalleryModel:
+    from torch import nn
+
+    module_name, _, attribute = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise CompatError(
+            f"Cannot import {module_name!r} for the gallery model {spec} ({error}): install it or "
+            "add its folder to PYTHONPATH."
+        ) from error
+    factory = getattr(module, attribute, None)
+    if not callable(factory):
+        raise CompatError(
+            f"The module {module_name} has no function {attribute!r}"
+            f"{did_you_mean(attribute, dir(module))}."
+        )
+    try:
+        model = factory(**options)
+    except TypeError as error:
+        raise CompatError(f"{name} does not take the options {dict(options)} ({error}).") from error
+    if not isinstance(model, nn.Module):
+        raise CompatError(
+            f"{name} returned a {type(model).__name__}, expected a torch.nn.Module that maps "
+            "images (B, 3, S, S) in [0, 1] to (B, d)."
+        )
+    described = getattr(model, "preprocessing", {})
+    return torch_gallery_model(
+        spec, model, Preprocessing.from_dict({"size": 224} | _AS_IT_IS | dict(described))
+    )
+
+
+def _from_onnx(spec: str, path: Path) -> GalleryModel:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=onnxruntime.get_available_providers()
+        )
+    except Exception as error:  # onnxruntime's errors share no public type
+        raise CompatError(
+            f"{path} is no ONNX model that can run ({_first_line(error)})."
+        ) from error
+    inputs = session.get_inputs()
+    shape = inputs[0].shape
+    if (
+        len(inputs) != 1
+        or inputs[0].type != "tensor(float)"
+        or len(shape) != 4
+        or shape[1] != 3
+        or not isinstance(shape[2], int)
+        or shape[2] != shape[3]
+    ):
+        found = [(i.name, i.type, i.shape) for i in inputs]
+        raise CompatError(
+            f"{path} takes {found}, expected one float input (batch, 3, S, S) with a fixed S: "
+            "export it with a fixed image size."
+        )
+    fixed = shape[0] if isinstance(shape[0], int) else None
+
+    def run(pixels: np.ndarray, *, batch: int, description: str | None) -> np.ndarray:
+        from tqdm import tqdm
+
+        step, parts = fixed or batch, []
+        starts = range(0, len(pixels), step)
+        for start in tqdm(starts, desc=description, unit="batches", disable=description is None):
+            images = pixels[start : start + step].transpose(0, 3, 1, 2).astype(np.float32) / 255
+            missing = step - len(images) if fixed else 0
+            images = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
+            found = session.run(None, {inputs[0].name: images})[0]
+            parts.append(found[: step - missing] if missing else found)
+        vectors = np.concatenate(parts).astype(np.float32)
+        if vectors.ndim != 2 or not np.isfinite(vectors).all():
+            raise CompatError(
+                f"{path} gives shape {vectors.shape} with finite values "
+                f"{bool(np.isfinite(vectors).all())}, expected finite vectors (batch, d)."
+            )
+        return vectors
+
+    dimension = run(np.zeros((2, shape[2], shape[2], 3), np.uint8), batch=2, description=None)
+    weights = hashlib.sha256(path.read_bytes())
+    external = path.with_name(f"{path.name}.data")
+    if external.exists():
+        weights.update(external.read_bytes())
+    preprocessing = Preprocessing(size=shape[2], **_AS_IT_IS)
+    return GalleryModel(spec, dimension.shape[1], preprocessing, weights.hexdigest(), None, run)
+
+
+def _normalising(model: nn.Module, preprocessing: Preprocessing) -> nn.Module:
+    """``model`` behind (x - mean) / std."""
+    from torch import nn
+    from torchvision.transforms.v2 import Normalize
+
+    mean, std = list(preprocessing.mean), list(preprocessing.std)
+    return nn.Sequential(Normalize(mean, std), model)
+
+
+def _pooled_width(backbone: nn.Module, size: int) -> int:
+    import torch
+
+    backbone.eval()
+    with torch.inference_mode():
+        width = int(backbone(torch.zeros(1, 3, size, size)).shape[-1])
+    backbone.train()
+    return width
+
+
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """State dict of a safetensors or torch file, out of the usual wrappings."""
+    import torch
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch and safetensors raise many types for a damaged file
+        raise CompatError(
+            f"The checkpoint {path} cannot be read as plain tensors ({_first_line(error)}): save "
+            "its state dict with torch.save or safetensors."
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    return {str(key).removeprefix("module."): value for key, value in content.items()}
+
+
+def _load_weights(
+    model: nn.Module,
+    weights: Mapping[str, torch.Tensor],
+    path: Path,
+    *,
+    may_ignore: tuple[str, ...],
+) -> None:
+    """Load all of the model's weights; only entries under ``may_ignore`` may be left over."""
+    expected = model.state_dict()
+    for name, value in expected.items():
+        if name not in weights:
+            raise CompatError(
+                f"{path} has no tensor {name!r}{did_you_mean(name, weights)}: it is of another "
+                "architecture."
+            )
+        if weights[name].shape != value.shape:
+            raise CompatError(
+                f"{path}: tensor {name!r} has shape {tuple(weights[name].shape)}, expected "
+                f"{tuple(value.shape)}: it is of another architecture."
+            )
+    for name in weights:
+        if name not in expected and not name.startswith(tuple(f"{head}." for head in may_ignore)):
+            raise CompatError(
+                f"{path} has a tensor {name!r} that the model lacks: it is of another architecture."
+            )
+    model.load_state_dict({name: weights[name] for name in expected})
+
+
+def _weights_digest(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _parse(spec: str) -> tuple[str, dict[str, str]]:
+    name, *rest = spec.split(",")
+    options = {}
+    for part in rest:
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise CompatError(f"{spec!r}: {part!r} is no key=value, expected {_FORMS}.")
+        options[key.strip()] = value.strip()
+    return name, options
+
+
+def _yes(spec: str, text: str) -> bool:
+    if text not in ("true", "false"):
+        raise CompatError(f"{spec} says pretrained={text}, expected true or false.")
+    return text == "true"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).strip().splitlines()[0]

@@ -1,0 +1,117 @@
+"""Turning a working folder of vectors into a gallery space, all at once."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from compat.data.preprocessing import Preprocessing
+from compat.data.views import ViewRecipe
+from compat.errors import CompatError
+from compat.gallery.space import (
+    IDS,
+    LABELS,
+    MANIFEST,
+    VECTORS,
+    VERSION,
+    VIEW_ROWS,
+    VIEW_VECTORS,
+    GallerySpace,
+    encode_ids,
+    file_hash,
+    fingerprint,
+)
+
+PROGRESS = "progress.json"  # in the folder of an unfinished build
+DTYPES = ("float32", "float16")
+
+
+def working_folder(out: Path) -> Path:
+    """Where a gallery grows before it gets its name ``out``; made if it is not there.
+
+    Raises:
+        CompatError: When ``out`` exists already.
+    """
+    if out.exists():
+        raise CompatError(f"{out} exists already: choose another folder or remove it.")
+    folder = out.with_name(f"{out.name}.partial")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def check_dtype(dtype: str) -> None:
+    """Raise CompatError unless vectors may be stored as ``dtype``."""
+    if dtype not in DTYPES:
+        raise CompatError(f"Vectors cannot be stored as {dtype!r}: use 'float32' or 'float16'.")
+
+
+def seal(
+    folder: Path,
+    out: Path,
+    *,
+    ids: Sequence[str] | np.ndarray,
+    labels: np.ndarray | None,
+    classes: Sequence[str],
+    metric: str,
+    model: str | None,
+    model_digest: str | None,
+    model_macs: int | None,
+    preprocessing: Preprocessing | None,
+    data: str | None,
+    view_recipe: ViewRecipe | None,
+) -> GallerySpace:
+    """Describe the vectors in ``folder`` (and views, if any), then rename it to ``out``.
+
+    Raises:
+        CompatError: When two images have one id.
+    """
+    encoded = encode_ids(ids)
+    _check_unique(encoded)
+    np.save(folder / IDS, encoded)
+    if labels is not None:
+        np.save(folder / LABELS, np.asarray(labels, dtype=np.int64))
+    vectors = np.load(folder / VECTORS, mmap_mode="r", allow_pickle=False)
+    views = None
+    if view_recipe is not None:
+        rows = np.load(folder / VIEW_ROWS, mmap_mode="r", allow_pickle=False)
+        views = {"count": view_recipe.count, "rows": len(rows)}
+    names = [VECTORS, IDS, LABELS, VIEW_ROWS, VIEW_VECTORS]
+    present = [folder / name for name in names if (folder / name).exists()]
+    manifest = {
+        "version": VERSION,
+        "count": len(vectors),
+        "dimension": vectors.shape[1],
+        "dtype": vectors.dtype.name,
+        "metric": metric,
+        "fingerprint": fingerprint(metric, vectors, encoded),
+        "model": model,
+        "model_digest": model_digest,
+        "model_macs": model_macs,
+        "preprocessing": preprocessing and preprocessing.as_dict(),
+        "data": data,
+        "classes": list(classes),
+        "view_recipe": view_recipe and asdict(view_recipe),
+        "views": views,
+        "files": {
+            file.name: {"bytes": file.stat().st_size, "sha256": file_hash(file)} for file in present
+        },
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), "utf-8")
+    os.replace(folder, out)
+    return GallerySpace.open(out)
+
+
+def _check_unique(encoded: np.ndarray) -> None:
+    names, first, counts = np.unique(encoded, return_index=True, return_counts=True)
+    if len(names) != len(encoded):
+        row = int(first[counts > 1].min())
+        again = int(np.flatnonzero(encoded == encoded[row])[1])
+        raise CompatError(
+            f"The id {encoded[row].decode()!r} stands in rows {row} and {again}: ids must be "
+            "unique; rename or remove one."
+        )

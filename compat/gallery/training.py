@@ -1,0 +1,285 @@
+"""Training a gallery model where no pretrained one is at hand."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from compat.data.cache import decode
+from compat.data.images import ImageSet
+from compat.data.preprocessing import Preprocessing
+from compat.data.splits import Retrieval, Splits
+from compat.data.views import ViewRecipe, decode_views
+from compat.embedding import as_input, embed, pick_device
+from compat.errors import CompatError
+from compat.evaluation import Retrieved, Truth, evaluate
+from compat.gallery.models import save_gallery_model, trained_network
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """How a gallery model is trained.
+
+    Attributes:
+        arch: ``timm:NAME``, from a random start.
+        dimension: Width of the embedding.
+        size, fit: Input in pixels, and how pictures are brought to it.
+        epochs: Passes over the training images.
+        views: Augmented pictures per image to draw from, besides the image itself.
+        flip: Mirror half of the pictures.
+        batch: Images per step.
+        learning_rate: Peak of the one-cycle schedule of AdamW.
+        weight_decay: Of AdamW.
+        scale, margin: Of CosFace.
+        seed: Of weights and order.
+    """
+
+    arch: str = "timm:resnet18"
+    dimension: int = 256
+    size: int = 64
+    fit: str = "crop"
+    epochs: int = 20
+    views: int = 4
+    flip: bool = True
+    batch: int = 128
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    scale: float = 32.0
+    margin: float = 0.2
+    seed: int = 0
+
+
+def train_gallery_model(
+    images: ImageSet,
+    splits: Splits,
+    out: str | Path,
+    recipe: TrainingRecipe | None = None,
+    *,
+    strict: bool = False,
+    cache: Path | None = None,
+) -> Retrieved | None:
+    """Train an embedding on the training classes only, and write it as one safetensors file.
+
+    Backbone, Linear and BatchNorm under CosFace, with AdamW and the one-cycle schedule (Smith,
+    Topin, "Super-Convergence", 2018). Each epoch shows every image once, as itself or as one of
+    its views. State is saved every epoch beside ``out``; a killed run is continued by the same
+    call and ends in the same weights.
+
+    Args:
+        images: With labels.
+        splits: Of ``images``; training never sees anything but ``splits.train``.
+        out: New file, ending in ``.safetensors``.
+        recipe: `TrainingRecipe` with its defaults when None.
+        strict: Stop at the first broken image instead of leaving it out.
+        cache: Folder of decoded images.
+
+    Returns:
+        The paragon M(g,g) on the validation part, which is also printed to stderr; None when that
+        part is empty.
+
+    Raises:
+        CompatError: When there is nothing to train on, ``out`` exists or has another ending, an
+            unfinished run beside it has another recipe, or the loss stops being finite.
+    """
+    import torch
+
+    from compat.losses.margin import CosFace
+
+    recipe = recipe or TrainingRecipe()
+    out = Path(out)
+    data = _TrainingData.load(images, splits.train, recipe, strict, cache)
+    key = sha256(json.dumps([asdict(recipe), data.labels.tolist(), data.ids]).encode()).hexdigest()
+    checkpoint = _checkpoint_of(out)
+    device = pick_device()
+    preprocessing = Preprocessing(size=recipe.size, fit=recipe.fit)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        model = trained_network(recipe.arch, recipe.dimension, preprocessing)
+        loss = CosFace(recipe.dimension, data.classes, scale=recipe.scale, margin=recipe.margin)
+    model.to(device).to(memory_format=torch.channels_last)
+    trained = torch.nn.ModuleDict({"model": model, "loss": loss.to(device)})
+    optimizer = torch.optim.AdamW(
+        trained.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+    )
+    steps = math.ceil(len(data.labels) / recipe.batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.learning_rate, total_steps=max(2, recipe.epochs * steps)
+    )
+    state = {"trained": trained, "optimizer": optimizer, "schedule": schedule}
+    first = _restore(checkpoint, key, state, device)
+
+    for epoch in range(first, recipe.epochs):
+        trained.train()
+        rng = np.random.default_rng([recipe.seed, epoch])
+        order = rng.permutation(len(data.labels))
+        batches = [part for part in np.array_split(order, steps) if len(part) > 1]
+        total = 0.0
+        with tqdm(
+            total=len(order), desc=f"training, epoch {epoch + 1} of {recipe.epochs}", unit="images"
+        ) as bar:
+            for rows in batches:
+                pixels = data.draw(rows, rng, flip=recipe.flip)
+                labels = torch.from_numpy(data.labels[rows]).to(device)
+                with _autocast(device):
+                    embeddings = model(as_input(pixels, device))
+                value = loss(embeddings.float(), labels)
+                if not torch.isfinite(value):
+                    raise CompatError(
+                        f"The training loss is {value.item()} in epoch {epoch + 1}: lower the "
+                        f"learning rate ({recipe.learning_rate}), remove {checkpoint} and start "
+                        "again."
+                    )
+                optimizer.zero_grad(set_to_none=True)
+                value.backward()
+                optimizer.step()
+                schedule.step()
+                total += value.item() * len(rows)
+                bar.update(len(rows))
+                bar.set_postfix(loss=f"{value.item():.3f}")
+        _keep(checkpoint, key, state, epoch + 1)
+
+    save_gallery_model(
+        model.cpu(), out, arch=recipe.arch, dimension=recipe.dimension, preprocessing=preprocessing
+    )
+    checkpoint.unlink(missing_ok=True)
+    return _paragon(model, images, splits.val, preprocessing, cache)
+
+
+@dataclass(frozen=True)
+class _TrainingData:
+    pixels: np.ndarray  # (N, S, S, 3)
+    views: np.ndarray | None  # (V, N, S, S, 3)
+    labels: np.ndarray  # (N,) from 0 to classes - 1
+    classes: int
+    ids: list[str]
+
+    @classmethod
+    def load(
+        cls,
+        images: ImageSet,
+        train: np.ndarray,
+        recipe: TrainingRecipe,
+        strict: bool,
+        cache: Path | None,
+    ) -> _TrainingData:
+        labelled = train[images.labels[train] >= 0]
+        if len(np.unique(images.labels[labelled])) < 2:
+            raise CompatError(
+                f"{images.name} has {len(labelled)} labelled training images of "
+                f"{len(np.unique(images.labels[labelled]))} classes, expected 2 classes or more: "
+                "a gallery model learns to tell classes apart."
+            )
+        decoded = decode(
+            images.take(labelled), recipe.size, fit=recipe.fit, strict=strict, cache=cache
+        )
+        views = None
+        if recipe.views:
+            # mirroring is drawn anew in every epoch instead
+            drawn = ViewRecipe(count=recipe.views, seed=recipe.seed, flip=False)
+            views = decode_views(decoded.images, drawn, recipe.size, fit=recipe.fit, cache=cache)
+        names, labels = np.unique(decoded.images.labels, return_inverse=True)
+        return cls(decoded.pixels, views, labels, len(names), decoded.images.ids.tolist())
+
+    def draw(self, rows: np.ndarray, rng: np.random.Generator, *, flip: bool) -> np.ndarray:
+        """One picture of each image: itself or a view, perhaps mirrored."""
+        pixels = np.array(self.pixels[rows])
+        if self.views is not None:
+            drawn = rng.integers(-1, len(self.views), size=len(rows))
+            of_views = np.flatnonzero(drawn >= 0)
+            pixels[of_views] = self.views[drawn[of_views], rows[of_views]]
+        if flip:
+            mirrored = np.flatnonzero(rng.random(len(rows)) < 0.5)
+            pixels[mirrored] = pixels[mirrored, :, ::-1]
+        return pixels
+
+
+def _autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Bfloat16 where the hardware multiplies it fast: CUDA, and CPUs with AVX512-BF16 or AMX."""
+    import torch
+
+    fast = device.type == "cuda" or (
+        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    )
+    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
+
+
+def _checkpoint_of(out: Path) -> Path:
+    if out.suffix != ".safetensors":
+        raise CompatError(f"The gallery model {out} must end in .safetensors.")
+    if out.exists():
+        raise CompatError(f"{out} exists already: choose another file or remove it.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return out.with_name(f"{out.name}.partial")
+
+
+def _restore(checkpoint: Path, key: str, state: dict[str, Any], device: torch.device) -> int:
+    """Load an earlier run's state, if there is one; the number of epochs it has finished."""
+    import torch
+
+    if not checkpoint.exists():
+        return 0
+    saved = torch.load(checkpoint, map_location=device, weights_only=True)
+    if saved["key"] != key:
+        raise CompatError(
+            f"{checkpoint} is an unfinished run with another recipe or other images: repeat its "
+            "command to finish it, or remove the file to start anew."
+        )
+    for name, part in state.items():
+        part.load_state_dict(saved[name])
+    return int(saved["epochs"])
+
+
+def _keep(checkpoint: Path, key: str, state: dict[str, Any], epochs: int) -> None:
+    import torch
+
+    temporary = checkpoint.with_name(f"{checkpoint.name}.tmp")
+    content = {name: part.state_dict() for name, part in state.items()}
+    torch.save(content | {"key": key, "epochs": epochs}, temporary)
+    os.replace(temporary, checkpoint)
+
+
+def _paragon(
+    model: nn.Module,
+    images: ImageSet,
+    val: Retrieval,
+    preprocessing: Preprocessing,
+    cache: Path | None,
+) -> Retrieved | None:
+    if not len(val.queries) or not len(val.gallery):
+        return None
+    rows = np.union1d(val.queries, val.gallery)
+    decoded = decode(images.take(rows), preprocessing.size, fit=preprocessing.fit, cache=cache)
+    found = decoded.images
+    queries = np.flatnonzero(np.isin(found.ids, images.ids[val.queries]))
+    gallery = np.flatnonzero(np.isin(found.ids, images.ids[val.gallery]))
+    vectors = embed(model, decoded.pixels, description="embedding validation images")
+    truth = Truth.from_labels(
+        found.labels[queries],
+        found.labels[gallery],
+        query_ids=found.ids[queries],
+        gallery_ids=found.ids[gallery],
+        query_cameras=None if found.camera is None else found.camera[queries],
+        gallery_cameras=None if found.camera is None else found.camera[gallery],
+    )
+    result = evaluate(vectors[queries], vectors[gallery], truth)
+    low, high = result.interval
+    print(
+        f"validation paragon: mAP {result.map:.3f} [{low:.3f}, {high:.3f}], "
+        f"R@1 {result.recall[1]:.3f}, {result.queries} queries",
+        file=sys.stderr,
+    )
+    return result

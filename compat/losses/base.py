@@ -1,0 +1,202 @@
+"""What a compatibility loss is, how it is found by name, and how several are summed.
+
+A loss is called as ``loss(query, target, batch)``: ``query`` holds the query model's embeddings
+(B, d) and ``target`` the gallery's embeddings of the same images (B, d), both L2-normalised
+float32. Whatever else it needs it names in ``requires`` and finds in ``batch`` or takes once
+from the alignment targets in ``prepare``.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, get_args
+
+import torch
+from torch import Tensor, nn
+
+from compat.errors import CompatError
+from compat.targets import AlignmentTargets, Batch, Requirement
+
+_REMEDIES: dict[str, str] = {
+    "gallery_embeddings": "build or import a gallery that holds the training images",
+    "anchors": "build or import a gallery that holds the training images",
+    "neighbours": "build or import a gallery that holds the training images",
+    "labels": "give the training images labels (a folder per class, or a `label` column)",
+    "prototypes": "give the training images labels, from which class prototypes are averaged",
+}
+
+
+class CompatibilityLoss(nn.Module):
+    """Base of all compatibility losses; subclass it, or decorate a plain function."""
+
+    requires: ClassVar[frozenset[Requirement]] = frozenset()
+
+    def prepare(self, targets: AlignmentTargets) -> None:
+        """Take from ``targets`` what the loss needs for the whole training; called once."""
+
+    def forward(self, query: Tensor, target: Tensor, batch: Batch) -> Tensor:
+        """Return the scalar loss of one batch."""
+        raise TypeError(f"{type(self).__name__} defines no forward(query, target, batch)")
+
+
+@dataclass(frozen=True)
+class _Entry:
+    factory: Callable[..., CompatibilityLoss]
+    requires: frozenset[Requirement]
+
+
+_LOSSES: dict[str, _Entry] = {}
+
+
+def register_loss(name: str, *, requires: tuple[Requirement, ...] = ()) -> Callable[[Any], Any]:
+    """Register a loss under the name that study files use.
+
+    Args:
+        name: The name in YAML, e.g. ``loss: {mine: 1.0}``.
+        requires: What the loss needs beyond ``query`` and ``target``; checked before training.
+
+    Returns:
+        A decorator for a :class:`CompatibilityLoss` subclass, or for a function
+        ``(query, target, batch, **options) -> Tensor``.
+    """
+    unknown = set(requires) - set(get_args(Requirement))
+    if unknown:
+        raise CompatError(
+            f"Loss '{name}' requires {sorted(unknown)}, but only {list(get_args(Requirement))} "
+            "can be provided."
+        )
+
+    def decorate(loss: Any) -> Any:
+        if isinstance(loss, type) and issubclass(loss, CompatibilityLoss):
+            loss.requires = frozenset(requires)
+            _LOSSES[name] = _Entry(loss, frozenset(requires))
+        else:
+            _LOSSES[name] = _Entry(lambda **kw: _FunctionLoss(loss, kw), frozenset(requires))
+        return loss
+
+    return decorate
+
+
+class _FunctionLoss(CompatibilityLoss):
+    def __init__(self, function: Callable[..., Tensor], options: dict[str, Any]) -> None:
+        super().__init__()
+        self._function = function
+        self._options = options
+
+    def forward(self, query: Tensor, target: Tensor, batch: Batch) -> Tensor:
+        return self._function(query, target, batch, **self._options)
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """One named loss with its weight and options, as a study file states it."""
+
+    name: str
+    weight: float = 1.0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class WeightedSum(CompatibilityLoss):
+    """The weighted sum of several losses."""
+
+    def __init__(self, terms: list[tuple[float, CompatibilityLoss]]) -> None:
+        super().__init__()
+        self.weights = [weight for weight, _ in terms]
+        self.losses = nn.ModuleList(loss for _, loss in terms)
+
+    def prepare(self, targets: AlignmentTargets) -> None:
+        for loss in self.losses:
+            loss.prepare(targets)
+
+    def forward(self, query: Tensor, target: Tensor, batch: Batch) -> Tensor:
+        total = query.new_zeros(())
+        for weight, loss in zip(self.weights, self.losses, strict=True):
+            total = total + weight * loss(query, target, batch)
+        return total
+
+
+def list_losses() -> list[str]:
+    """Return the names of all registered losses."""
+    return sorted(_LOSSES)
+
+
+def parse_loss(config: str | Mapping[str, Any]) -> tuple[LossTerm, ...]:
+    """Read ``"ssp"``, ``{"ssp": 1.0, "regression": 0.5}`` or ``{"ssp": {"weight": 1, ...}}``.
+
+    Raises:
+        CompatError: A name is not registered, or a weight is not a number.
+    """
+    named = {config: 1.0} if isinstance(config, str) else config
+    if not named:
+        raise CompatError("The field 'loss' names no loss; name at least one, e.g. {ssp: 1.0}.")
+    terms = []
+    for name, value in named.items():
+        if name not in _LOSSES:
+            near = difflib.get_close_matches(name, _LOSSES, n=3, cutoff=0.4)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"known: {list_losses()}."
+            raise CompatError(f"Unknown loss '{name}' in the field 'loss': {hint}")
+        options = dict(value) if isinstance(value, Mapping) else {"weight": value}
+        weight = options.pop("weight", 1.0)
+        if not isinstance(weight, int | float):
+            raise CompatError(f"The weight of loss '{name}' is {weight!r}; give a number.")
+        terms.append(LossTerm(name, float(weight), options))
+    return tuple(terms)
+
+
+def create_loss(
+    config: str | Mapping[str, Any], targets: AlignmentTargets | None = None
+) -> CompatibilityLoss:
+    """Create the loss that a study file names, checked against and prepared from ``targets``.
+
+    Args:
+        config: As :func:`parse_loss` reads it.
+        targets: What the loss trains towards; ``None`` leaves the loss unprepared.
+
+    Raises:
+        CompatError: An unknown name or option, or ``targets`` lack what a loss requires.
+    """
+    terms = []
+    for term in parse_loss(config):
+        entry = _LOSSES[term.name]
+        missing = entry.requires - targets.provides if targets is not None else frozenset()
+        if missing:
+            lack = sorted(missing)[0]
+            raise CompatError(
+                f"Loss '{term.name}' requires {lack}, which the training images do not have; "
+                f"{_REMEDIES[lack]}."
+            )
+        try:
+            terms.append((term.weight, entry.factory(**term.options)))
+        except TypeError as error:
+            raise CompatError(
+                f"Loss '{term.name}' does not take the options {dict(term.options)}: {error}."
+            ) from error
+    loss = terms[0][1] if len(terms) == 1 and terms[0][0] == 1.0 else WeightedSum(terms)
+    if targets is not None:
+        loss.prepare(targets)
+    return loss
+
+
+def check_embeddings(query: Tensor, target: Tensor) -> None:
+    """Refuse shapes that do not match.
+
+    Raises:
+        CompatError: ``query`` and ``target`` differ in shape or are not (B, d).
+    """
+    if query.ndim != 2 or query.shape != target.shape:
+        raise CompatError(
+            f"The query embeddings have shape {tuple(query.shape)} and the gallery embeddings "
+            f"{tuple(target.shape)}; both must be (batch, dimension) of the same sizes."
+        )
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Return ``tensor`` in float32, or in float64 where it has that already."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def log_softmax_kl(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
+    """KL(softmax(teacher) ‖ softmax(student)) over the last axis, mean over all others."""
+    teacher = torch.log_softmax(at_least_float32(teacher_logits), dim=-1)
+    student = torch.log_softmax(at_least_float32(student_logits), dim=-1)
+    return (teacher.exp() * (teacher - student)).sum(-1).mean()

@@ -1,0 +1,137 @@
+"""Alignment: train a query model, or a whole supernet, into the gallery space."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from compat.losses import CompatibilityLoss, create_loss
+from compat.targets import Batch
+from nas.config import TrainingConfig
+from nas.task import RetrievalTask, TrainingSet, resize, to_float
+from nas.training import Fitted, fit
+from searchspaces import Architecture, MBConvSupernet, QueryModel, recalibrate
+
+
+@dataclass(frozen=True, eq=False)
+class Aligner:
+    """Everything that alignments of one study share.
+
+    Attributes:
+        data: Training pictures and their gallery vectors.
+        val: Task whose cross-test mAP picks the best epoch.
+        loss: The compatibility loss as the study file names it.
+        seed: Seed of the order of images.
+        device: Where to train.
+    """
+
+    data: TrainingSet
+    val: RetrievalTask
+    loss: str | dict
+    seed: int
+    device: torch.device
+
+    def align(
+        self,
+        model: QueryModel,
+        config: TrainingConfig,
+        *,
+        checkpoint: Path | None = None,
+        title: str = "align",
+        quiet: bool = False,
+    ) -> Fitted:
+        """Train a query model in place towards the gallery vectors; keep its best epoch."""
+        loss = create_loss(self.loss, self.data.targets.to(self.device))
+
+        def losses(images: Tensor, batch: Batch, step: int) -> Iterator[Tensor]:
+            yield _loss(loss, model, resize(images, model.resolution), batch)
+
+        return fit(
+            model,
+            losses,
+            self.data,
+            config,
+            seed=self.seed,
+            device=self.device,
+            validate=self.cross_test,
+            checkpoint=checkpoint,
+            title=title,
+            quiet=quiet,
+        )
+
+    def align_supernet(
+        self,
+        supernet: MBConvSupernet,
+        config: TrainingConfig,
+        *,
+        random_subnetworks: int,
+        calibration: int,
+        checkpoint: Path | None = None,
+    ) -> Fitted:
+        """Train a supernet by the sandwich rule: largest, smallest and random subnetworks.
+
+        Every subnetwork of a step is trained towards the same gallery vectors (Yu and Huang,
+        "Universally slimmable networks", ICCV 2019, give the sandwich rule). The best epoch is
+        the one with the highest mean cross-test of the largest and the smallest subnetwork.
+        """
+        loss = create_loss(self.loss, self.data.targets.to(self.device))
+        space = supernet.space
+        ends = [space.largest(), space.smallest()]
+
+        def losses(images: Tensor, batch: Batch, step: int) -> Iterator[Tensor]:
+            rng = random.Random(f"{self.seed} {step}")
+            drawn = [space.sample(rng) for _ in range(random_subnetworks)]
+            for architecture in [*ends, *drawn]:
+                supernet.activate(architecture)
+                size = int(architecture.params["resolution"])
+                yield _loss(loss, supernet, resize(images, size), batch) / (2 + len(drawn))
+
+        def validate(module: nn.Module) -> float:
+            assert isinstance(module, MBConvSupernet)
+            slices = [self.slice(module, end, calibration) for end in ends]
+            return sum(self.cross_test(model) for model in slices) / len(slices)
+
+        return fit(
+            supernet,
+            losses,
+            self.data,
+            config,
+            seed=self.seed,
+            device=self.device,
+            validate=validate,
+            checkpoint=checkpoint,
+            title="train supernet",
+            quiet=False,
+        )
+
+    def slice(
+        self, supernet: MBConvSupernet, architecture: Architecture, calibration: int
+    ) -> QueryModel:
+        """Cut a subnetwork out of the supernet and re-estimate its BatchNorm statistics."""
+        model = supernet.extract(architecture).to(self.device)
+        self.calibrate(model, calibration)
+        return model
+
+    def calibrate(self, model: QueryModel, images: int) -> None:
+        """Adaptive BN: re-estimate BatchNorm statistics on ``images`` training images."""
+        pixels = self.data.sample(images, seed=self.seed)
+        batches = [
+            resize(to_float(pixels[i : i + 256], self.device), model.resolution)
+            for i in range(0, len(pixels), 256)
+        ]
+        recalibrate(model, batches)
+
+    def cross_test(self, model: nn.Module) -> float:
+        """Validation cross-test mAP of a query model."""
+        assert isinstance(model, QueryModel)
+        embeddings = self.val.embed(model, model.resolution, self.device)
+        return self.val.score(embeddings).cross_test.map
+
+
+def _loss(loss: CompatibilityLoss, model: nn.Module, images: Tensor, batch: Batch) -> Tensor:
+    embeddings = model(images).float()
+    with torch.autocast(images.device.type, enabled=False):
+        return loss(embeddings, batch.targets.vectors[batch.rows], batch)

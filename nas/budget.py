@@ -1,0 +1,29 @@
+"""Budgets in words: '50M' for fifty million multiply-accumulates."""
+
+import re
+
+from nas.errors import StudyError
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+
+
+def parse_macs(text: str) -> int:
+    """Return the number of MACs (multiply-accumulates) that ``text`` states, e.g. ``"1.5M"``.
+
+    Raises:
+        StudyError: ``text`` is no positive number with an optional unit k, M or G.
+    """
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([kmg]?)\s*", text.lower())
+    if match is None or float(match[1]) <= 0:
+        raise StudyError(
+            f"'{text}' is no budget of MACs; give a positive number with k, M or G, e.g. 50M."
+        )
+    return round(float(match[1]) * _UNITS[match[2]])
+
+
+def format_macs(macs: float) -> str:
+    """Return MACs for people to read, e.g. ``"9.47M"``."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if macs >= size:
+            return f"{macs / size:.3g}{unit}"
+    return f"{macs:.0f}"

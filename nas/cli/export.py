@@ -1,0 +1,50 @@
+"""`querynas export`: a query model of a study as a file with its card."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Format(StrEnum):
+    """File formats of exported query models."""
+
+    safetensors = "safetensors"
+    onnx = "onnx"
+    torch_export = "torch-export"
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    out: Annotated[Path, typer.Option(help="File to write; its card goes beside it.")],
+    format: Annotated[Format, typer.Option(help="File format.")] = Format.onnx,
+    trial: Annotated[int | None, typer.Option(min=0, help="Number of the trial.")] = None,
+    best_under: Annotated[
+        str | None, typer.Option(help="Best model within a budget of MACs, e.g. 50M.")
+    ] = None,
+) -> None:
+    """Export one query model, checked against PyTorch, with its scores on the test classes."""
+    from nas.budget import format_macs, parse_macs
+    from nas.errors import StudyError
+    from nas.export import best_under as find_best
+    from nas.export import export as write
+    from nas.run import Run
+
+    if (trial is None) == (best_under is None):
+        raise StudyError("Say which model to export: give either --trial or --best-under.")
+    opened = Run.open(run)
+    record = (
+        opened.record(trial)
+        if trial is not None
+        else find_best(opened, parse_macs(best_under or ""))
+    )
+    done = write(opened, record, format.value, out)
+    scores = done.card.scores
+    print(f"Exported trial {record.trial} ({format_macs(record.macs)} MACs) to {done.path}")
+    print(f"Card: {done.card_path}")
+    print(f"Largest difference from PyTorch: {done.max_difference:.2e}")
+    print(
+        f"Test classes: cross-test mAP {scores.cross_test.map:.4f}, "
+        f"self-test {scores.self_test.map:.4f}, paragon {scores.paragon.map:.4f}"
+    )

@@ -1,0 +1,34 @@
+"""`querynas pareto`: the front of a study as a table, JSON or CSV."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def pareto(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    max_flops: Annotated[
+        str | None, typer.Option(help="Budget of FLOPs (counted as MACs), e.g. 50M.")
+    ] = None,
+    min_map: Annotated[float | None, typer.Option(help="Least validation cross-test mAP.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    csv: Annotated[Path | None, typer.Option(help="Also write a CSV file.")] = None,
+) -> None:
+    """List the Pareto front."""
+    from nas.budget import parse_macs
+    from nas.cli.tables import front_rows, print_front, write_csv
+    from nas.front import select
+    from nas.run import Run
+
+    opened = Run.open(run)
+    budget = None if max_flops is None else parse_macs(max_flops)
+    records = select(opened.front(), max_macs=budget, min_map=min_map)
+    if csv is not None:
+        write_csv(csv, front_rows(opened, records))
+    if json:
+        import json as json_module
+
+        print(json_module.dumps(front_rows(opened, records), indent=2))
+    else:
+        print_front(opened, records)

@@ -1,0 +1,14 @@
+"""`querynas report`: one self-contained HTML page about a study."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
+    """Write report.html into the run folder."""
+    from nas.report import report as write
+    from nas.run import Run
+
+    print(f"Report: {write(Run.open(run))}")

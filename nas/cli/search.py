@@ -1,0 +1,45 @@
+"""`querynas search`: run or continue a search study."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def search(
+    study: Annotated[Path, typer.Argument(help="Study file, YAML.")],
+    out: Annotated[Path, typer.Option(help="Run folder; an existing one is continued.")],
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Candidates to score, instead of the study file's.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that score candidates.")] = 1,
+    storage: Annotated[
+        str | None, typer.Option(help="Optuna storage URL; SQLite in the run folder by default.")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, help="Seconds after which no candidate is begun.")
+    ] = None,
+) -> None:
+    """Search the Pareto front of query models; the same command continues a stopped search."""
+    from nas.cli.tables import print_front
+    from nas.config import load_config
+    from nas.study import search as run_search
+
+    try:
+        run = run_search(
+            load_config(study),
+            out,
+            trials=trials,
+            workers=workers,
+            storage=storage,
+            timeout=timeout,
+        )
+    except KeyboardInterrupt:
+        print(
+            "\nquerynas: stopped; what was finished is kept, the same command goes on from there.",
+            file=sys.stderr,
+        )
+        raise typer.Exit(130) from None
+    print_front(run, run.front())
+    print(f"Run folder: {run.path} (trials in {run.storage_url})")

@@ -1,0 +1,175 @@
+"""What the commands print: tables for people, plain rows for JSON and CSV."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from compat.gallery import GallerySpace
+from nas.budget import format_macs
+from nas.deployed import Evaluation
+from nas.files import write_atomically
+from nas.front import Record
+from nas.profile import Profile
+from nas.run import Run
+
+
+def print_gallery(space: GallerySpace) -> None:
+    """Print the facts of a gallery space."""
+    table = Table(title=f"Gallery space {space.path}", show_header=False, title_justify="left")
+    rows = {
+        "vectors": f"{len(space.vectors):,} × {space.dimension} {space.vectors.dtype}",
+        "metric": space.metric,
+        "classes": "none" if space.labels is None else f"{len(space.classes):,}",
+        "model": space.model or "unknown (imported vectors)",
+        "MACs of the gallery model": format_macs(space.model_macs)
+        if space.model_macs
+        else "unknown",
+        "preprocessing": str(space.preprocessing or "unknown"),
+        "data": space.data or "unknown",
+        "views of training images": str(space.view_recipe or "none"),
+        "fingerprint": space.fingerprint,
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    Console().print(table)
+
+
+def front_rows(run: Run, records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Return the front as plain rows."""
+    gallery_macs = run.data.gallery.model_macs
+    return [
+        {
+            "trial": r.trial,
+            "route": r.route,
+            "fidelity": r.fidelity,
+            "resolution": r.resolution,
+            "macs": r.macs,
+            "gallery_macs_share": r.macs / gallery_macs if gallery_macs else None,
+            "parameters": r.parameters,
+            "latency": r.latency,
+            "val_cross_test": r.cross_test,
+            "val_interval_low": r.interval[0],
+            "val_interval_high": r.interval[1],
+            "val_self_test": r.self_test,
+            "val_paragon": r.paragon,
+            "architecture": dict(r.architecture.params),
+        }
+        for r in records
+    ]
+
+
+def print_front(run: Run, records: Sequence[Record]) -> None:
+    """Print a Pareto front."""
+    gallery_macs = run.data.gallery.model_macs
+    table = Table(
+        title=f"Pareto front of {run.path}: validation classes, select on these and report the "
+        "test classes (`querynas export`, `querynas report`)",
+        title_justify="left",
+    )
+    for name, justify in _COLUMNS:
+        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for r in records:
+        table.add_row(
+            str(r.trial),
+            r.route,
+            r.fidelity,
+            str(r.resolution),
+            format_macs(r.macs),
+            f"1/{gallery_macs / r.macs:.0f}" if gallery_macs else "?",
+            format_macs(r.parameters),
+            f"{r.cross_test:.4f}",
+            f"{r.interval[0]:.3f}–{r.interval[1]:.3f}",
+            f"{r.self_test:.4f}",
+            f"{r.cross_test / r.paragon:.1%}",
+        )
+    console = Console()
+    console.print(table)
+    if records:
+        console.print(f"Paragon mAP on the validation classes: {records[0].paragon:.4f}")
+    else:
+        console.print("No model of the front meets these bounds.")
+
+
+_COLUMNS = (
+    ("trial", "right"),
+    ("space", "left"),
+    ("weights", "left"),
+    ("px", "right"),
+    ("MACs", "right"),
+    ("of gallery", "right"),
+    ("params", "right"),
+    ("cross-test", "right"),
+    ("95% interval", "right"),
+    ("self-test", "right"),
+    ("of paragon", "right"),
+)
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write plain rows as CSV."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])
+            writer.writeheader()
+            writer.writerows(rows)
+
+    write_atomically(path, write)
+
+
+def evaluation_rows(done: Evaluation) -> dict[str, Any]:
+    """Return an evaluation as plain JSON-able values, by protocol and test."""
+    return {
+        "model": str(done.path),
+        "gallery_fingerprint": done.fingerprint,
+        "protocols": {
+            name: {
+                test: {"map": part.map, "interval": list(part.interval), "recall": part.recall}
+                for test, part in (
+                    ("self_test", score.self_test),
+                    ("cross_test", score.cross_test),
+                    ("paragon", score.paragon),
+                )
+            }
+            for name, score in done.scores.items()
+        },
+    }
+
+
+def print_evaluation(done: Evaluation) -> None:
+    """Print self-test, cross-test and paragon."""
+    for name, score in done.scores.items():
+        table = Table(title=f"{done.path} on {name}", title_justify="left")
+        for column in ("test", "mAP", "95% interval", "R@1", "R@5", "R@10"):
+            table.add_column(column, justify="left" if column == "test" else "right")
+        for test, part in (
+            ("self-test M(q,q)", score.self_test),
+            ("cross-test M(q,g)", score.cross_test),
+            ("paragon M(g,g)", score.paragon),
+        ):
+            low, high = part.interval
+            recalls = [f"{part.recall[k]:.4f}" for k in (1, 5, 10)]
+            table.add_row(test, f"{part.map:.4f}", f"{low:.3f}–{high:.3f}", *recalls)
+        Console().print(table)
+
+
+def print_profile(done: Profile) -> None:
+    """Print MACs by layer and the totals."""
+    shape = "×".join(str(n) for n in done.input)
+    table = Table(title=f"{done.model}, input {shape}", title_justify="left")
+    table.add_column("layer")
+    table.add_column("MACs", justify="right")
+    table.add_column("share", justify="right")
+    for name, macs in done.layers.items():
+        table.add_row(name or "(itself)", format_macs(macs), f"{macs / (done.macs or 1):.1%}")
+    console = Console()
+    if done.layers:
+        console.print(table)
+    total = "unknown for ONNX, see the card" if done.macs is None else format_macs(done.macs)
+    console.print(f"FLOPs (multiply-accumulates, MACs): {total}")
+    console.print(f"Parameters: {format_macs(done.parameters)}")
+    console.print(f"Latency: {done.latency * 1e3:.2f} ms (median, batch of 1, one CPU thread)")

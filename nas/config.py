@@ -1,0 +1,150 @@
+"""The study file: what a search is told, validated before anything long begins."""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from nas.budget import parse_macs
+from nas.errors import StudyError
+
+Objective = Literal["macs", "parameters", "latency", "cross_test", "self_test"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SplitConfig(_Section):
+    """Class-disjoint parts; searches select on ``val``, tables report ``test``."""
+
+    val: float = Field(0.15, gt=0, lt=1)
+    test: float = Field(0.25, gt=0, lt=1)
+    seed: int = 0
+
+
+class TrainingConfig(_Section):
+    """One alignment training: AdamW towards the gallery vectors.
+
+    An epoch shows every training image once, each time in one of its embedded views.
+    """
+
+    epochs: int = Field(20, ge=1)
+    batch: int = Field(128, ge=2)
+    lr: float = Field(3e-3, gt=0)
+    weight_decay: float = Field(0.02, ge=0)
+    warmup: float = Field(0.15, ge=0, lt=1)
+    schedule: Literal["onecycle", "cosine"] = "onecycle"
+    ema: float = Field(0.998, ge=0, lt=1)
+    validate_every: int = Field(5, ge=1)
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+class SupernetConfig(_Section):
+    """Candidates sliced out of one supernet trained by the sandwich rule."""
+
+    route: Literal["supernet"]
+    space: str = "mbconv"
+    options: dict[str, Any] = Field(default_factory=dict)
+    random_subnetworks: int = Field(2, ge=0)
+    calibration_images: int = Field(1024, ge=2)
+    training: TrainingConfig = TrainingConfig(epochs=40)
+
+
+class PrunedConfig(_Section):
+    """Candidates cut out of one aligned timm backbone by torch-pruning."""
+
+    route: Literal["pruned"]
+    backbone: str
+    pretrained: bool = True
+    checkpoint: str | None = None
+    pooling: Literal["avg", "gem"] = "avg"
+    options: dict[str, Any] = Field(default_factory=dict)
+    calibration_images: int = Field(1024, ge=2)
+    training: TrainingConfig = TrainingConfig(epochs=20)
+    realign: TrainingConfig = TrainingConfig(epochs=2, lr=1e-3, ema=0.95)
+
+
+RouteConfig = Annotated[SupernetConfig | PrunedConfig, Field(discriminator="route")]
+
+
+class FinishConfig(_Section):
+    """After the search: up to ``models`` members of the front are aligned on, alone."""
+
+    models: int = Field(0, ge=0)
+    training: TrainingConfig = TrainingConfig(epochs=20, lr=1.5e-3)
+
+
+class BudgetConfig(_Section):
+    """Bounds on a candidate's MACs (multiply-accumulates); '50M' and '1.2G' are understood."""
+
+    min_macs: int | None = None
+    max_macs: int | None = None
+
+    @field_validator("min_macs", "max_macs", mode="before")
+    @classmethod
+    def _quantity(cls, value: Any) -> Any:
+        return parse_macs(value) if isinstance(value, str) else value
+
+
+class StudyConfig(_Section):
+    """Everything that defines a search study."""
+
+    data: str
+    gallery: str
+    spaces: dict[str, RouteConfig] = Field(min_length=1)
+    loss: str | dict[str, Any] = "regression"
+    objectives: tuple[Objective, ...] = Field(("macs", "cross_test"), min_length=1)
+    sampler: Literal["tpe", "nsga2", "gp", "random"] = "nsga2"
+    trials: int = Field(100, ge=1)
+    start: int = Field(16, ge=0)
+    budget: BudgetConfig = BudgetConfig()
+    finish: FinishConfig = FinishConfig()
+    split: SplitConfig = SplitConfig()
+    seed: int = 0
+
+
+def load_config(path: str | Path) -> StudyConfig:
+    """Read and validate a study file.
+
+    Raises:
+        StudyError: The file is missing, is not YAML, or a field is unknown (near matches are
+            named), missing or of the wrong kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise StudyError(f"There is no study file '{path}'; give the path of a YAML file.")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise StudyError(f"The study file '{path}' is not valid YAML: {error}.") from error
+    if not isinstance(content, dict):
+        raise StudyError(
+            f"The study file '{path}' holds {type(content).__name__}, not a mapping of fields; "
+            "see examples/facades.yaml."
+        )
+    try:
+        return StudyConfig.model_validate(content)
+    except ValidationError as error:
+        raise StudyError(f"{path}: {_first_sentence(error)}") from error
+
+
+def _first_sentence(error: ValidationError) -> str:
+    """The first problem that pydantic found, in one sentence of ours."""
+    problem = next((e for e in error.errors() if e["type"] == "extra_forbidden"), error.errors()[0])
+    place = [str(part) for part in problem["loc"] if part not in ("supernet", "pruned")]
+    field = ".".join(place)
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(place[-1], sorted(_all_fields()), n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else "remove it."
+        return f"Unknown field '{field}'; {hint}"
+    if problem["type"] == "missing":
+        return f"The field '{field}' is missing; add it."
+    return f"The field '{field}' is {problem['input']!r}: {problem['msg']}."
+
+
+def _all_fields() -> set[str]:
+    sections = [StudyConfig, *_Section.__subclasses__()]
+    return {name for section in sections for name in section.model_fields}

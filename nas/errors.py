@@ -1,0 +1,5 @@
+"""The one error that a bad study, run folder or export request raises."""
+
+
+class StudyError(ValueError):
+    """Says in one sentence what was found, what was expected and what to do about it."""

@@ -1,0 +1,107 @@
+"""Scored candidates and the Pareto front among them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from searchspaces import Architecture
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a study keeps of one scored candidate, all of it on the validation classes.
+
+    Attributes:
+        trial: Number of the Optuna trial.
+        route: Name of the search space in the study file.
+        fidelity: How its weights came about: "shared weights", "re-aligned" or "finished".
+        architecture: The point of the search space.
+        resolution: Side of the square input in pixels.
+        macs: Multiply-accumulates of one query (fvcore).
+        parameters: Number of parameters.
+        cross_test: Asymmetric mAP M(q, g).
+        interval: 95% bootstrap interval of ``cross_test``.
+        self_test: M(q, q).
+        paragon: M(g, g).
+        latency: Median seconds of one query in PyTorch, where the study measures it.
+        parent: Trial that a finished model was grown from.
+    """
+
+    trial: int
+    route: str
+    fidelity: str
+    architecture: Architecture
+    resolution: int
+    macs: int
+    parameters: int
+    cross_test: float
+    interval: tuple[float, float]
+    self_test: float
+    paragon: float
+    latency: float | None = None
+    parent: int | None = None
+
+    def attributes(self) -> dict[str, Any]:
+        """Return JSON-able user attributes for the Optuna trial."""
+        content = {field: getattr(self, field) for field in self.__dataclass_fields__}
+        content["architecture"] = json.loads(self.architecture.to_json())
+        content["interval"] = list(self.interval)
+        del content["trial"]
+        return content
+
+    @classmethod
+    def of_trial(cls, trial: FrozenTrial) -> "Record":
+        """Read the record back from a trial that :meth:`attributes` was stored in."""
+        content = {k: trial.user_attrs[k] for k in cls.__dataclass_fields__ if k != "trial"}
+        content["architecture"] = Architecture.from_json(json.dumps(content["architecture"]))
+        content["interval"] = tuple(content["interval"])
+        return cls(trial=trial.number, **content)
+
+
+def is_scored(trial: FrozenTrial) -> bool:
+    """Whether a trial ended with a measured candidate (infeasible ones are never measured)."""
+    return trial.state == TrialState.COMPLETE and "cross_test" in trial.user_attrs
+
+
+def scored(study: optuna.Study) -> list[Record]:
+    """Return every scored candidate of a study, by trial number."""
+    return [Record.of_trial(t) for t in study.get_trials(deepcopy=False) if is_scored(t)]
+
+
+def pareto_front(study: optuna.Study, *, finished: bool = True) -> list[Record]:
+    """Return the non-dominated scored candidates under the study's objectives, by MACs.
+
+    Of candidates with equal objective values the first one stays. ``finished=False`` leaves out
+    the models that were aligned on after the search.
+    """
+    trials = [t for t in study.get_trials(deepcopy=False) if is_scored(t)]
+    if not finished:
+        trials = [t for t in trials if t.user_attrs["parent"] is None]
+    signs = [1 if d == optuna.study.StudyDirection.MINIMIZE else -1 for d in study.directions]
+    losses = [tuple(s * v for s, v in zip(signs, t.values, strict=True)) for t in trials]
+    kept = [t for i, t in enumerate(trials) if not _dominated(i, losses)]
+    return sorted((Record.of_trial(t) for t in kept), key=lambda r: (r.macs, r.trial))
+
+
+def _dominated(index: int, losses: Sequence[tuple[float, ...]]) -> bool:
+    mine = losses[index]
+    return any(
+        all(a <= b for a, b in zip(other, mine, strict=True)) and (other != mine or i < index)
+        for i, other in enumerate(losses)
+        if i != index
+    )
+
+
+def select(
+    records: Sequence[Record], *, max_macs: float | None = None, min_map: float | None = None
+) -> list[Record]:
+    """Return the records within a budget of MACs and above a cross-test mAP."""
+    return [
+        r
+        for r in records
+        if (max_macs is None or r.macs <= max_macs) and (min_map is None or r.cross_test >= min_map)
+    ]

@@ -1,0 +1,232 @@
+"""The ways to a candidate: slice a supernet, or prune an aligned backbone."""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from nas.align import Aligner
+from nas.config import BudgetConfig, PrunedConfig, RouteConfig, SupernetConfig
+from nas.errors import StudyError
+from nas.files import write_atomically
+from pruning import PrunedSpace, load_model, save_model
+from searchspaces import (
+    Architecture,
+    MBConvSpace,
+    MBConvSupernet,
+    QueryModel,
+    SearchSpace,
+    create_space,
+    timm_query_model,
+)
+
+_POOL = 500  # random architectures from which the first proposals are chosen
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A query model that is ready to be scored.
+
+    Attributes:
+        model: The query model with weights.
+        fidelity: How the weights came about.
+        owns_weights: Whether the weights are its own, rather than a slice of shared ones.
+    """
+
+    model: QueryModel
+    fidelity: str
+    owns_weights: bool
+
+
+class Route(Protocol):
+    """One way from an architecture to a query model with weights."""
+
+    name: str
+
+    @property
+    def space(self) -> SearchSpace:
+        """The search space whose architectures this route builds."""
+
+    @property
+    def largest_resolution(self) -> int:
+        """Side in pixels of the largest input that a candidate may take."""
+
+    def prepare(self, aligner: Aligner, folder: Path) -> None:
+        """Train once what all candidates of this route share; continues after a kill."""
+
+    def candidate(self, architecture: Architecture, aligner: Aligner) -> Candidate:
+        """Return the query model of ``architecture`` with weights, its BatchNorm re-estimated."""
+
+    def start(
+        self, rng: random.Random, count: int, budget: BudgetConfig, dimension: int
+    ) -> list[Architecture]:
+        """Return about ``count`` first proposals that show the whole range of the space."""
+
+    def reach(self, dimension: int) -> tuple[int, int]:
+        """Return the MACs of the smallest and the largest candidate."""
+
+
+class SupernetRoute:
+    """Candidates are slices of one supernet, scored with adaptive BN and no training."""
+
+    def __init__(self, name: str, config: SupernetConfig, dimension: int) -> None:
+        space = create_space(config.space, **config.options)
+        if not isinstance(space, MBConvSpace):
+            raise StudyError(
+                f"The space '{name}' is sliced from a supernet, but '{config.space}' has none; "
+                "use space: mbconv."
+            )
+        self.name = name
+        self.space = space
+        self._config = config
+        self._dimension = dimension
+        self._supernet: MBConvSupernet | None = None
+
+    @property
+    def largest_resolution(self) -> int:
+        return max(self.space.resolutions)
+
+    def prepare(self, aligner: Aligner, folder: Path) -> None:
+        weights = folder / f"{self.name}.safetensors"
+        torch.manual_seed(aligner.seed)
+        supernet = MBConvSupernet(self.space, self._dimension)
+        if not weights.exists():
+            checkpoint = folder / f"{self.name}.checkpoint"
+            aligner.align_supernet(
+                supernet,
+                self._config.training,
+                random_subnetworks=self._config.random_subnetworks,
+                calibration=self._config.calibration_images,
+                checkpoint=checkpoint,
+            )
+            state = {k: v.contiguous() for k, v in supernet.state_dict().items()}
+            write_atomically(weights, lambda path: save_file(state, path))
+            checkpoint.unlink(missing_ok=True)
+        supernet.load_state_dict(load_file(weights))
+        self._supernet = supernet.to(aligner.device).eval()
+
+    def candidate(self, architecture: Architecture, aligner: Aligner) -> Candidate:
+        assert self._supernet is not None, "prepare() comes first"
+        model = aligner.slice(self._supernet, architecture, self._config.calibration_images)
+        return Candidate(model, "shared weights", owns_weights=False)
+
+    def start(
+        self, rng: random.Random, count: int, budget: BudgetConfig, dimension: int
+    ) -> list[Architecture]:
+        """Both ends of the space, and random architectures spread evenly over their MACs."""
+        pool = [self.space.sample(rng) for _ in range(_POOL)]
+        pool += [self.space.smallest(), self.space.largest()]
+        costs = {a: self.space.macs(a, dimension) for a in pool}
+        fitting = sorted((a for a in costs if _within(costs[a], budget)), key=lambda a: costs[a])
+        if not fitting:
+            return []
+        wanted = np.geomspace(costs[fitting[0]], costs[fitting[-1]], count)
+        chosen = [min(fitting, key=lambda a: abs(costs[a] - goal)) for goal in wanted]
+        return list(dict.fromkeys(chosen))
+
+    def reach(self, dimension: int) -> tuple[int, int]:
+        least, most = self.space.smallest(), self.space.largest()
+        return self.space.macs(least, dimension), self.space.macs(most, dimension)
+
+
+class PrunedRoute:
+    """Candidates are cut out of one aligned backbone and briefly re-aligned."""
+
+    def __init__(self, name: str, config: PrunedConfig, dimension: int) -> None:
+        self.name = name
+        self.space = PrunedSpace(
+            backbone=config.backbone,
+            pooling=config.pooling,
+            pretrained=config.pretrained,
+            checkpoint=config.checkpoint,
+            **config.options,
+        )
+        self._config = config
+        self._dimension = dimension
+        self._aligned: QueryModel | None = None
+
+    @property
+    def largest_resolution(self) -> int:
+        return max(self.space.resolutions)
+
+    def prepare(self, aligner: Aligner, folder: Path) -> None:
+        weights = folder / f"{self.name}.safetensors"
+        if not weights.exists():
+            checkpoint = folder / f"{self.name}.checkpoint"
+            torch.manual_seed(aligner.seed)
+            model = timm_query_model(
+                self._config.backbone,
+                self._dimension,
+                resolution=max(self.space.resolutions),
+                pooling=self._config.pooling,
+                pretrained=self._config.pretrained,
+                checkpoint=self._config.checkpoint,
+            )
+            aligner.align(
+                model,
+                self._config.training,
+                checkpoint=checkpoint,
+                title=f"align {self._config.backbone}",
+            )
+            folder.mkdir(parents=True, exist_ok=True)
+            save_model(model, weights)
+            checkpoint.unlink(missing_ok=True)
+        self._aligned = load_model(weights).to(aligner.device)
+
+    def candidate(self, architecture: Architecture, aligner: Aligner) -> Candidate:
+        assert self._aligned is not None, "prepare() comes first"
+        model = self.space.derive(self._aligned, architecture)
+        aligner.calibrate(model, self._config.calibration_images)
+        aligner.align(model, self._config.realign, title="re-align", quiet=True)
+        return Candidate(model, "re-aligned", owns_weights=True)
+
+    def start(
+        self, rng: random.Random, count: int, budget: BudgetConfig, dimension: int
+    ) -> list[Architecture]:
+        """Equal ratios in every stage, from uncut to the most that may be cut."""
+        drawn = [self.space.sample(rng) for _ in range(count)]
+        steps = round(self.space.max_ratio / self.space.step)
+        return [
+            _with_ratios(architecture, round(steps * i / max(1, count - 1)) * self.space.step)
+            for i, architecture in enumerate(drawn)
+        ]
+
+    def reach(self, dimension: int) -> tuple[int, int]:
+        ends = [
+            _with_ratios(_with_resolution(self.space, size), ratio)
+            for size, ratio in (
+                (min(self.space.resolutions), self.space.max_ratio),
+                (max(self.space.resolutions), 0.0),
+            )
+        ]
+        least, most = (self.space.macs(end, dimension) for end in ends)
+        return least, most
+
+
+def create_route(name: str, config: RouteConfig, dimension: int) -> Route:
+    """Return the route that a study file describes.
+
+    Raises:
+        SearchSpaceError, PruningError: The space's options do not fit.
+    """
+    if isinstance(config, SupernetConfig):
+        return SupernetRoute(name, config, dimension)
+    return PrunedRoute(name, config, dimension)
+
+
+def _with_ratios(architecture: Architecture, ratio: float) -> Architecture:
+    params = {k: ratio if k.startswith("ratio_") else v for k, v in architecture.params.items()}
+    return Architecture(architecture.space, params)
+
+
+def _with_resolution(space: PrunedSpace, resolution: int) -> Architecture:
+    drawn = space.sample(random.Random(0))
+    return Architecture(drawn.space, {**drawn.params, "resolution": resolution})
+
+
+def _within(macs: int, budget: BudgetConfig) -> bool:
+    return (budget.min_macs or 0) <= macs <= (budget.max_macs or macs)

@@ -1,0 +1,194 @@
+"""A run folder: one study, its settings, weights, storage and what was made of it."""
+
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import optuna
+import yaml
+from optuna.artifacts import FileSystemArtifactStore, download_artifact, get_all_artifact_meta
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+
+from compat.embedding import pick_device
+from nas.align import Aligner
+from nas.config import StudyConfig
+from nas.errors import StudyError
+from nas.files import write_atomically
+from nas.front import Record, pareto_front, scored
+from nas.routes import Route, create_route
+from nas.task import StudyData, load_study_data
+from pruning import load_model
+from searchspaces import QueryModel
+
+STUDY_NAME = "querynas"
+_FREE = ("trials", "finish")
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A study on disk.
+
+    Attributes:
+        path: The run folder.
+        config: The study file's content.
+        storage_url: Where Optuna keeps the trials.
+    """
+
+    path: Path
+    config: StudyConfig
+    storage_url: str
+
+    @classmethod
+    def create(cls, path: str | Path, config: StudyConfig, storage: str | None = None) -> "Run":
+        """Create the run folder, or continue the one that is there.
+
+        Raises:
+            StudyError: The folder holds a study with another gallery, space, loss or data.
+        """
+        path = Path(path)
+        url = storage or f"sqlite:///{path / 'study.db'}"
+        run = cls(path, config, url)
+        identity = run._identity()
+        known = path / "run.json"
+        if known.exists():
+            before = json.loads(known.read_text())
+            changed = [k for k, v in identity.items() if before["identity"].get(k) != v]
+            if changed:
+                field = changed[0]
+                raise StudyError(
+                    f"The run '{path}' was begun with {field} = {before['identity'].get(field)!r}, "
+                    f"not {identity[field]!r}; choose another --out, or restore that setting."
+                )
+            if storage is None:
+                run = cls(path, config, before["storage"])
+        text = json.dumps({"identity": identity, "storage": run.storage_url}, indent=2)
+        write_atomically(known, lambda file: file.write_text(text))
+        content = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+        write_atomically(path / "study.yaml", lambda file: file.write_text(content))
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Run":
+        """Open a run folder that `querynas search` has made.
+
+        Raises:
+            StudyError: The folder is missing or is no run folder.
+        """
+        path = Path(path)
+        if not (path / "run.json").is_file():
+            raise StudyError(
+                f"'{path}' is no run folder (it has no run.json); give the --out folder of a "
+                "`querynas search`."
+            )
+        config = StudyConfig.model_validate(yaml.safe_load((path / "study.yaml").read_text()))
+        return cls(path, config, json.loads((path / "run.json").read_text())["storage"])
+
+    @cached_property
+    def data(self) -> StudyData:
+        """The pictures and gallery vectors of the study."""
+        return load_study_data(self.config.data, self.config.gallery, self.config.split)
+
+    @cached_property
+    def storage(self) -> RDBStorage:
+        """Optuna's storage, with a heartbeat so that trials of killed workers run again."""
+        arguments = {"timeout": 60} if self.storage_url.startswith("sqlite") else {}
+        return RDBStorage(
+            self.storage_url,
+            engine_kwargs={"connect_args": arguments},
+            heartbeat_interval=20,
+            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=2),
+        )
+
+    @cached_property
+    def artifacts(self) -> FileSystemArtifactStore:
+        """Optuna's artifact store: weights of candidates that own their weights."""
+        folder = self.path / "artifacts"
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileSystemArtifactStore(str(folder))
+
+    @cached_property
+    def study(self) -> optuna.Study:
+        """The Optuna study."""
+        try:
+            return optuna.load_study(study_name=STUDY_NAME, storage=self.storage)
+        except KeyError as error:
+            raise StudyError(
+                f"The storage '{self.storage_url}' of the run '{self.path}' holds no study "
+                f"'{STUDY_NAME}'; run `querynas search` first."
+            ) from error
+
+    @cached_property
+    def routes(self) -> dict[str, Route]:
+        """The ways to a candidate, by their name in the study file."""
+        dimension = self.data.gallery.dimension
+        return {n: create_route(n, c, dimension) for n, c in self.config.spaces.items()}
+
+    @cached_property
+    def aligner(self) -> Aligner:
+        """The alignment set-up shared by all candidates."""
+        size = max(route.largest_resolution for route in self.routes.values())
+        return Aligner(
+            data=self.data.training(size),
+            val=self.data.val,
+            loss=self.config.loss,
+            seed=self.config.seed,
+            device=pick_device(),
+        )
+
+    def prepare(self) -> None:
+        """Train what each route's candidates share, once; later calls load it."""
+        for route in self.routes.values():
+            route.prepare(self.aligner, self.path / "shared")
+
+    def records(self) -> list[Record]:
+        """Return every scored candidate."""
+        return scored(self.study)
+
+    def front(self) -> list[Record]:
+        """Return the Pareto front, by MACs."""
+        return pareto_front(self.study)
+
+    def record(self, trial: int) -> Record:
+        """Return the scored candidate of one trial.
+
+        Raises:
+            StudyError: There is no such trial, or it was not scored.
+        """
+        records = {r.trial: r for r in self.records()}
+        if trial not in records:
+            raise StudyError(
+                f"The run '{self.path}' has no scored trial {trial}; `querynas pareto "
+                f"{self.path}` lists those of the front."
+            )
+        return records[trial]
+
+    def model(self, record: Record) -> QueryModel:
+        """Return a candidate's query model as it was scored."""
+        trials = self.study.get_trials(deepcopy=False)
+        metas = get_all_artifact_meta(trials[record.trial], storage=self.storage)
+        if not metas:
+            route = self.routes[record.route]
+            route.prepare(self.aligner, self.path / "shared")
+            return route.candidate(record.architecture, self.aligner).model
+        file = self.path / "models" / f"trial-{record.trial}.safetensors"
+        if not file.exists():
+            write_atomically(
+                file,
+                lambda path: download_artifact(
+                    artifact_store=self.artifacts,
+                    artifact_id=metas[0].artifact_id,
+                    file_path=os.fspath(path),
+                ),
+            )
+        return load_model(file)
+
+    def _identity(self) -> dict[str, Any]:
+        """What must not change when a study is continued."""
+        content = self.config.model_dump(mode="json")
+        for field in _FREE:
+            del content[field]
+        content["gallery fingerprint"] = self.data.gallery.fingerprint
+        return content

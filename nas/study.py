@@ -1,0 +1,273 @@
+"""The search: an ordinary Optuna study over architectures of several search spaces."""
+
+import logging
+import math
+import multiprocessing
+import random
+from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, cast
+
+import optuna
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from tqdm import tqdm
+
+from nas.budget import format_macs
+from nas.config import StudyConfig
+from nas.device import describe
+from nas.errors import StudyError
+from nas.finish import finish
+from nas.front import Record, is_scored
+from nas.routes import Route
+from nas.run import STUDY_NAME, Run
+from nas.scoring import keep_weights, measure
+
+logger = logging.getLogger("querynas")
+
+_DIRECTIONS = {
+    "macs": StudyDirection.MINIMIZE,
+    "parameters": StudyDirection.MINIMIZE,
+    "latency": StudyDirection.MINIMIZE,
+    "cross_test": StudyDirection.MAXIMIZE,
+    "self_test": StudyDirection.MAXIMIZE,
+}
+_PATIENCE = 300  # proposals in a row outside the budget after which a search gives up
+_WORST = {StudyDirection.MINIMIZE: float("inf"), StudyDirection.MAXIMIZE: 0.0}
+
+
+def search(
+    config: StudyConfig,
+    out: str | Path,
+    *,
+    trials: int | None = None,
+    workers: int = 1,
+    storage: str | None = None,
+    timeout: float | None = None,
+) -> Run:
+    """Run or continue a search study.
+
+    Args:
+        config: The study file's content.
+        out: Run folder; a folder that holds this study already is continued.
+        trials: Number of scored candidates to reach, instead of ``config.trials``.
+        workers: Processes that score candidates; with one, the same seed gives the same front.
+        storage: Optuna storage URL instead of SQLite in the run folder.
+        timeout: Seconds after which no further candidate is begun.
+
+    Returns:
+        The run, whose front is in ``run.front()``.
+
+    Raises:
+        StudyError: The budget admits no candidate, every candidate failed, or the folder holds
+            another study.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    run = Run.create(out, config, storage)
+    logger.info("Computing on %s; results go to %s.", describe(run.aligner.device), run.path)
+    target = trials or config.trials
+    for route in run.routes.values():
+        check_reach(route, config, run.data.gallery.dimension)
+    run.prepare()
+    study = optuna.create_study(
+        study_name=STUDY_NAME,
+        storage=run.storage,
+        directions=[_DIRECTIONS[name] for name in config.objectives],
+        load_if_exists=True,
+    )
+    study.set_metric_names(list(config.objectives))
+    if not study.trials:
+        for parameters in _start(run):
+            study.enqueue_trial(parameters)
+    helpers = [_spawn(run, target, timeout) for _ in range(workers - 1)]
+    try:
+        _work(run, target, timeout)
+    finally:
+        for helper in helpers:
+            helper.join()
+    _check_outcome(run)
+    finish(run)
+    return run
+
+
+def _work(run: Run, target: int, timeout: float | None) -> None:
+    """Score candidates until ``target`` are done, whoever did them."""
+    study = run.study
+    progress = tqdm(total=target, desc="search", unit="candidate", initial=_done(study))
+
+    def after(study: optuna.Study, trial: FrozenTrial) -> None:
+        progress.update(min(target, _done(study)) - progress.n)
+        progress.set_postfix_str(_words(trial))
+        if progress.n >= target or _hopeless(study):
+            study.stop()
+        study.sampler = create_sampler(run.config, trial.number + 1)
+
+    if _done(study) < target:
+        study.sampler = create_sampler(run.config, len(study.get_trials(deepcopy=False)))
+        study.optimize(
+            lambda trial: _objective(run, trial),
+            timeout=timeout,
+            callbacks=[after],
+            catch=(Exception,),
+        )
+    progress.close()
+
+
+def _objective(run: Run, trial: optuna.Trial) -> tuple[float, ...]:
+    """Propose, build and score one candidate."""
+    names = list(run.routes)
+    name = trial.suggest_categorical("route", names) if len(names) > 1 else names[0]
+    route = run.routes[name]
+    architecture = route.space.suggest(cast(optuna.trial.BaseTrial, _Prefixed(trial, name)))
+    try:
+        macs = route.space.macs(architecture, run.data.gallery.dimension)
+        if _exceeds(run.config, trial, macs):
+            return tuple(
+                float(macs) if objective == "macs" else _WORST[_DIRECTIONS[objective]]
+                for objective in run.config.objectives
+            )
+        candidate = route.candidate(architecture, run.aligner)
+        record = measure(run, trial.number, name, architecture, candidate)
+        for key, value in record.attributes().items():
+            trial.set_user_attr(key, value)
+        if candidate.owns_weights:
+            keep_weights(run, trial, candidate)
+    except Exception as error:
+        trial.set_user_attr("error", f"{type(error).__name__}: {error}")
+        logger.warning("Trial %d failed and the study goes on: %s", trial.number, error)
+        raise
+    return tuple(float(getattr(record, objective)) for objective in run.config.objectives)
+
+
+def create_sampler(config: StudyConfig, trial: int) -> BaseSampler:
+    """Return the study's sampler, seeded for one trial so that a killed study goes on alike."""
+    seed = config.seed * 100_003 + trial
+    if config.sampler == "tpe":
+        return TPESampler(seed=seed, multivariate=True, group=True)
+    if config.sampler == "gp":
+        return GPSampler(seed=seed, warn_independent_sampling=False)
+    if config.sampler == "random":
+        return RandomSampler(seed=seed)
+    return NSGAIISampler(seed=seed, population_size=24)
+
+
+class _Prefixed:
+    """An Optuna trial whose parameters carry the name of their search space.
+
+    Spaces of one study may both have a `resolution` with other choices, which Optuna forbids
+    under one name.
+    """
+
+    def __init__(self, trial: optuna.Trial, prefix: str) -> None:
+        self._trial = trial
+        self._prefix = prefix
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return self._trial.suggest_categorical(f"{self._prefix}.{name}", choices)
+
+    def suggest_int(self, name: str, low: int, high: int, **options: Any) -> int:
+        return self._trial.suggest_int(f"{self._prefix}.{name}", low, high, **options)
+
+    def suggest_float(self, name: str, low: float, high: float, **options: Any) -> float:
+        return self._trial.suggest_float(f"{self._prefix}.{name}", low, high, **options)
+
+
+def _start(run: Run) -> list[dict[str, Any]]:
+    """First proposals: spread over the MACs of every route, so that no end is left unseen."""
+    rng = random.Random(run.config.seed)
+    share = math.ceil(run.config.start / len(run.routes))
+    dimension = run.data.gallery.dimension
+    proposals = []
+    for name, route in run.routes.items():
+        for architecture in route.start(rng, share, run.config.budget, dimension):
+            parameters = {f"{name}.{k}": v for k, v in architecture.params.items()}
+            if len(run.routes) > 1:
+                parameters["route"] = name
+            proposals.append(parameters)
+    return proposals
+
+
+def _exceeds(config: StudyConfig, trial: optuna.Trial, macs: int) -> bool:
+    """Tell Optuna by how much a candidate leaves the budget, as a share of the bound."""
+    budget = config.budget
+    if budget.max_macs is not None:
+        trial.set_constraint("max_macs", macs / budget.max_macs - 1)
+    if budget.min_macs is not None:
+        trial.set_constraint("min_macs", 1 - macs / budget.min_macs)
+    return any(excess > 0 for excess in trial.constraints.values())
+
+
+def check_reach(route: Route, config: StudyConfig, dimension: int) -> None:
+    """Refuse a budget that no candidate of a route can meet, before anything is trained.
+
+    Raises:
+        StudyError: The smallest candidate exceeds ``max_macs`` or the largest misses ``min_macs``.
+    """
+    least, most = route.reach(dimension)
+    budget = config.budget
+    if budget.max_macs is not None and least > budget.max_macs:
+        raise StudyError(
+            f"The budget max_macs = {format_macs(budget.max_macs)} admits no candidate of the "
+            f"space '{route.name}', whose smallest has {format_macs(least)}; raise the budget or "
+            "give the space smaller choices."
+        )
+    if budget.min_macs is not None and most < budget.min_macs:
+        raise StudyError(
+            f"The budget min_macs = {format_macs(budget.min_macs)} admits no candidate of the "
+            f"space '{route.name}', whose largest has {format_macs(most)}; lower the budget or "
+            "give the space larger choices."
+        )
+
+
+def _done(study: optuna.Study) -> int:
+    """Candidates that were scored or failed; infeasible proposals cost nothing and do not count."""
+    trials = study.get_trials(deepcopy=False)
+    return sum(
+        t.state == TrialState.FAIL or (is_scored(t) and t.user_attrs["parent"] is None)
+        for t in trials
+    )
+
+
+def _hopeless(study: optuna.Study) -> bool:
+    """Whether the last proposals were all outside the budget."""
+    trials = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
+    last = trials[-_PATIENCE:]
+    return len(last) == _PATIENCE and not any(is_scored(t) for t in last)
+
+
+def _words(trial: FrozenTrial) -> str:
+    if not is_scored(trial):
+        return f"trial {trial.number} {'failed' if 'error' in trial.user_attrs else 'over budget'}"
+    record = Record.of_trial(trial)
+    return f"{record.route} {format_macs(record.macs)} mAP {record.cross_test:.3f}"
+
+
+def _check_outcome(run: Run) -> None:
+    trials = run.study.get_trials(deepcopy=False)
+    if any(is_scored(t) for t in trials):
+        return
+    errors = [t.user_attrs["error"] for t in trials if "error" in t.user_attrs]
+    if errors:
+        raise StudyError(
+            f"All {len(errors)} candidates of '{run.path}' failed, the last with: {errors[-1]}"
+        )
+    raise StudyError(
+        f"None of the {len(trials)} proposals of '{run.path}' lies within the budget; widen it."
+    )
+
+
+def _spawn(run: Run, target: int, timeout: float | None) -> BaseProcess:
+    process = multiprocessing.get_context("spawn").Process(
+        target=_helper, args=(str(run.path), target, timeout), daemon=True
+    )
+    process.start()
+    return process
+
+
+def _helper(path: str, target: int, timeout: float | None) -> None:
+    """One further worker process on the same study."""
+    run = Run.open(path)
+    run.prepare()
+    _work(run, target, timeout)

@@ -1,0 +1,207 @@
+"""The pictures, gallery vectors and ground truth that one study works on."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from compat.data import ImageSet, Retrieval, Splits, decode, decode_views, open_data, split
+from compat.embedding import embed
+from compat.evaluation import Score, Truth, score
+from compat.gallery import GallerySpace
+from compat.targets import AlignmentTargets, Batch
+from nas.config import SplitConfig
+from nas.errors import StudyError
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """Training pictures with the gallery vectors that they are aligned to.
+
+    Attributes:
+        pictures: One array per view, the first being the plain images; each uint8
+            (N, size, size, 3), memory-mapped.
+        targets: Gallery vectors and labels of view-major rows: row v·N + i is view v of image i.
+    """
+
+    pictures: tuple[np.ndarray, ...]
+    targets: AlignmentTargets
+
+    def __len__(self) -> int:
+        return len(self.pictures[0])
+
+    def epoch(
+        self, size: int, *, seed: int, device: torch.device
+    ) -> Iterator[tuple[Tensor, Batch]]:
+        """Yield every image once, in a seeded order and each in a seeded choice of view.
+
+        Images come as float32 (B, 3, S, S) in [0, 1], channels last; the last incomplete batch
+        is left out, unless it is the only one.
+        """
+        rng = np.random.default_rng(seed)
+        order = rng.permutation(len(self))
+        views = rng.integers(len(self.pictures), size=len(self))
+        targets = self.targets.to(device)
+        for start in range(0, max(1, len(order) - size + 1), size):
+            chosen = order[start : start + size]
+            view = views[chosen]
+            images = np.stack([self.pictures[v][i] for v, i in zip(view, chosen, strict=True)])
+            rows = torch.from_numpy(view * len(self) + chosen).to(device)
+            yield to_float(images, device), targets.batch(rows)
+
+    def sample(self, count: int, *, seed: int) -> np.ndarray:
+        """Return ``count`` plain training images, uint8 (count, size, size, 3), seeded."""
+        rng = np.random.default_rng(seed)
+        rows = np.sort(rng.permutation(len(self))[:count])
+        return np.asarray(self.pictures[0][rows])
+
+
+def to_float(pixels: np.ndarray, device: torch.device) -> Tensor:
+    """Turn uint8 (B, S, S, 3) into float32 (B, 3, S, S) in [0, 1], channels last."""
+    return torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float().div_(255)
+
+
+def resize(images: Tensor, resolution: int) -> Tensor:
+    """Resize float images (B, 3, S, S) to ``resolution`` with antialiasing, as Pillow does."""
+    if images.shape[-1] == resolution:
+        return images
+    return F.interpolate(images, size=(resolution, resolution), mode="bilinear", antialias=True)
+
+
+@dataclass(frozen=True, eq=False)
+class RetrievalTask:
+    """Queries searched in a gallery: one part (validation or test) of a data set.
+
+    Attributes:
+        images: The pictures of this part only.
+        retrieval: Which of them are queries and which are the gallery.
+        truth: Ground truth of every query.
+        vectors: Gallery-space vectors of ``images``, float32 (N, d).
+        fit: How pictures are made square.
+        metric: Similarity of the gallery space.
+        fingerprint: The gallery space's fingerprint.
+    """
+
+    images: ImageSet
+    retrieval: Retrieval
+    truth: Truth
+    vectors: np.ndarray
+    fit: str
+    metric: Literal["cosine", "ip"]
+    fingerprint: str
+
+    def pixels(self, resolution: int) -> np.ndarray:
+        """Return the pictures as a deployed query model sees them, uint8 (N, r, r, 3)."""
+        return decode(self.images, resolution, fit=self.fit).pixels
+
+    def embed(self, model: nn.Module, resolution: int, device: torch.device) -> np.ndarray:
+        """Return the query model's embedding of every picture, float32 (N, d)."""
+        return embed(model, self.pixels(resolution), device=device, description=None)
+
+    def score(self, embeddings: np.ndarray) -> Score:
+        """Return self-test, cross-test and paragon of a query model's embeddings (N, d)."""
+        queries, gallery = self.retrieval.queries, self.retrieval.gallery
+        return score(
+            embeddings[queries],
+            embeddings[gallery],
+            self.vectors[queries],
+            self.vectors[gallery],
+            self.truth,
+            metric=self.metric,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class StudyData:
+    """A data set seen through a gallery space: what is trained on, selected on and reported."""
+
+    images: ImageSet
+    gallery: GallerySpace
+    splits: Splits
+    fit: str
+
+    @cached_property
+    def val(self) -> RetrievalTask:
+        """The task that searches select on: validation classes."""
+        return self._task(self.splits.val)
+
+    @cached_property
+    def test(self) -> RetrievalTask:
+        """The task that tables report: test classes."""
+        return self._task(self.splits.test)
+
+    def training(self, size: int) -> TrainingSet:
+        """Return the training pictures at ``size`` pixels, views of the gallery included."""
+        images = self.images.take(self.splits.train)
+        rows = self.gallery.rows(images.ids)
+        plain = np.asarray(self.gallery.vectors[rows], dtype=np.float32)
+        pictures = [decode(images, size, fit=self.fit).pixels]
+        vectors = [plain]
+        if self.gallery.view_recipe is not None and self.gallery.view_vectors is not None:
+            place = {row: i for i, row in enumerate(self.gallery.view_rows.tolist())}
+            chosen = [place[row] for row in rows.tolist()]
+            pictures += list(decode_views(images, self.gallery.view_recipe, size, fit=self.fit))
+            vectors += [np.asarray(v[chosen], np.float32) for v in self.gallery.view_vectors]
+        targets = AlignmentTargets(
+            vectors=F.normalize(torch.from_numpy(np.concatenate(vectors)), dim=1),
+            gallery=F.normalize(torch.from_numpy(plain), dim=1),
+            labels=torch.from_numpy(np.tile(images.labels, len(pictures))),
+        )
+        return TrainingSet(tuple(pictures), targets)
+
+    def _task(self, part: Retrieval) -> RetrievalTask:
+        used = np.unique(np.concatenate([part.queries, part.gallery]))
+        images = self.images.take(used)
+        place = Retrieval(np.searchsorted(used, part.queries), np.searchsorted(used, part.gallery))
+        rows = self.gallery.rows(images.ids)
+        return RetrievalTask(
+            images=images,
+            retrieval=place,
+            truth=_truth(images, place),
+            vectors=np.asarray(self.gallery.vectors[rows], dtype=np.float32),
+            fit=self.fit,
+            metric=self.gallery.metric,
+            fingerprint=self.gallery.fingerprint,
+        )
+
+
+def _truth(images: ImageSet, part: Retrieval) -> Truth:
+    cameras = images.camera
+    return Truth.from_labels(
+        images.labels[part.queries],
+        images.labels[part.gallery],
+        query_ids=images.ids[part.queries],
+        gallery_ids=images.ids[part.gallery],
+        query_cameras=None if cameras is None else cameras[part.queries],
+        gallery_cameras=None if cameras is None else cameras[part.gallery],
+    )
+
+
+def load_study_data(data: str, gallery: str | Path, parts: SplitConfig) -> StudyData:
+    """Open a data set and the gallery space that holds its vectors.
+
+    Raises:
+        CompatError: The data or the gallery cannot be read, or images lack gallery vectors.
+        StudyError: The gallery's training views cover images that are to be held out here.
+    """
+    images = open_data(data)
+    space = GallerySpace.open(gallery)
+    fit = space.preprocessing.fit if space.preprocessing is not None else "crop"
+    # Broken pictures were left out when the gallery was built; an id that it lacks is an error.
+    splits = split(images, val=parts.val, test=parts.test, seed=parts.seed)
+    if space.view_recipe is not None:
+        embedded = set(space.view_rows.tolist())
+        wanted = space.rows(images.ids[splits.train])
+        if not embedded.issuperset(wanted.tolist()):
+            raise StudyError(
+                f"The gallery '{gallery}' holds views of other training images than the study's "
+                f"split (val {parts.val}, test {parts.test}, seed {parts.seed}); give the study "
+                "the `split` that the gallery was built with, or build the gallery anew."
+            )
+    return StudyData(images, space, splits, fit)

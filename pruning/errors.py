@@ -1,0 +1,5 @@
+"""The one error that a network which cannot be pruned as asked raises."""
+
+
+class PruningError(ValueError):
+    """Says in one sentence what was found, what was expected and what to do about it."""

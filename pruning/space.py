@@ -1,0 +1,188 @@
+"""A backbone cut to different widths, as a search space."""
+
+import copy
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import timm
+import torch
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+)
+from optuna.trial import BaseTrial
+
+from pruning.cutting import CRITERIA, cut
+from pruning.errors import PruningError
+from pruning.stages import stages
+from searchspaces import (
+    Architecture,
+    QueryModel,
+    count_macs,
+    parameters,
+    register_space,
+    timm_query_model,
+)
+from searchspaces.parameters import near
+
+
+@register_space("pruned")
+@dataclass(frozen=True)
+class PrunedSpace:
+    """Query networks that are left of a timm backbone after cutting each stage by its own ratio.
+
+    Args:
+        backbone: A timm model name.
+        resolutions: Sides of the input in pixels.
+        max_ratio: Largest share of channels that is cut out of a stage, below 1.
+        step: Distance of the ratios.
+        criteria: Which criteria of `cut` there are to choose from, except "taylor", which needs a
+            loss, and "lamp", with which the weights and not the ratios decide on the widths.
+        pooling: As for `timm_query_model`.
+        pretrained: As for `timm_query_model`; for `build` only.
+        checkpoint: As for `timm_query_model`; for `build` only.
+
+    Raises:
+        PruningError: If an option is out of range.
+    """
+
+    name: ClassVar[str] = "pruned"
+
+    backbone: str
+    resolutions: tuple[int, ...]
+    max_ratio: float = 0.875
+    step: float = 0.125
+    criteria: tuple[str, ...] = ("magnitude",)
+    pooling: str = "avg"
+    pretrained: bool = True
+    checkpoint: str | None = None
+
+    def __post_init__(self) -> None:
+        for option in ("resolutions", "criteria"):
+            object.__setattr__(self, option, tuple(getattr(self, option)))
+            if not getattr(self, option):
+                raise PruningError(f"'{option}' of the space 'pruned' is empty: give at least one")
+        if not 0 < self.step <= self.max_ratio < 1:
+            raise PruningError(
+                f"the space 'pruned' has step {self.step} and max_ratio {self.max_ratio}: "
+                "0 < step <= max_ratio < 1 is needed"
+            )
+        free = [criterion for criterion in CRITERIA if criterion not in ("taylor", "lamp")]
+        for criterion in self.criteria:
+            if criterion not in free:
+                raise PruningError(
+                    f"'{criterion}' is no criterion for the space 'pruned': {near(criterion, free)}"
+                )
+
+    @cached_property
+    def _distributions(self) -> dict[str, BaseDistribution]:
+        uncut = self._uncut(min(self.resolutions), 1, pretrained=False)
+        ratio = FloatDistribution(0.0, self.max_ratio, step=self.step)
+        return {
+            "resolution": CategoricalDistribution(self.resolutions),
+            "criterion": CategoricalDistribution(self.criteria),
+            **{f"ratio_{stage}": ratio for stage in stages(uncut)},
+        }
+
+    @cached_property
+    def _counted(self) -> dict[tuple[str, int], int]:
+        return {}
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Return resolution, criterion and one ratio per stage ("ratio_layer1")."""
+        return dict(self._distributions)
+
+    def suggest(self, trial: BaseTrial) -> Architecture:
+        """Let an Optuna trial choose every parameter."""
+        return Architecture(self.name, parameters.suggest(trial, self._distributions))
+
+    def sample(self, rng: random.Random) -> Architecture:
+        """Draw an architecture uniformly."""
+        return Architecture(self.name, parameters.sample(rng, self._distributions))
+
+    def neighbours(self, arch: Architecture) -> Iterator[Architecture]:
+        """Yield the architectures that differ from this one by one step of one parameter."""
+        parameters.check(arch, self.name, self._distributions)
+        for params in parameters.neighbours(arch.params, self._distributions):
+            yield Architecture(self.name, params)
+
+    def macs(self, arch: Architecture, dimension: int) -> int:
+        """Count the multiply-accumulates of one image by cutting a fresh network.
+
+        Takes about a second the first time that an architecture is asked for, none afterwards.
+        """
+        key = arch.digest, dimension
+        if key not in self._counted:
+            parameters.check(arch, self.name, self._distributions)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)  # where branches are concatenated, widths depend on weights
+                uncut = self._uncut(self._resolution(arch), dimension, pretrained=False)
+            self._counted[key] = count_macs(self._cut(uncut, arch), uncut.resolution)
+        return self._counted[key]
+
+    def build(self, arch: Architecture, dimension: int) -> QueryModel:
+        """Cut the backbone as published, or as in the checkpoint; the projection is random."""
+        parameters.check(arch, self.name, self._distributions)
+        uncut = self._uncut(
+            self._resolution(arch),
+            dimension,
+            pretrained=self.pretrained,
+            checkpoint=self.checkpoint,
+        )
+        return self._cut(uncut, arch)
+
+    def derive(self, model: QueryModel, arch: Architecture) -> QueryModel:
+        """Cut a query model that has been aligned already, so that its weights are inherited.
+
+        Args:
+            model: An uncut query model of this backbone; it is not changed.
+            arch: An architecture of this space.
+
+        Raises:
+            PruningError: If the model has another backbone, or another resolution that its
+                backbone cannot change.
+        """
+        parameters.check(arch, self.name, self._distributions)
+        origin = (model.origin or {}).get("timm", {})
+        if origin.get("name") != self.backbone:
+            raise PruningError(
+                f"the space 'pruned' cuts '{self.backbone}', but was given a model of "
+                f"'{origin.get('name', type(model.backbone).__name__)}'"
+            )
+        resolution = self._resolution(arch)
+        if resolution == model.resolution:
+            return self._cut(model, arch)
+        config = timm.get_pretrained_cfg(self.backbone)
+        if config is not None and config.fixed_input_size:
+            raise PruningError(
+                f"'{self.backbone}' was aligned at {model.resolution} pixels and cannot change to "
+                f"{resolution}: give the space 'pruned' that one resolution"
+            )
+        model = copy.deepcopy(model)
+        model.resolution = resolution
+        model.origin = {"timm": {**origin, "resolution": resolution}}
+        return self._cut(model, arch)
+
+    def _uncut(self, resolution: int, dimension: int, **weights: Any) -> QueryModel:
+        return timm_query_model(
+            self.backbone, dimension, resolution=resolution, pooling=self.pooling, **weights
+        )
+
+    def _cut(self, model: QueryModel, arch: Architecture) -> QueryModel:
+        params: Mapping[str, Any] = arch.params
+        ratios = {
+            name.removeprefix("ratio_"): float(params[name])
+            for name in self._distributions
+            if name.startswith("ratio_")
+        }
+        return cut(model, ratios, criterion=params["criterion"])
+
+    @staticmethod
+    def _resolution(arch: Architecture) -> int:
+        resolution = arch.params["resolution"]
+        assert isinstance(resolution, int)
+        return resolution

@@ -1,0 +1,271 @@
+"""The query model: backbone, pooling, projection into the gallery space, unit length."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.layers import SelectAdaptivePool2d
+from timm.models import load_state_dict
+from torch import Tensor, nn
+
+from searchspaces.errors import SearchSpaceError
+from searchspaces.parameters import near
+
+POOLINGS = ("avg", "gem")
+
+
+class Projection(nn.Module):
+    """A linear map without bias from pooled features to the gallery's dimension.
+
+    Args:
+        channels: Number of pooled features.
+        dimension: Number of dimensions of the gallery space.
+        norm: Whether a BatchNorm comes before the linear map.
+    """
+
+    def __init__(self, channels: int, dimension: int, *, norm: bool = False) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(channels) if norm else nn.Identity()
+        self.linear = nn.Linear(channels, dimension, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.linear(self.norm(features))
+
+
+class QueryModel(nn.Module):
+    """A network that embeds query images in the gallery space.
+
+    Args:
+        backbone: Maps normalised images (B, 3, r, r) to pooled features (B, c).
+        projection: Maps pooled features (B, c) to (B, dimension).
+        resolution: Side r of the square images in pixels.
+        mean: Per-channel mean that is subtracted from images in [0, 1].
+        std: Per-channel standard deviation that they are divided by.
+        origin: JSON-able description from which `searchspaces.rebuild` makes the same network with
+            fresh weights; None where there is no such description.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        projection: Projection,
+        *,
+        resolution: int,
+        mean: Sequence[float] = (0.5, 0.5, 0.5),
+        std: Sequence[float] = (0.5, 0.5, 0.5),
+        origin: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.projection = projection
+        self.resolution = resolution
+        self.origin = origin
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+
+    @property
+    def dimension(self) -> int:
+        """Number of dimensions of the gallery space."""
+        return self.projection.linear.out_features
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """Map float images (B, 3, r, r) in [0, 1] to features (B, c) before the projection."""
+        return self.backbone((images - self.mean) / self.std)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map float images (B, 3, r, r) in [0, 1] to unit vectors (B, dimension)."""
+        return F.normalize(self.projection(self.pooled(images)), dim=-1)
+
+
+class GeneralizedMean(nn.Module):
+    """GeM pooling with a learnt exponent.
+
+    Radenović et al., "Fine-tuning CNN image retrieval with no human annotation", TPAMI 2018, eq. 3:
+    (mean over positions of max(x, eps)^p)^(1/p).
+
+    Args:
+        flatten: Whether the pooled positions are dropped: (B, c) instead of (B, c, 1, 1).
+        positions: The two spatial dimensions of the maps.
+    """
+
+    def __init__(self, *, flatten: bool = True, positions: tuple[int, int] = (2, 3)) -> None:
+        super().__init__()
+        self.exponent = nn.Parameter(torch.tensor(3.0))
+        self.eps = 1e-6
+        self.keep = not flatten
+        self.positions = positions
+
+    def forward(self, maps: Tensor) -> Tensor:
+        powers = maps.clamp(min=self.eps).pow(self.exponent)
+        return powers.mean(self.positions, keepdim=self.keep).pow(1.0 / self.exponent)
+
+
+class TimmBackbone(nn.Module):
+    """Any timm network up to the input of its classifier, pooled the way its family pools."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network: Any = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.network.forward_features(images)
+        return self.network.forward_head(features, pre_logits=True)
+
+
+def timm_query_model(
+    name: str,
+    dimension: int,
+    *,
+    resolution: int,
+    pooling: str = "avg",
+    projection_norm: bool = False,
+    pretrained: bool = True,
+    checkpoint: str | Path | None = None,
+) -> QueryModel:
+    """Make a query model around a timm backbone.
+
+    Args:
+        name: A timm model name, "mobilenetv3_small_050" or "resnet18.a1_in1k".
+        dimension: Number of dimensions of the gallery space.
+        resolution: Side of the square query images in pixels.
+        pooling: "avg" for what the family does by default, "gem" for generalised-mean pooling.
+        projection_norm: Whether a BatchNorm comes before the projection.
+        pretrained: Whether to fetch timm's published weights; ignored with a checkpoint.
+        checkpoint: A state dict of the backbone, safetensors or a weights-only torch file.
+
+    Returns:
+        The model; its projection starts at random.
+
+    Raises:
+        SearchSpaceError: If the name, the pooling or the resolution does not fit, or the weights
+            cannot be had.
+    """
+    if pooling not in POOLINGS:
+        raise SearchSpaceError(f"pooling is '{pooling}': {near(pooling, list(POOLINGS))}")
+    network, config = _timm_network(
+        name, resolution, pretrained=pretrained and checkpoint is None, checkpoint=checkpoint
+    )
+    if pooling == "gem":
+        _pool_by_generalised_mean(network, name)
+    backbone = TimmBackbone(network)
+    return QueryModel(
+        backbone,
+        Projection(_width(backbone, name, resolution), dimension, norm=projection_norm),
+        resolution=resolution,
+        mean=config["mean"],
+        std=config["std"],
+        origin={
+            "timm": {
+                "name": name,
+                "dimension": dimension,
+                "resolution": resolution,
+                "pooling": pooling,
+                "projection_norm": projection_norm,
+            }
+        },
+    )
+
+
+def _timm_network(
+    name: str, resolution: int, *, pretrained: bool, checkpoint: str | Path | None
+) -> tuple[Any, Mapping[str, Any]]:
+    base = name.partition(".")[0]
+    if not timm.is_model(base):
+        raise SearchSpaceError(f"timm has no model '{name}': {near(base, timm.list_models())}")
+    config = timm.get_pretrained_cfg(base)
+    if config is None:
+        raise SearchSpaceError(f"timm gives no input size, mean and standard deviation for {name}")
+    options: dict[str, Any] = {"num_classes": 0}
+    if config.fixed_input_size and config.input_size[-1] != resolution:
+        options["img_size"] = resolution
+    try:
+        network = timm.create_model(name, pretrained=False, **options)
+    except (TypeError, RuntimeError, ValueError, AssertionError) as error:
+        raise SearchSpaceError(
+            f"timm cannot make '{name}' for images of {resolution} x {resolution} pixels "
+            f"({_one_line(error)}): its own size is {config.input_size[-1]}"
+        ) from error
+    if checkpoint is not None:
+        _load_checkpoint(network, name, Path(checkpoint))
+    elif pretrained:
+        network = _download(name, options)
+    return network, network.pretrained_cfg
+
+
+def _download(name: str, options: Mapping[str, Any]) -> nn.Module:
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # its retries repeat the failure that is reported below
+    try:
+        return timm.create_model(name, pretrained=True, **options)
+    except Exception as error:  # whatever network, cache or hub says, the remedy is the same
+        raise SearchSpaceError(
+            f"the pretrained weights of '{name}' could not be had ({_one_line(error)}): "
+            "give checkpoint=FILE, or pretrained=False for a random start"
+        ) from error
+    finally:
+        logger.setLevel(level)
+
+
+def _load_checkpoint(network: nn.Module, name: str, path: Path) -> None:
+    if not path.is_file():
+        raise SearchSpaceError(f"the checkpoint {path} of '{name}' is not a file")
+    try:
+        state = load_state_dict(str(path), device="cpu", weights_only=True)
+        missing = network.load_state_dict(state, strict=False).missing_keys
+    except Exception as error:  # unpickling and safetensors raise types of their own
+        raise SearchSpaceError(
+            f"the checkpoint {path} cannot be loaded in '{name}': {_one_line(error)}"
+        ) from error
+    if missing:
+        raise SearchSpaceError(
+            f"the checkpoint {path} lacks '{missing[0]}' and {len(missing) - 1} more tensors of "
+            f"'{name}': give the state dict of this very backbone"
+        )
+
+
+def _pool_by_generalised_mean(network: nn.Module, name: str) -> None:
+    pools = [m for m in network.modules() if isinstance(m, SelectAdaptivePool2d)]
+    pools = [pool for pool in pools if not pool.is_identity()]
+    if not pools:
+        raise SearchSpaceError(
+            f"'{name}' has no pooled feature map for pooling='gem': use pooling='avg', "
+            "which pools the way its family does"
+        )
+    pool: Any
+    for pool in pools:
+        flatten = pool(torch.zeros(1, 1, 1, 1)).ndim == 2
+        positions = getattr(pool.pool, "dim", (2, 3))  # (1, 2) where channels come last
+        pool.pool = GeneralizedMean(flatten=flatten, positions=positions)
+        pool.flatten = nn.Identity()
+
+
+@torch.no_grad()
+def _width(backbone: TimmBackbone, name: str, resolution: int) -> int:
+    training = backbone.training
+    try:
+        features = backbone.eval()(torch.zeros(1, 3, resolution, resolution))
+    except (RuntimeError, AssertionError, AttributeError, ValueError) as error:
+        raise SearchSpaceError(
+            f"'{name}' does not take images of {resolution} x {resolution} pixels: "
+            f"{_one_line(error)}"
+        ) from error
+    finally:
+        backbone.train(training)
+    if features.ndim != 2:
+        raise SearchSpaceError(
+            f"'{name}' gives features of shape {tuple(features.shape)} instead of one vector "
+            "per image: choose another backbone"
+        )
+    return features.shape[1]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,41 @@
+"""Preprocessing travels through JSON and refuses what it does not know."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from compat.data import Preprocessing, fit_image
+from compat.errors import CompatError
+
+
+def test_round_trip_through_json():
+    value = Preprocessing(96, "squash", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert Preprocessing.from_dict(json.loads(json.dumps(value.as_dict()))) == value
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"size": 8, "fitt": "crop"}, "no field 'fitt'.*did you mean 'fit'"),
+        ({"fit": "crop"}, "lacks the field 'size'"),
+        ({"size": 0}, "size is 0"),
+        ({"size": 8, "fit": "squach"}, "fit is 'squach'.*did you mean 'squash'"),
+        ({"size": 8, "mean": [0.5]}, "mean is"),
+        ({"size": 8, "std": [1, 0, 1]}, "std is"),
+    ],
+)
+def test_errors(values, message):
+    with pytest.raises(CompatError, match=message):
+        Preprocessing.from_dict(values)
+
+
+def test_crop_shows_the_middle_and_squash_everything():
+    wide = np.zeros((8, 24, 3), dtype=np.uint8)
+    wide[:, :8], wide[:, 16:] = 255, 255
+    image = Image.fromarray(wide)
+    assert np.asarray(fit_image(image, 8, "crop")).max() == 0
+    squashed = np.asarray(fit_image(image, 8, "squash"))
+    assert squashed[:, 0].min() > 200
+    assert squashed[:, 4].max() < 60

@@ -1,0 +1,78 @@
+"""A whole small study, run once and looked at by many tests."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nas.config import StudyConfig
+from nas.run import Run
+from nas.study import search
+
+DATA = "facades:classes=16,images=8,size=32,seed=0"
+TRAINING = {"epochs": 1, "batch": 32, "validate_every": 1}
+
+
+@pytest.fixture(scope="session")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A gallery space of small façades, embedded by an untrained network, with one view."""
+    from compat.data import ViewRecipe, open_data, split
+    from compat.gallery import build_gallery, load_gallery_model
+
+    images = open_data(DATA)
+    model = load_gallery_model("timm:resnet10t,pretrained=false,size=32")
+    out = tmp_path_factory.mktemp("gallery") / "facades"
+    build_gallery(images, model, out, views=ViewRecipe(count=1), train=split(images).train)
+    return out
+
+
+@pytest.fixture(scope="session")
+def tiny_study(gallery: Path) -> dict[str, Any]:
+    """The content of a small study file with both routes."""
+    return {
+        "data": DATA,
+        "gallery": str(gallery),
+        "trials": 6,
+        "start": 4,
+        "spaces": {
+            "slices": {
+                "route": "supernet",
+                "space": "mbconv",
+                "calibration_images": 32,
+                "random_subnetworks": 1,
+                "training": TRAINING,
+                "options": {
+                    "resolutions": [24, 32],
+                    "stem_widths": [8],
+                    "stem_strides": [2],
+                    "head_widths": [32, 64],
+                    "stages": [
+                        {"widths": [8, 16], "depths": [1, 2], "expansions": [2], "kernels": [3]},
+                        {"widths": [16, 24], "depths": [1], "expansions": [2, 3], "kernels": [3]},
+                    ],
+                },
+            },
+            "cuts": {
+                "route": "pruned",
+                "backbone": "mobilenetv3_small_050",
+                "pretrained": False,
+                "calibration_images": 32,
+                "training": TRAINING,
+                "realign": TRAINING,
+                "options": {"resolutions": [32]},
+            },
+        },
+        "finish": {"models": 1, "training": TRAINING},
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tiny_study: dict[str, Any]) -> StudyConfig:
+    """The same, validated."""
+    return StudyConfig.model_validate(tiny_study)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_config: StudyConfig, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The finished study; read it, do not change it."""
+    return search(tiny_config, tmp_path_factory.mktemp("runs") / "tiny")
