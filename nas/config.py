@@ -137,8 +137,8 @@ def _first_sentence(error: ValidationError) -> str:
     place = [str(part) for part in problem["loc"] if part not in ("supernet", "pruned")]
     field = ".".join(place)
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(place[-1], sorted(_all_fields()), n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else "remove it."
+        near = difflib.get_close_matches(place[-1], sorted(_all_fields()), n=1)
+        hint = f"did you mean {near[0]}?" if near else "remove it."
         return f"Unknown field '{field}'; {hint}"
     if problem["type"] == "missing":
         return f"The field '{field}' is missing; add it."

@@ -64,35 +64,11 @@ def pareto(
             name="Pareto front",
         )
     members = {r.trial for r in front}
-    for route in _routes(records):
-        for fidelity in dict.fromkeys(r.fidelity for r in records if r.route == route):
-            group = [r for r in records if (r.route, r.fidelity) == (route, fidelity)]
-            figure.add_scatter(
-                x=[r.macs for r in group],
-                y=[r.cross_test for r in group],
-                mode="markers",
-                name=f"{route}, {fidelity}",
-                marker={
-                    "color": colours[route],
-                    "symbol": _SYMBOLS.get(fidelity, "square"),
-                    "size": [12 if r.trial in members else 8 for r in group],
-                    "opacity": [1.0 if r.trial in members else 0.5 for r in group],
-                    "line": {"width": 1, "color": "rgba(255,255,255,0.7)"},
-                },
-                error_y={
-                    "array": [
-                        r.interval[1] - r.cross_test if _on(r, members) else 0 for r in group
-                    ],
-                    "arrayminus": [
-                        r.cross_test - r.interval[0] if _on(r, members) else 0 for r in group
-                    ],
-                    "color": colours[route],
-                    "thickness": 1,
-                    "width": 3,
-                },
-                text=[_hover(r) for r in group],
-                hovertemplate="%{text}<extra></extra>",
-            )
+    for route, fidelity in dict.fromkeys((r.route, r.fidelity) for r in records):
+        group = [r for r in records if (r.route, r.fidelity) == (route, fidelity)]
+        look = {"color": colours[route], "symbol": _SYMBOLS.get(fidelity, "square")}
+        _add_candidates(figure, [r for r in group if r.trial not in members], look, front=False)
+        _add_candidates(figure, [r for r in group if r.trial in members], look, front=True)
     if records:
         _add_paragon(figure, records[0].paragon, gallery_macs)
         ticks = _log_ticks([r.macs for r in records] + ([gallery_macs] if gallery_macs else []))
@@ -130,7 +106,7 @@ def history(study: optuna.Study) -> go.Figure:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Optuna calls this plot experimental
             figure = plot_hypervolume_history(copy, worst)
-        figure.update_yaxes(title="hypervolume")
+        figure.update_yaxes(title="hypervolume", rangemode="tozero")
         figure.update_traces(mode="lines", line={"color": ACCENT, "width": 2, "shape": "hv"})
     figure.update_xaxes(title="scored candidate")
     return styled(figure.update_layout(title=None), height=340)
@@ -204,6 +180,40 @@ def styled(figure: go.Figure, *, height: int) -> go.Figure:
     )
 
 
+def _add_candidates(
+    figure: go.Figure, group: Sequence[Record], look: Mapping[str, str], *, front: bool
+) -> None:
+    """Marks of one route and fidelity; members of the front are larger and have error bars."""
+    if not group:
+        return
+    title = f"{group[0].route}, {group[0].fidelity}"
+    shown = {trace.name for trace in figure.data}
+    figure.add_scatter(
+        x=[r.macs for r in group],
+        y=[r.cross_test for r in group],
+        mode="markers",
+        name=title,
+        legendgroup=title,
+        showlegend=title not in shown,
+        marker={
+            **look,
+            "size": 12 if front else 8,
+            "opacity": 1.0 if front else 0.5,
+            "line": {"width": 1, "color": "rgba(255,255,255,0.7)"},
+        },
+        error_y={
+            "visible": front,
+            "array": [r.interval[1] - r.cross_test for r in group],
+            "arrayminus": [r.cross_test - r.interval[0] for r in group],
+            "color": look["color"],
+            "thickness": 1,
+            "width": 3,
+        },
+        text=[_hover(r) for r in group],
+        hovertemplate="%{text}<extra></extra>",
+    )
+
+
 def _add_paragon(figure: go.Figure, paragon: float, gallery_macs: int | None) -> None:
     figure.add_hline(
         y=paragon,
@@ -232,10 +242,6 @@ def _log_ticks(values: Sequence[float]) -> list[float]:
 
 def _routes(records: Sequence[Record]) -> list[str]:
     return list(dict.fromkeys(r.route for r in sorted(records, key=lambda r: r.route)))
-
-
-def _on(record: Record, members: set[int]) -> bool:
-    return record.trial in members
 
 
 def _hover(record: Record) -> str:

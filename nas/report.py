@@ -24,7 +24,7 @@ from nas.files import write_atomically
 from nas.front import Record
 from nas.pictures import examples
 from nas.run import Run
-from nas.testing import Tested, tested
+from nas.testing import Measured, measured_on_test
 
 _KEPT = 0.9  # share of the best cross-test that a small model must keep to be shown beside it
 
@@ -34,13 +34,13 @@ class Row:
     """One member of the front, with what the test classes say of it."""
 
     record: Record
-    tested: Tested
+    measured: Measured
     share_of_gallery: float | None
 
     @property
     def of_paragon(self) -> float:
         """Test cross-test as a share of the test paragon."""
-        return self.tested.scores.cross_test.map / self.tested.scores.paragon.map
+        return self.measured.scores.cross_test.map / self.measured.scores.paragon.map
 
 
 def report(run: Run) -> Path:
@@ -79,7 +79,8 @@ def report(run: Run) -> Path:
                 gallery_macs=run.data.gallery.model_macs,
             )
         ),
-        parts=[(row, _embedded(figures.macs_by_part(row.tested.parts))) for row in featured],
+        parts=[(row, _embedded(figures.macs_by_part(row.measured.parts))) for row in featured],
+        several_objectives=len(run.study.directions) > 1,
         history=_embedded(figures.history(run.study)),
         importances=_embedded(figures.importances(run.study)),
         examples=_examples(run, featured),
@@ -91,7 +92,7 @@ def report(run: Run) -> Path:
 def _row(run: Run, record: Record) -> Row:
     gallery_macs = run.data.gallery.model_macs
     share = record.macs / gallery_macs if gallery_macs else None
-    return Row(record, tested(run, record), share)
+    return Row(record, measured_on_test(run, record), share)
 
 
 def _featured(rows: Sequence[Row]) -> list[Row]:

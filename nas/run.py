@@ -1,7 +1,6 @@
 """A run folder: one study, its settings, weights, storage and what was made of it."""
 
 import json
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 import optuna
 import yaml
-from optuna.artifacts import FileSystemArtifactStore, download_artifact, get_all_artifact_meta
+from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 
 from compat.embedding import pick_device
@@ -175,14 +174,9 @@ class Run:
             return route.candidate(record.architecture, self.aligner).model
         file = self.path / "models" / f"trial-{record.trial}.safetensors"
         if not file.exists():
-            write_atomically(
-                file,
-                lambda path: download_artifact(
-                    artifact_store=self.artifacts,
-                    artifact_id=metas[0].artifact_id,
-                    file_path=os.fspath(path),
-                ),
-            )
+            with self.artifacts.open_reader(metas[0].artifact_id) as weights:
+                content = weights.read()
+            write_atomically(file, lambda path: path.write_bytes(content))
         return load_model(file)
 
     def _identity(self) -> dict[str, Any]:

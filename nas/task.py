@@ -1,5 +1,6 @@
 """The pictures, gallery vectors and ground truth that one study works on."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,11 @@ from compat.gallery import GallerySpace
 from compat.targets import AlignmentTargets, Batch
 from nas.config import SplitConfig
 from nas.errors import StudyError
+
+
+logger = logging.getLogger("querynas")
+
+_MISSING_SHARE = 0.01  # of the images, as for broken ones when a gallery is built
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,6 +189,23 @@ def _truth(images: ImageSet, part: Retrieval) -> Truth:
     )
 
 
+def _embedded(images: ImageSet, space: GallerySpace) -> ImageSet:
+    """Leave out the few images that the gallery lacks: those that were broken when it was built."""
+    known = np.isin(images.ids, space.ids)
+    missing = images.ids[~known]
+    if not len(missing):
+        return images
+    named = ", ".join(missing[:5].tolist())
+    if len(missing) > _MISSING_SHARE * len(images):
+        raise StudyError(
+            f"The gallery '{space.path}' has no vectors for {len(missing)} of the {len(images)} "
+            f"images of '{images.spec}' ({named}, …); give the data that the gallery was built "
+            "from, or build it again."
+        )
+    logger.warning("%d images have no gallery vector and are left out: %s", len(missing), named)
+    return images.take(np.flatnonzero(known))
+
+
 def load_study_data(data: str, gallery: str | Path, parts: SplitConfig) -> StudyData:
     """Open a data set and the gallery space that holds its vectors.
 
@@ -190,10 +213,9 @@ def load_study_data(data: str, gallery: str | Path, parts: SplitConfig) -> Study
         CompatError: The data or the gallery cannot be read, or images lack gallery vectors.
         StudyError: The gallery's training views cover images that are to be held out here.
     """
-    images = open_data(data)
     space = GallerySpace.open(gallery)
+    images = _embedded(open_data(data), space)
     fit = space.preprocessing.fit if space.preprocessing is not None else "crop"
-    # Broken pictures were left out when the gallery was built; an id that it lacks is an error.
     splits = split(images, val=parts.val, test=parts.test, seed=parts.seed)
     if space.view_recipe is not None:
         embedded = set(space.view_rows.tolist())

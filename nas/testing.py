@@ -16,7 +16,7 @@ from nas.task import RetrievalTask
 from searchspaces import measure_latency
 
 
-class Tested(Part):
+class Measured(Part):
     """What a report states of one model beyond its record.
 
     Attributes:
@@ -30,10 +30,10 @@ class Tested(Part):
     parts: dict[str, int]
 
 
-_FILE = TypeAdapter(dict[int, Tested])
+_FILE = TypeAdapter(dict[int, Measured])
 
 
-def tested(run: Run, record: Record) -> Tested:
+def measured_on_test(run: Run, record: Record) -> Measured:
     """Measure a model on the test classes, once: ``test_scores.json`` in the run folder keeps it.
 
     Raises:
@@ -46,7 +46,7 @@ def tested(run: Run, record: Record) -> Tested:
         task = run.data.test
         embeddings = task.embed(model, model.resolution, run.aligner.device)
         model.cpu()
-        known[record.trial] = Tested(
+        known[record.trial] = Measured(
             scores=Scores.of(task.score(embeddings)),
             latency=measure_latency(model, model.resolution),
             parts=macs_by_part(model),
@@ -56,7 +56,7 @@ def tested(run: Run, record: Record) -> Tested:
     return known[record.trial]
 
 
-def _read(path: Path) -> dict[int, Tested]:
+def _read(path: Path) -> dict[int, Measured]:
     if not path.exists():
         return {}
     try:

@@ -6,14 +6,15 @@ from searchspaces import QueryModel
 from searchspaces.query_model import TimmBackbone
 
 FEWEST, MOST = 4, 6
+STEM = 2
 
 
 def stages(model: QueryModel) -> dict[str, list[str]]:
     """Divide a query model's backbone into stages, in the order of their layers.
 
     Stages are the children of the backbone; while there are fewer than four, the container with the
-    most layers is opened up; a lone first or last layer joins its neighbour; neighbours are joined
-    until there are at most six.
+    most layers is opened up; a stem of one or two layers and a lone last layer join their
+    neighbours; neighbours are joined until there are at most six.
 
     Returns:
         For each stage ("layer1", "blocks.0-1") the names of its convolutions and linear layers, as
@@ -40,7 +41,7 @@ def stages(model: QueryModel) -> dict[str, list[str]]:
         ([name], [f"{prefix}.{name}.{layer}".rstrip(".") for layer in _layers(module)])
         for name, module in units
     ]
-    while len(groups) > 1 and len(groups[0][1]) == 1:
+    while len(groups) > 1 and len(groups[0][1]) <= STEM:
         groups[:2] = [(groups[1][0], groups[0][1] + groups[1][1])]
     while len(groups) > 1 and len(groups[-1][1]) == 1:
         groups[-2:] = [(groups[-2][0], groups[-2][1] + groups[-1][1])]

@@ -186,7 +186,7 @@ def _timm_network(
     if config.fixed_input_size and config.input_size[-1] != resolution:
         options["img_size"] = resolution
     try:
-        network = timm.create_model(name, pretrained=False, **options)
+        network: Any = timm.create_model(name, pretrained=False, **options)
     except (TypeError, RuntimeError, ValueError, AssertionError) as error:
         raise SearchSpaceError(
             f"timm cannot make '{name}' for images of {resolution} x {resolution} pixels "

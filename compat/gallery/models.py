@@ -40,7 +40,8 @@ class GalleryModel:
         dimension: Width of its vectors.
         preprocessing: How images become its pixels; normalisation happens inside `embed`.
         digest: SHA-256 (hex) of its weights.
-        macs: Multiply-accumulates of one image (fvcore counts one per MAC); None for ONNX files.
+        macs: Multiply-accumulates of one image (fvcore counts one per MAC); None where it cannot be
+            traced (ONNX files).
     """
 
     spec: str
@@ -130,21 +131,26 @@ def torch_gallery_model(spec: str, model: nn.Module, preprocessing: Preprocessin
     return GalleryModel(spec, dimension, preprocessing, _weights_digest(model), macs, run)
 
 
-def _count_macs(model: nn.Module, size: int) -> int:
+def _count_macs(model: nn.Module, size: int) -> int | None:
     import torch
     from fvcore.nn import FlopCountAnalysis
+
+    from compat.embedding import pick_device
 
     def attention(inputs: list[Any], outputs: list[Any]) -> int:
         query, key, value = (each.type().sizes() for each in inputs[:3])
         return math.prod(query) * key[-2] + math.prod(query[:-1]) * math.prod(value[-2:])
 
-    device = next(model.parameters()).device
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        analysis = FlopCountAnalysis(model.eval(), torch.zeros(1, 3, size, size, device=device))
-        analysis.set_op_handle("aten::scaled_dot_product_attention", attention)
-        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-        return int(analysis.total())
+    image = torch.zeros(1, 3, size, size, device=pick_device())
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            analysis = FlopCountAnalysis(model.eval(), image)
+            analysis.set_op_handle("aten::scaled_dot_product_attention", attention)
+            analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+            return int(analysis.total())
+    except Exception:  # a user's network need not be traceable to be embedded with
+        return None
 
 
 def trained_network(arch: str, dimension: int, preprocessing: Preprocessing) -> nn.Module:

@@ -127,7 +127,6 @@ def train_gallery_model(
         rng = np.random.default_rng([recipe.seed, epoch])
         order = rng.permutation(len(data.labels))
         batches = [part for part in np.array_split(order, steps) if len(part) > 1]
-        total = 0.0
         with tqdm(
             total=len(order), desc=f"training, epoch {epoch + 1} of {recipe.epochs}", unit="images"
         ) as bar:
@@ -147,7 +146,6 @@ def train_gallery_model(
                 value.backward()
                 optimizer.step()
                 schedule.step()
-                total += value.item() * len(rows)
                 bar.update(len(rows))
                 bar.set_postfix(loss=f"{value.item():.3f}")
         _keep(checkpoint, key, state, epoch + 1)

@@ -24,7 +24,7 @@ class Tiny(nn.Module):
         self.calls = 0
 
     def forward(self, images):
-        self.calls += 1
+        self.calls += bool(images.any())  # not the blank ones that loading tries
         if self.calls == int(os.environ.get("DIE_AT_CALL", -1)):
             os.kill(os.getpid(), signal.SIGKILL)
         return self.linear(nn.functional.adaptive_avg_pool2d(images, 2).flatten(1))

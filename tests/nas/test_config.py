@@ -1,0 +1,89 @@
+"""Study files: what is accepted, and the one sentence that answers what is not."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nas.budget import format_macs, parse_macs
+from nas.config import StudyConfig, load_config
+from nas.errors import StudyError
+
+MINIMAL = {"data": "photos", "gallery": "galleries/g", "spaces": {"s": {"route": "supernet"}}}
+
+
+def write(folder: Path, content: object) -> Path:
+    path = folder / "study.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return path
+
+
+def test_a_minimal_study_file_gets_the_defaults(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, {**MINIMAL, "budget": {"max_macs": "1.5M"}}))
+    assert config.objectives == ("macs", "cross_test")
+    assert config.budget.max_macs == 1_500_000
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"trails": 5}, r"Unknown field 'trails'; did you mean trials\?"),
+        ({"finish": {"model": 5}}, r"Unknown field 'finish.model'; did you mean models"),
+        (
+            {"spaces": {"s": {"route": "supernet", "trainning": {}}}},
+            r"Unknown field 'spaces.s.trainning'; did you mean training\?",
+        ),
+        ({"spaces": {"s": {"route": "pruned"}}}, r"'spaces.s.backbone' is missing"),
+        ({"spaces": {}}, "'spaces' is {}"),
+        ({"spaces": {"s": {"route": "random"}}}, "'spaces.s'"),
+        ({"sampler": "cmaes"}, "'sampler' is 'cmaes'"),
+        ({"trials": "many"}, "'trials' is 'many'"),
+        ({"budget": {"max_macs": "50 parsecs"}}, "no budget of MACs"),
+        ({"data": None}, "'data' is None"),
+    ],
+)
+def test_a_wrong_field_is_named(tmp_path: Path, change: dict, sentence: str) -> None:
+    path = write(tmp_path, {**MINIMAL, **change})
+    with pytest.raises(StudyError, match=sentence) as error:
+        load_config(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [("a: [", "not valid YAML"), ("- a\n- b\n", "holds list, not a mapping")],
+)
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, content: str, sentence: str) -> None:
+    with pytest.raises(StudyError, match=sentence):
+        load_config(write(tmp_path, content))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"no study file '.*nothing\.yaml'"):
+        load_config(tmp_path / "nothing.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(Path("examples").glob("*.yaml")), ids=str)
+def test_the_examples_are_valid(path: Path) -> None:
+    assert isinstance(load_config(path), StudyConfig)
+
+
+@pytest.mark.parametrize(
+    ("text", "macs"),
+    [("50M", 50_000_000), ("1.2G", 1_200_000_000), ("300k", 300_000), (" 7 ", 7), (".5m", 500_000)],
+)
+def test_budgets_in_words(text: str, macs: int) -> None:
+    assert parse_macs(text) == macs
+
+
+@pytest.mark.parametrize("text", ["", "M", "-5M", "0", "5T", "5 M M"])
+def test_what_is_no_budget_is_refused(text: str) -> None:
+    with pytest.raises(StudyError, match="no budget of MACs"):
+        parse_macs(text)
+
+
+@given(st.integers(min_value=1, max_value=10**13))
+def test_formatted_macs_read_back_to_three_digits(macs: int) -> None:
+    assert parse_macs(format_macs(macs)) == pytest.approx(macs, rel=0.006)

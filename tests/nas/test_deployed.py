@@ -1,0 +1,160 @@
+"""Exported files at work: with their card, in their gallery, and refused elsewhere."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from compat.data import RelevanceLists, Retrieval
+from compat.gallery import GallerySpace, import_gallery
+from nas.deployed import evaluate_file, load_deployed, open_embedder
+from nas.errors import StudyError
+from nas.export import Exported, export
+from nas.run import Run
+from nas.testing import scores_by_protocol
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    record = min(tiny_run.records(), key=lambda r: r.macs)
+    return export(tiny_run, record, "onnx", tmp_path_factory.mktemp("exported") / "model.onnx")
+
+
+@pytest.fixture
+def copied(exported: Exported, tmp_path: Path) -> Path:
+    """A copy of model and card to tamper with."""
+    for file in (exported.path, exported.card_path):
+        shutil.copy(file, tmp_path)
+    return tmp_path / exported.path.name
+
+
+def other_gallery(run: Run, out: Path, *, dimension: int | None = None) -> Path:
+    """The study's images with other vectors."""
+    space = GallerySpace.open(run.config.gallery)
+    vectors = np.random.default_rng(0).normal(size=(len(space), dimension or space.dimension))
+    np.save(out.with_suffix(".npy"), vectors.astype(np.float32))
+    import_gallery(out.with_suffix(".npy"), out, ids=space.ids)
+    return out
+
+
+def edit_card(model: Path, **changes: object) -> None:
+    path = model.with_name(f"{model.name}.json")
+    card = json.loads(path.read_text())
+    card.update(changes)
+    path.write_text(json.dumps({name: value for name, value in card.items() if value != "drop"}))
+
+
+def test_it_scores_as_its_card_says(tiny_run: Run, exported: Exported) -> None:
+    done = evaluate_file(exported.path, tiny_run.config.gallery, tiny_run.config.data)
+    assert list(done.scores) == ["labels"]
+    for test in ("self_test", "cross_test", "paragon"):
+        stated = getattr(exported.card.scores, test)
+        assert getattr(done.scores["labels"], test).map == pytest.approx(stated.map, abs=1e-6)
+
+
+def test_another_gallery_is_refused_unless_asked_for(
+    tiny_run: Run, exported: Exported, tmp_path: Path
+) -> None:
+    gallery = other_gallery(tiny_run, tmp_path / "other")
+    data = tiny_run.config.data
+    with pytest.raises(StudyError, match="--any-gallery") as caught:
+        evaluate_file(exported.path, gallery, data)
+    found = GallerySpace.open(gallery).fingerprint
+    assert found in str(caught.value)
+    assert exported.card.gallery.fingerprint in str(caught.value)
+    done = evaluate_file(exported.path, gallery, data, ignore_fingerprint=True)
+    assert done.fingerprint == found
+    assert done.scores["labels"].cross_test.map < 0.5
+
+
+def test_another_dimension_is_always_refused(
+    tiny_run: Run, exported: Exported, tmp_path: Path
+) -> None:
+    gallery = other_gallery(tiny_run, tmp_path / "narrow", dimension=24)
+    with pytest.raises(StudyError, match=r"512 dimensions.* has 24"):
+        evaluate_file(exported.path, gallery, tiny_run.config.data, ignore_fingerprint=True)
+
+
+def test_the_card_is_needed_and_has_to_be_the_files_own(copied: Path) -> None:
+    with copied.open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(StudyError, match="is of another file"):
+        load_deployed(copied)
+    copied.with_name(f"{copied.name}.json").unlink()
+    with pytest.raises(StudyError, match=r"has no card 'model.onnx.json'"):
+        load_deployed(copied)
+    with pytest.raises(StudyError, match="There is no model file"):
+        load_deployed(copied.with_name("absent.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"dimensions": 3}, "'dimensions' is unknown; did you mean 'dimension'"),
+        ({"macs": "drop"}, "'macs' is missing"),
+        ({"macs": "many"}, "'macs': "),
+    ],
+)
+def test_a_card_with_a_wrong_field_names_it(
+    copied: Path, changes: dict[str, object], sentence: str
+) -> None:
+    edit_card(copied, **changes)
+    with pytest.raises(StudyError, match=sentence) as caught:
+        load_deployed(copied)
+    assert "model.onnx.json" in str(caught.value)
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    for suffix in (".onnx", ".pt2", ".safetensors"):
+        path = tmp_path / f"model{suffix}"
+        path.write_bytes(b"no model")
+        with pytest.raises(ValueError, match=f"model{suffix}"):
+            open_embedder(path, 32)
+    with pytest.raises(StudyError, match="no exported model"):
+        open_embedder(tmp_path / "model.bin", 32)
+
+
+def test_a_program_with_pickled_objects_is_refused(tmp_path: Path) -> None:
+    example = (torch.zeros(2, 3, 8, 8),)
+    program = torch.export.export(torch.nn.Flatten(), example)
+    torch.export.save(program, tmp_path / "model.pt2")  # pickles its example
+    with pytest.raises(StudyError, match="pickled objects in 'data/sample_inputs"):
+        open_embedder(tmp_path / "model.pt2", 8)
+
+
+def test_images_of_another_size_are_refused(exported: Exported) -> None:
+    deployed = load_deployed(exported.path)
+    side = exported.card.input.resolution
+    with pytest.raises(StudyError, match=f"takes uint8 images .N, {side}, {side}, 3."):
+        deployed.embed(np.zeros((1, side + 1, side + 1, 3), dtype=np.uint8))
+
+
+def test_ground_truth_lists_are_scored_by_protocol(tiny_run: Run) -> None:
+    """One query, four gallery pictures ranked 0, 1, 2, 3 by hand-made vectors."""
+    task = tiny_run.data.test
+    images = task.images.take(np.arange(5))
+    angles = np.deg2rad([0, 5, 10, 20, 40])
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    easy = RelevanceLists(positives=(np.array([1]),), junk=(np.array([0]),))
+    hard = RelevanceLists(positives=(np.array([0, 3]),), junk=(np.array([], dtype=np.int64),))
+    listed = dataclasses.replace(
+        images,
+        split=np.array(["query"] + ["gallery"] * 4),
+        lists={"easy": easy, "hard": hard},
+    )
+    part = dataclasses.replace(
+        task,
+        images=listed,
+        retrieval=Retrieval(np.array([0]), np.array([1, 2, 3, 4])),
+        vectors=vectors,
+    )
+    scores = scores_by_protocol(part, vectors)
+    assert list(scores) == ["easy", "hard"]
+    # Junk leaves the ranking, so the easy positive comes first; of the hard ones ranks are 1 and 4:
+    # trapezoid precision (1 + 1) / 2 and (1/3 + 2/4) / 2.
+    assert scores["easy"].cross_test.map == pytest.approx(1.0)
+    assert scores["hard"].cross_test.map == pytest.approx((1 + (1 / 3 + 2 / 4) / 2) / 2)

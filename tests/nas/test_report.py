@@ -1,0 +1,216 @@
+"""The report opens in a real browser, complete, and its figures say what the study says."""
+
+import dataclasses
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+
+from nas import figures
+from nas.costs import macs_by_part
+from nas.errors import StudyError
+from nas.pictures import examples
+from nas.report import report
+from nas.run import Run
+from nas.testing import measured_on_test
+from searchspaces import count_macs, timm_query_model
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+PROBE = """<script>
+const problems = [];
+addEventListener("error", event => problems.push(String(event.message)), true);
+addEventListener("load", () => {
+  document.querySelectorAll("img").forEach(image => { image.loading = "eager"; });
+  setTimeout(() => {
+    const pictures = [...document.images];
+    const probe = document.createElement("pre");
+    probe.id = "probe";
+    probe.textContent = JSON.stringify({
+      problems,
+      plots: document.querySelectorAll(".js-plotly-plot .cartesianlayer .subplot").length,
+      marks: document.querySelectorAll(".scatterlayer .point").length,
+      wide: [...document.querySelectorAll(".js-plotly-plot")].filter(
+        plot => plot.querySelector(".main-svg").clientWidth > plot.parentElement.clientWidth + 1
+      ).length,
+      rows: document.querySelectorAll("#front tbody tr").length,
+      pictures: pictures.length,
+      drawn: pictures.filter(image => image.naturalWidth > 0).length,
+      unnamed: pictures.filter(image => !image.alt).length,
+      requests: performance.getEntriesByType("resource")
+        .map(entry => entry.name).filter(name => !name.startsWith("data:")),
+    });
+    document.body.append(probe);
+  }, 1500);
+});
+</script>"""
+
+
+@pytest.fixture(scope="module")
+def page(tiny_run: Run) -> Path:
+    return report(tiny_run)
+
+
+@pytest.fixture(scope="module")
+def seen(page: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a browser made of the page."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip("no Chromium to open the report with: install chromium")
+    folder = tmp_path_factory.mktemp("browser")
+    probed = folder / "probed.html"
+    probed.write_text(page.read_text("utf-8").replace("<head>", f"<head>{PROBE}", 1), "utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+    options += [f"--user-data-dir={folder / 'profile'}", "--window-size=1280,900"]
+    options += ["--virtual-time-budget=20000", "--dump-dom", probed.as_uri()]
+    done = subprocess.run([browser, *options], capture_output=True, text=True, timeout=120)
+    match = re.search(r'<pre id="probe">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert match is not None, done.stderr[-2000:]
+    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    return json.loads(match[1].replace("&gt;", ">").replace("&lt;", "<").replace("&amp;", "&")) | {
+        "console": console
+    }
+
+
+def test_a_browser_draws_everything(tiny_run: Run, seen: dict[str, Any]) -> None:
+    assert seen["problems"] == []
+    assert seen["console"] == []
+    assert seen["requests"] == []
+    assert seen["plots"] >= 3  # front, MACs by part, progress
+    assert seen["wide"] == 0
+    assert seen["marks"] >= len(tiny_run.records())
+    assert seen["rows"] == len(tiny_run.front())
+    assert seen["pictures"] >= 8 * (1 + 2 * 5)
+    assert seen["drawn"] == seen["pictures"]
+    assert seen["unnamed"] == 0
+
+
+def test_the_page_needs_no_network(page: Path) -> None:
+    assert not re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="(?!data:)', page.read_text())
+
+
+def test_the_page_states_the_test_scores(tiny_run: Run, page: Path) -> None:
+    text = page.read_text("utf-8")
+    for record in tiny_run.front():
+        scores = measured_on_test(tiny_run, record).scores
+        model = tiny_run.model(record)
+        embeddings = tiny_run.data.test.embed(model, model.resolution, tiny_run.aligner.device)
+        again = tiny_run.data.test.score(embeddings)
+        assert scores.cross_test.map == pytest.approx(again.cross_test.map, abs=1e-6)
+        assert f"{scores.cross_test.map:.3f}" in text
+        assert f"{scores.paragon.map:.3f}" in text
+    assert tiny_run.data.gallery.fingerprint in text
+
+
+def test_test_scores_are_measured_once(
+    tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = tiny_run.front()[0]
+    before = measured_on_test(tiny_run, record)
+    moved = dataclasses.replace(tiny_run, path=tmp_path)
+    shutil.copy(tiny_run.path / "test_scores.json", tmp_path)
+    monkeypatch.setattr(Run, "model", lambda run, record: pytest.fail("measured again"))
+    assert measured_on_test(moved, record) == before
+    (tmp_path / "test_scores.json").write_text("{")
+    with pytest.raises(StudyError, match=r"test_scores\.json.*delete it"):
+        measured_on_test(moved, record)
+
+
+def test_pictures_are_marked_right_by_class_and_mixed(tiny_run: Run) -> None:
+    task = tiny_run.data.test
+    rng = np.random.default_rng(0)
+    guessed = rng.normal(size=task.vectors.shape).astype(np.float32)
+    drawn = examples(task, {"guess": guessed}, count=6, seed=1)
+    assert len(drawn) == 6
+    firsts = [example.results["guess"][0].right for example in drawn]
+    assert firsts == sorted(firsts, reverse=True)
+    assert 1 <= sum(firsts) <= 3
+    for example in drawn:
+        assert list(example.results) == ["gallery network", "guess"]
+        for results in example.results.values():
+            assert len({found.picture.name for found in results}) == 5
+            assert example.query.name not in {found.picture.name for found in results}
+            for found in results:
+                assert found.right == (found.picture.label == example.query.label)
+    again = examples(task, {"guess": guessed}, count=6, seed=1)
+    assert [e.query.name for e in again] == [e.query.name for e in drawn]
+
+
+@pytest.mark.parametrize(("name", "parts"), [("resnet10t", 12), ("vit_tiny_patch16_224", 16)])
+def test_parts_add_up_to_the_whole(name: str, parts: int) -> None:
+    model = timm_query_model(name, 32, resolution=32, pretrained=False)
+    found = macs_by_part(model)
+    assert sum(found.values()) == count_macs(model, 32)
+    assert 2 < len(found) <= parts
+    assert list(found)[-1] == "projection"
+
+
+def scored_study(count: int) -> optuna.Study:
+    """A study whose cross-test hangs on `width` alone; more of it is better."""
+    study = optuna.create_study(directions=["minimize", "maximize"])
+    distributions: dict[str, optuna.distributions.BaseDistribution] = {
+        "width": optuna.distributions.IntDistribution(0, 9),
+        "noise": optuna.distributions.IntDistribution(0, 9),
+        "fixed": optuna.distributions.IntDistribution(3, 3),
+    }
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        width, noise = (int(n) for n in rng.integers(10, size=2))
+        values = [10.0 ** (1 + width / 9), (1 + width) / 20]
+        study.add_trial(
+            optuna.trial.create_trial(
+                params={"width": width, "noise": noise, "fixed": 3},
+                distributions=distributions,
+                values=values,
+                user_attrs={"cross_test": values[1], "parent": None},
+            )
+        )
+    return study
+
+
+def test_importances_find_what_decides_the_cross_test() -> None:
+    assert figures.importances(scored_study(10)) is None
+    figure = figures.importances(scored_study(60))
+    assert figure is not None
+    assert list(figure.data[0].y) == ["width", "noise"]
+    assert figure.data[0].x[0] > 0.8
+
+
+def test_progress_is_the_dominated_share_of_the_plane() -> None:
+    study = optuna.create_study(directions=["minimize", "maximize"])
+    for macs, cross_test in ((1e4, 0.5), (1e6, 0.8), (1e5, 0.7)):
+        trial = optuna.trial.create_trial(
+            values=[macs, cross_test], user_attrs={"cross_test": cross_test, "parent": None}
+        )
+        study.add_trial(trial)
+    # Costs on a log scale are 0, 1, 1/2. The first fills 1 x 0.5; the dearest has no width; the
+    # last adds 1/2 x 0.2.
+    assert list(figures.history(study).data[0].y) == pytest.approx([0.5, 0.5, 0.6])
+
+
+def test_a_study_of_one_objective_shows_its_best_value() -> None:
+    study = optuna.create_study(direction="maximize")
+    for value in (0.2, 0.6, 0.4):
+        trial = optuna.trial.create_trial(
+            values=[value], user_attrs={"cross_test": value, "parent": None}
+        )
+        study.add_trial(trial)
+    best = figures.history(study).data[1]
+    assert list(best.y) == pytest.approx([0.2, 0.6, 0.6])
+
+
+def test_the_front_is_drawn_as_a_staircase_with_the_paragon(tiny_run: Run) -> None:
+    records, front = tiny_run.records(), tiny_run.front()
+    figure = figures.pareto(records, front, stepped=True, gallery_macs=10**8)
+    traces = {trace.name: trace for trace in figure.data}
+    assert list(traces["Pareto front"].x) == [r.macs for r in front]
+    assert traces["Pareto front"].line.shape == "hv"
+    assert traces["gallery network"].x == (10**8,)
+    marks = [trace for trace in figure.data if trace.error_y.visible]
+    assert sum(len(trace.x) for trace in marks) == len(front)
+    assert figure.layout.shapes[0].y0 == records[0].paragon

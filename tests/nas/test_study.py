@@ -1,0 +1,248 @@
+"""The search as its users meet it: fronts, budgets, failures, kills and second thoughts."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+import yaml
+
+from nas.config import StudyConfig
+from nas.errors import StudyError
+from nas.finish import finish
+from nas.routes import SupernetRoute
+from nas.run import Run
+from nas.study import create_sampler, search
+
+
+def changed(study: dict[str, Any], **fields: Any) -> StudyConfig:
+    return StudyConfig.model_validate({**study, **fields})
+
+
+def outcome(run: Run) -> list[tuple[str, int, float]]:
+    return [(r.architecture.digest, r.macs, r.cross_test) for r in run.front()]
+
+
+def only(study: dict[str, Any], route: str) -> dict[str, Any]:
+    return {"spaces": {route: study["spaces"][route]}, "finish": {"models": 0}}
+
+
+def test_both_kinds_of_candidate_are_scored(tiny_run: Run) -> None:
+    records = tiny_run.records()
+    searched = [r for r in records if r.parent is None]
+    assert len(searched) == 6
+    assert {r.fidelity for r in searched} == {"shared weights", "re-aligned"}
+    for record in records:
+        assert 0 < record.cross_test <= 1
+        assert record.interval[0] <= record.cross_test <= record.interval[1]
+        assert record.paragon == records[0].paragon
+
+
+def test_a_member_of_the_front_was_finished(tiny_run: Run) -> None:
+    (finished,) = [r for r in tiny_run.records() if r.parent is not None]
+    parent = tiny_run.record(finished.parent)
+    assert finished.fidelity == "finished"
+    assert finished.architecture == parent.architecture
+    assert finished.macs == parent.macs
+    assert finish(tiny_run) == [finished]  # and is not finished a second time
+
+
+def test_optuna_opens_the_study(tiny_run: Run) -> None:
+    study = optuna.load_study(study_name=None, storage=tiny_run.storage_url)
+    assert study.metric_names == ["macs", "cross_test"]
+    trial = study.best_trials[0]
+    assert trial.values == [trial.user_attrs["macs"], trial.user_attrs["cross_test"]]
+    assert optuna.visualization.plot_pareto_front(study).data
+
+
+@pytest.mark.parametrize("fidelity", ["shared weights", "re-aligned", "finished"])
+def test_a_model_comes_back_as_it_was_scored(tiny_run: Run, fidelity: str) -> None:
+    record = next(r for r in tiny_run.records() if r.fidelity == fidelity)
+    again = Run.open(tiny_run.path)
+    model = again.model(record)
+    embeddings = again.data.val.embed(model, model.resolution, torch.device("cpu"))
+    score = again.data.val.score(embeddings)
+    assert score.cross_test.map == pytest.approx(record.cross_test, abs=1e-6)
+    assert score.self_test.map == pytest.approx(record.self_test, abs=1e-6)
+
+
+def test_the_same_seed_gives_the_same_front(
+    tiny_config: StudyConfig, tiny_run: Run, tmp_path: Path
+) -> None:
+    assert outcome(search(tiny_config, tmp_path / "again")) == outcome(tiny_run)
+
+
+def test_a_finished_search_goes_on_where_more_is_asked(
+    tiny_study: dict[str, Any], tmp_path: Path
+) -> None:
+    config = changed(tiny_study, **only(tiny_study, "slices"), trials=3)
+    before = [r.trial for r in search(config, tmp_path / "run").records()]
+    after = [r.trial for r in search(config, tmp_path / "run", trials=5).records()]
+    assert (len(before), len(after)) == (3, 5)
+    assert after[:3] == before
+
+
+def test_a_failing_trial_is_recorded_and_the_study_goes_on(
+    tiny_study: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = SupernetRoute.candidate, []
+
+    def sometimes(self: SupernetRoute, *args: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 2:
+            raise RuntimeError("out of luck")
+        return original(self, *args)
+
+    monkeypatch.setattr(SupernetRoute, "candidate", sometimes)
+    config = changed(tiny_study, **only(tiny_study, "slices"), trials=4)
+    run = search(config, tmp_path / "run")
+    assert len(run.records()) == 3
+    (failed,) = [t for t in run.study.trials if t.state == optuna.trial.TrialState.FAIL]
+    assert failed.user_attrs["error"] == "RuntimeError: out of luck"
+
+
+def test_when_all_candidates_fail_the_last_error_is_told(
+    tiny_study: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*args: Any) -> None:
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(SupernetRoute, "candidate", never)
+    config = changed(tiny_study, **only(tiny_study, "slices"), trials=2)
+    with pytest.raises(StudyError, match="All 2 candidates .* out of luck"):
+        search(config, tmp_path / "run")
+
+
+def test_no_candidate_leaves_the_budget(tiny_study: dict[str, Any], tmp_path: Path) -> None:
+    config = changed(
+        tiny_study,
+        **only(tiny_study, "slices"),
+        trials=5,
+        budget={"max_macs": 250_000, "min_macs": 120_000},
+    )
+    run = search(config, tmp_path / "run")
+    assert len(run.records()) == 5
+    assert all(120_000 <= r.macs <= 250_000 for r in run.records())
+
+
+@pytest.mark.parametrize("route", ["slices", "cuts"])
+def test_a_budget_that_nothing_meets_is_refused_before_training(
+    tiny_study: dict[str, Any], tmp_path: Path, route: str
+) -> None:
+    config = changed(tiny_study, **only(tiny_study, route), budget={"max_macs": 1000})
+    with pytest.raises(StudyError, match=r"max_macs = 1k admits no candidate .* smallest has"):
+        search(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "shared").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("loss", "ssp"), ("seed", 3), ("objectives", ["macs", "self_test"])]
+)
+def test_a_run_is_not_continued_as_another_study(
+    tiny_study: dict[str, Any], tmp_path: Path, tiny_config: StudyConfig, field: str, value: Any
+) -> None:
+    Run.create(tmp_path / "run", tiny_config)
+    with pytest.raises(StudyError, match=f"was begun with {field}"):
+        Run.create(tmp_path / "run", changed(tiny_study, **{field: value}))
+
+
+def test_a_run_is_not_continued_with_another_gallery(
+    tiny_study: dict[str, Any], tmp_path: Path, tiny_config: StudyConfig
+) -> None:
+    from compat.data import open_data
+    from compat.gallery import build_gallery, load_gallery_model
+
+    Run.create(tmp_path / "run", tiny_config)
+    other = tmp_path / "other"
+    model = load_gallery_model("timm:resnet10t,pretrained=false,size=64")
+    build_gallery(open_data(tiny_study["data"]), model, other)
+    with pytest.raises(StudyError, match="was begun with gallery = "):
+        Run.create(tmp_path / "run", changed(tiny_study, gallery=str(other)))
+
+
+def test_a_gallery_of_other_images_is_refused(tiny_study: dict[str, Any], tmp_path: Path) -> None:
+    config = changed(tiny_study, data="facades:classes=17,images=8,size=32,seed=0")
+    with pytest.raises(StudyError, match=r"has no vectors for 8 of the 136 images"):
+        Run.create(tmp_path / "run", config)
+
+
+def test_views_of_test_images_are_refused(tiny_study: dict[str, Any], tmp_path: Path) -> None:
+    config = changed(tiny_study, split={"seed": 5})
+    with pytest.raises(StudyError, match="views of other training images"):
+        Run.create(tmp_path / "run", config)
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="is no run folder"):
+        Run.open(tmp_path)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp", "random"])
+def test_every_sampler_searches(tiny_study: dict[str, Any], tmp_path: Path, sampler: str) -> None:
+    config = changed(tiny_study, **only(tiny_study, "slices"), sampler=sampler, trials=3, start=0)
+    assert isinstance(create_sampler(config, 0), optuna.samplers.BaseSampler)
+    assert len(search(config, tmp_path / "run").records()) == 3
+
+
+def test_further_objectives_are_measured(tiny_study: dict[str, Any], tmp_path: Path) -> None:
+    config = changed(
+        tiny_study,
+        **only(tiny_study, "slices"),
+        trials=2,
+        objectives=["latency", "parameters", "cross_test"],
+    )
+    run = search(config, tmp_path / "run")
+    trials = run.study.get_trials(states=[optuna.trial.TrialState.COMPLETE])
+    for trial, record in zip(trials, run.records(), strict=True):
+        assert trial.values == [record.latency, record.parameters, record.cross_test]
+        assert record.latency is not None
+        assert record.latency > 0
+
+
+def test_a_killed_search_goes_on(tiny_study: dict[str, Any], tmp_path: Path) -> None:
+    study = {**tiny_study, **only(tiny_study, "slices"), "trials": 12}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    command = [
+        *(sys.executable, "-c", "from nas.cli import main; main()", "search"),
+        *(str(tmp_path / "study.yaml"), "--out", str(tmp_path / "run")),
+    ]
+    process = subprocess.Popen(command, env=os.environ, stderr=subprocess.DEVNULL)
+    database = tmp_path / "run" / "study.db"
+    deadline = time.monotonic() + 120
+    done: list[Any] = []
+    while len(done) < 3 and time.monotonic() < deadline:
+        time.sleep(0.2)
+        if database.exists() and (tmp_path / "run" / "run.json").exists():
+            try:
+                done = Run.open(tmp_path / "run").records()
+            except (StudyError, RuntimeError, optuna.exceptions.StorageInternalError):
+                continue  # the study is being created
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = Run.open(tmp_path / "run").records()
+    assert 3 <= len(kept) < 12
+
+    finished = subprocess.run(command, env=os.environ, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    after = Run.open(tmp_path / "run").records()
+    assert len(after) == 12
+    assert after[: len(kept)] == kept
+
+
+def test_two_workers_share_a_study(tiny_study: dict[str, Any], tmp_path: Path) -> None:
+    config = changed(tiny_study, **only(tiny_study, "slices"), trials=8)
+    run = search(config, tmp_path / "run", workers=2)
+    assert len(run.records()) >= 8
+
+
+def test_run_json_names_the_gallery(tiny_run: Run) -> None:
+    content = json.loads((tiny_run.path / "run.json").read_text())
+    fingerprint = tiny_run.data.gallery.fingerprint
+    assert content["identity"]["gallery fingerprint"] == fingerprint

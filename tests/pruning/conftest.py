@@ -1,0 +1,28 @@
+"""Small query models that are made once."""
+
+from functools import cache
+
+import pytest
+import torch
+
+from searchspaces import QueryModel, timm_query_model
+
+SIDE = {"vit_tiny_patch16_224": 32, "mobilevit_xxs": 64}
+
+
+@cache
+def _uncut(name: str) -> QueryModel:
+    torch.manual_seed(0)
+    model = timm_query_model(name, 16, resolution=SIDE.get(name, 32), pretrained=False)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
+                    tensor.uniform_(0.5, 1.5)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def uncut():
+    """Make (once) the uncut query model of a timm name, with BatchNorms unlike the identity."""
+    return _uncut

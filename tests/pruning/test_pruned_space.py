@@ -1,0 +1,109 @@
+"""A cut backbone as a search space."""
+
+import random
+
+import optuna
+import pytest
+import torch
+
+from pruning import PrunedSpace, PruningError, stages
+from searchspaces import Architecture, SearchSpace, SearchSpaceError, count_macs, create_space
+
+SPACE = PrunedSpace(
+    "resnet10t", resolutions=(32, 48), criteria=("magnitude", "random"), pretrained=False
+)
+
+
+def architecture(**changes):
+    params = {"resolution": 32, "criterion": "magnitude"}
+    params |= {name: 0.0 for name in SPACE.distributions() if name.startswith("ratio_")}
+    return Architecture("pruned", params | changes)
+
+
+def test_it_is_a_search_space_with_one_ratio_per_stage(uncut):
+    space = create_space("pruned", backbone="resnet10t", resolutions=[32], pretrained=False)
+    assert isinstance(space, SearchSpace)
+    ratios = [f"ratio_{stage}" for stage in stages(uncut("resnet10t"))]
+    assert list(space.distributions()) == ["resolution", "criterion", *ratios]
+
+
+def test_built_models_cost_what_the_space_says():
+    arch = SPACE.sample(random.Random(4))
+    model = SPACE.build(arch, 16)
+    assert count_macs(model, model.resolution) == SPACE.macs(arch, 16)
+    assert model.resolution == arch.params["resolution"]
+    assert model.dimension == 16
+
+
+def test_cutting_more_costs_less():
+    costs = [SPACE.macs(architecture(ratio_layer3=ratio), 16) for ratio in (0.0, 0.25, 0.5, 0.875)]
+    assert costs == sorted(costs, reverse=True)
+    assert len(set(costs)) == 4
+
+
+def test_derived_models_inherit_their_weights(uncut):
+    aligned = uncut("resnet10t")
+    arch = architecture(ratio_layer4=0.5)
+    model = SPACE.derive(aligned, arch)
+    name = "backbone.network.layer1.0.conv1.weight"
+    assert torch.equal(model.get_parameter(name), aligned.get_parameter(name))
+    assert count_macs(model, 32) == SPACE.macs(arch, 16)
+
+
+def test_derived_models_can_have_another_resolution(uncut):
+    arch = architecture(resolution=48, ratio_layer4=0.5)
+    model = SPACE.derive(uncut("resnet10t"), arch)
+    assert model.resolution == model.origin["timm"]["resolution"] == 48
+    assert uncut("resnet10t").resolution == 32
+    assert count_macs(model, 48) == SPACE.macs(arch, 16)
+
+
+def test_a_transformer_keeps_the_resolution_it_was_aligned_at(uncut):
+    space = PrunedSpace("vit_tiny_patch16_224", resolutions=(32, 48))
+    arch = Architecture("pruned", {**space.sample(random.Random(0)).params, "resolution": 48})
+    with pytest.raises(PruningError, match="aligned at 32 pixels and cannot change to 48"):
+        space.derive(uncut("vit_tiny_patch16_224"), arch)
+
+
+def test_models_of_other_backbones_are_refused(uncut):
+    with pytest.raises(PruningError, match=r"cuts 'resnet10t', but .* model of 'lcnet_050'"):
+        SPACE.derive(uncut("lcnet_050"), architecture())
+
+
+def test_a_study_and_a_fixed_trial_speak_to_the_space():
+    arch = SPACE.sample(random.Random(2))
+    assert SPACE.suggest(optuna.trial.FixedTrial(dict(arch.params))) == arch
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.optimize(lambda trial: SPACE.macs(SPACE.suggest(trial), 16), n_trials=3)
+    assert all(trial.distributions == SPACE.distributions() for trial in study.trials)
+
+
+def test_neighbours_differ_in_one_parameter():
+    arch = SPACE.sample(random.Random(3))
+    for other in SPACE.neighbours(arch):
+        assert sum(other.params[name] != arch.params[name] for name in arch.params) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"resolutions": []}, "'resolutions'"),
+        ({"max_ratio": 1.0}, "step 0.125 and max_ratio 1.0"),
+        ({"step": 0.0}, "step 0.0"),
+        ({"criteria": ["taylor"]}, "'taylor' is no criterion for the space"),
+    ],
+)
+def test_wrong_options_are_named(options, words):
+    with pytest.raises(PruningError, match=words):
+        PrunedSpace(**{"backbone": "resnet10t", "resolutions": (32,), **options})
+
+
+def test_an_unknown_backbone_is_named():
+    with pytest.raises(SearchSpaceError, match="timm has no model 'resnet1t'"):
+        PrunedSpace("resnet1t", (32,)).distributions()
+
+
+def test_an_architecture_off_the_grid_is_refused():
+    with pytest.raises(SearchSpaceError, match="ratio_layer1"):
+        SPACE.macs(architecture(ratio_layer1=0.3), 16)

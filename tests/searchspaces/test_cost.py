@@ -1,0 +1,74 @@
+"""Costs against hand-worked cases."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from searchspaces import (
+    count_macs,
+    count_parameters,
+    macs_by_layer,
+    measure_latency,
+    timm_query_model,
+)
+
+
+class Tiny(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, 2, 1, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.linear = nn.Linear(8, 5)
+
+    def forward(self, images):
+        return self.linear(self.norm(self.conv(images)).mean((2, 3)))
+
+
+def test_macs_of_a_hand_worked_network():
+    layers = {"conv": 8 * 8 * 8 * 27, "norm": 8 * 8 * 8 * 2, "linear": 8 * 5}
+    assert macs_by_layer(Tiny(), 16) == layers
+    assert count_macs(Tiny(), 16) == sum(layers.values())
+    assert count_parameters(Tiny()) == 8 * 27 + 16 + 45
+
+
+class Attention(nn.Module):
+    def __init__(self, fused):
+        super().__init__()
+        self.fused = fused
+        self.patch = nn.Conv2d(3, 6, 4, 4)
+
+    def forward(self, images):
+        tokens = self.patch(images).flatten(2).mT.unsqueeze(1)
+        if self.fused:
+            return F.scaled_dot_product_attention(tokens, tokens, tokens)
+        return (tokens @ tokens.mT).softmax(-1) @ tokens
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_attention_costs_the_same_fused_or_written_out(fused):
+    assert count_macs(Attention(fused), 16) == 16 * 6 * 48 + 2 * 16 * 16 * 6
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224", "mobilenetv3_small_050"])
+def test_the_parts_sum_up_to_the_whole(name):
+    model = timm_query_model(name, 8, resolution=32, pretrained=False)
+    parts = macs_by_layer(model, 32)
+    assert sum(parts.values()) == count_macs(model, 32)
+    names = [each for each, _ in model.named_modules()]
+    assert sorted(parts, key=names.index) == list(parts)
+    assert parts["projection.linear"] == model.projection.linear.weight.numel()
+
+
+def test_counting_and_timing_leave_the_model_and_the_threads_alone():
+    model = Tiny().train()
+    model.norm.eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    threads = torch.get_num_threads()
+    count_macs(model, 16)
+    assert measure_latency(model, 16, batch=2, warmup=1, runs=3) > 0
+    assert model.training
+    assert not model.norm.training
+    assert torch.get_num_threads() == threads
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, before[name], atol=0, rtol=0)
