@@ -146,5 +146,5 @@ def _first_sentence(error: ValidationError) -> str:
 
 
 def _all_fields() -> set[str]:
-    sections = [StudyConfig, *_Section.__subclasses__()]
+    sections: list[type[_Section]] = _Section.__subclasses__()
     return {name for section in sections for name in section.model_fields}

@@ -9,6 +9,12 @@ from pathlib import Path
 from nas.errors import StudyError
 
 
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
     """Let ``write`` fill a temporary file beside ``path``, then rename it into place.
 
@@ -21,6 +27,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
     temporary = Path(name)
     try:
         write(temporary)
+        temporary.chmod(0o666 & ~_umask())  # mkstemp made it readable by its owner only
         os.replace(temporary, path)
     except OSError as error:
         if error.errno == errno.ENOSPC:

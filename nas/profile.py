@@ -1,13 +1,11 @@
 """What a network costs: MACs by layer, parameters, latency."""
 
+import math
 import re
-import statistics
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
+from nas.deployed import onnx_latency
 from nas.errors import StudyError
 from pruning import load_model
 from searchspaces import count_parameters, macs_by_layer, measure_latency, timm_query_model
@@ -85,28 +83,17 @@ def _profile_onnx(path: Path, side: int | None) -> Profile:
     if not path.is_file():
         raise StudyError(f"There is no file '{path}'; give an exported .onnx file.")
     import onnx
-    import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    node = session.get_inputs()[0]
-    fixed = node.shape[-1]
-    if side is not None and isinstance(fixed, int) and side != fixed:
+    graph = onnx.load(str(path)).graph
+    fixed = graph.input[0].type.tensor_type.shape.dim[-1].dim_value
+    if side is not None and fixed and side != fixed:
         raise StudyError(f"'{path}' takes 3x{fixed}x{fixed} images, not 3x{side}x{side}.")
-    side = fixed if isinstance(fixed, int) else side or 224
-    image = np.random.default_rng(0).random((1, 3, side, side), dtype=np.float32)
-    seconds = []
-    for _ in range(35):
-        start = time.perf_counter()
-        session.run(None, {node.name: image})
-        seconds.append(time.perf_counter() - start)
-    weights = onnx.load(str(path)).graph.initializer
+    side = fixed or side or 224
     return Profile(
         model=str(path),
         input=(3, side, side),
         macs=None,
-        parameters=sum(int(np.prod(tensor.dims)) for tensor in weights),
-        latency=statistics.median(seconds[5:]),
+        parameters=sum(math.prod(tensor.dims) for tensor in graph.initializer),
+        latency=onnx_latency(path, side),
         layers={},
     )

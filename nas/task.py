@@ -20,7 +20,6 @@ from compat.targets import AlignmentTargets, Batch
 from nas.config import SplitConfig
 from nas.errors import StudyError
 
-
 logger = logging.getLogger("querynas")
 
 _MISSING_SHARE = 0.01  # of the images, as for broken ones when a gallery is built

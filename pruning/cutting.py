@@ -67,7 +67,7 @@ def cut(
     before = count_macs(model, model.resolution)
     try:
         with torch.random.fork_rng(devices=[]), _tracing(pruned):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             if criterion == "taylor" and batch_loss is not None:
                 batch_loss(pruned).backward()
             _prune(pruned, by_stage, ratios, criterion, round_to)

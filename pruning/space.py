@@ -119,7 +119,8 @@ class PrunedSpace:
         if key not in self._counted:
             parameters.check(arch, self.name, self._distributions)
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)  # where branches are concatenated, widths depend on weights
+                # a fixed start: where branches are concatenated, widths depend on the weights
+                torch.default_generator.manual_seed(0)
                 uncut = self._uncut(self._resolution(arch), dimension, pretrained=False)
             self._counted[key] = count_macs(self._cut(uncut, arch), uncut.resolution)
         return self._counted[key]

@@ -9,7 +9,7 @@ from the alignment targets in ``prepare``.
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -105,14 +105,17 @@ class WeightedSum(CompatibilityLoss):
         self.losses = nn.ModuleList(loss for _, loss in terms)
 
     def prepare(self, targets: AlignmentTargets) -> None:
-        for loss in self.losses:
+        for loss in self._terms():
             loss.prepare(targets)
 
     def forward(self, query: Tensor, target: Tensor, batch: Batch) -> Tensor:
         total = query.new_zeros(())
-        for weight, loss in zip(self.weights, self.losses, strict=True):
+        for weight, loss in zip(self.weights, self._terms(), strict=True):
             total = total + weight * loss(query, target, batch)
         return total
+
+    def _terms(self) -> list[CompatibilityLoss]:
+        return [cast(CompatibilityLoss, loss) for loss in self.losses]
 
 
 def list_losses() -> list[str]:

@@ -116,7 +116,7 @@ def test_when_all_candidates_fail_the_last_error_is_told(
 
     monkeypatch.setattr(SupernetRoute, "candidate", never)
     config = changed(tiny_study, **only(tiny_study, "slices"), trials=2)
-    with pytest.raises(StudyError, match="All 2 candidates .* out of luck"):
+    with pytest.raises(StudyError, match=r"All 2 candidates .* out of luck"):
         search(config, tmp_path / "run")
 
 
