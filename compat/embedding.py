@@ -21,6 +21,15 @@ def pick_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16 fast: CUDA, and CPUs with AVX512-BF16 or AMX."""
+    import torch
+
+    return device.type == "cuda" or (
+        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    )
+
+
 def embed(
     model: nn.Module,
     pixels: np.ndarray,

@@ -1,6 +1,7 @@
 """The study file: what a search is told, validated before anything long begins."""
 
 import difflib
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,7 +29,9 @@ class SplitConfig(_Section):
 class TrainingConfig(_Section):
     """One alignment training: AdamW towards the gallery vectors.
 
-    An epoch shows every training image once, each time in one of its embedded views.
+    An epoch shows every training image once, each time in one of its embedded views. Precision
+    "auto" is bfloat16 on CUDA and float32 on the CPU; "bf16" asks for bfloat16 on CPUs that
+    multiply it natively too, which doubles the speed of dense convolutions.
     """
 
     epochs: int = Field(20, ge=1)
@@ -39,7 +42,7 @@ class TrainingConfig(_Section):
     schedule: Literal["onecycle", "cosine"] = "onecycle"
     ema: float = Field(0.998, ge=0, lt=1)
     validate_every: int = Field(5, ge=1)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
 
 
 class SupernetConfig(_Section):
@@ -107,7 +110,7 @@ class StudyConfig(_Section):
 
 
 def load_config(path: str | Path) -> StudyConfig:
-    """Read and validate a study file.
+    """Read and validate a study file; `$NAME` stands for an environment variable.
 
     Raises:
         StudyError: The file is missing, is not YAML, or a field is unknown (near matches are
@@ -117,7 +120,7 @@ def load_config(path: str | Path) -> StudyConfig:
     if not path.is_file():
         raise StudyError(f"There is no study file '{path}'; give the path of a YAML file.")
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(os.path.expandvars(path.read_text()))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise StudyError(f"The study file '{path}' is not valid YAML: {error}.") from error
     if not isinstance(content, dict):

@@ -33,23 +33,27 @@ class Run:
     Attributes:
         path: The run folder.
         config: The study file's content.
-        storage_url: Where Optuna keeps the trials.
+        given_storage: Optuna storage URL that the search was given; None for SQLite in the folder.
     """
 
     path: Path
     config: StudyConfig
-    storage_url: str
+    given_storage: str | None = None
+
+    @property
+    def storage_url(self) -> str:
+        """Where Optuna keeps the trials."""
+        return self.given_storage or f"sqlite:///{self.path / 'study.db'}"
 
     @classmethod
     def create(cls, path: str | Path, config: StudyConfig, storage: str | None = None) -> "Run":
-        """Create the run folder, or continue the one that is there.
+        """Return a new run, or the one that the folder holds; nothing is written before `save`.
 
         Raises:
             StudyError: The folder holds a study with another gallery, space, loss or data.
         """
         path = Path(path)
-        url = storage or f"sqlite:///{path / 'study.db'}"
-        run = cls(path, config, url)
+        run = cls(path, config, storage)
         identity = run._identity()
         known = path / "run.json"
         if known.exists():
@@ -63,11 +67,15 @@ class Run:
                 )
             if storage is None:
                 run = cls(path, config, before["storage"])
-        text = json.dumps({"identity": identity, "storage": run.storage_url}, indent=2)
-        write_atomically(known, lambda file: file.write_text(text))
-        content = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-        write_atomically(path / "study.yaml", lambda file: file.write_text(content))
         return run
+
+    def save(self) -> None:
+        """Write the run's settings into its folder."""
+        settings = {"identity": self._identity(), "storage": self.given_storage}
+        text = json.dumps(settings, indent=2)
+        write_atomically(self.path / "run.json", lambda file: file.write_text(text))
+        content = yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
+        write_atomically(self.path / "study.yaml", lambda file: file.write_text(content))
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":

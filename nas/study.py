@@ -70,6 +70,7 @@ def search(
     target = trials or config.trials
     for route in run.routes.values():
         check_reach(route, config, run.data.gallery.dimension)
+    run.save()
     run.prepare()
     study = optuna.create_study(
         study_name=STUDY_NAME,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
+from compat.embedding import has_fast_bfloat16
 from compat.targets import Batch
 from nas.config import TrainingConfig
 from nas.errors import StudyError
@@ -133,13 +134,19 @@ def _step(
 ) -> float:
     optimizer.zero_grad(set_to_none=True)
     value = 0.0
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+    with torch.autocast(device.type, torch.bfloat16, enabled=_halved(config, device)):
         for loss in losses:
             loss.backward()
             value += loss.item()
     if math.isfinite(value):
         optimizer.step()
     return value
+
+
+def _halved(config: TrainingConfig, device: torch.device) -> bool:
+    if config.precision == "bf16":
+        return has_fast_bfloat16(device)
+    return config.precision == "auto" and device.type == "cuda"
 
 
 def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:

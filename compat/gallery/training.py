@@ -20,7 +20,7 @@ from compat.data.images import ImageSet
 from compat.data.preprocessing import Preprocessing
 from compat.data.splits import Retrieval, Splits
 from compat.data.views import ViewRecipe, decode_views
-from compat.embedding import as_input, embed, pick_device
+from compat.embedding import has_fast_bfloat16, as_input, embed, pick_device
 from compat.errors import CompatError
 from compat.evaluation import Retrieved, Truth, evaluate
 from compat.gallery.models import save_gallery_model, trained_network
@@ -206,13 +206,9 @@ class _TrainingData:
 
 
 def _autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Bfloat16 where the hardware multiplies it fast: CUDA, and CPUs with AVX512-BF16 or AMX."""
     import torch
 
-    fast = device.type == "cuda" or (
-        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    )
-    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
+    return torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device))
 
 
 def _checkpoint_of(out: Path) -> Path:

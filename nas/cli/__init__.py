@@ -1,6 +1,5 @@
 """The `querynas` command: a thin shell over the Python API, one small file per command."""
 
-import errno
 import logging
 import sys
 import warnings
@@ -40,16 +39,24 @@ def main() -> None:
     warnings.filterwarnings("ignore", message=".*experimental")
     try:
         app()
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        _refuse("the disk is full; free space and run the same command again, nothing is lost.")
-    except ValueError as error:
+    except Exception as error:
         # The four packages each have one error for users; their modules are not imported here,
         # so that `--help` stays quick.
-        if type(error).__name__ not in _OURS:
-            raise
-        _refuse(str(error))
+        if type(error).__name__ in _OURS:
+            _refuse(str(error))
+        if _disk_is_full(error):
+            _refuse("the disk is full; free space and run the same command again, nothing is lost.")
+        raise
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Whether ``error``, or what caused it, is a full disk; each library says it in its own way."""
+    while error is not None:
+        words = str(error).lower()
+        if "no space left" in words or "disk is full" in words:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _refuse(sentence: str) -> NoReturn:

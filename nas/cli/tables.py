@@ -17,6 +17,12 @@ from nas.profile import Profile
 from nas.run import Run
 
 
+def _console() -> Console:
+    """A console that does not squeeze tables where there is no terminal to fit them into."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
 def print_gallery(space: GallerySpace) -> None:
     """Print the facts of a gallery space."""
     table = Table(title=f"Gallery space {space.path}", show_header=False, title_justify="left")
@@ -35,7 +41,7 @@ def print_gallery(space: GallerySpace) -> None:
     }
     for name, value in rows.items():
         table.add_row(name, value)
-    Console().print(table)
+    _console().print(table)
 
 
 def front_rows(run: Run, records: Sequence[Record]) -> list[dict[str, Any]]:
@@ -66,8 +72,7 @@ def print_front(run: Run, records: Sequence[Record]) -> None:
     """Print a Pareto front."""
     gallery_macs = run.data.gallery.model_macs
     table = Table(
-        title=f"Pareto front of {run.path}: validation classes, select on these and report the "
-        "test classes (`querynas export`, `querynas report`)",
+        title=f"Pareto front of {run.path} on the validation classes",
         title_justify="left",
     )
     for name, justify in _COLUMNS:
@@ -86,10 +91,11 @@ def print_front(run: Run, records: Sequence[Record]) -> None:
             f"{r.self_test:.4f}",
             f"{r.cross_test / r.paragon:.1%}",
         )
-    console = Console()
+    console = _console()
     console.print(table)
     if records:
         console.print(f"Paragon mAP on the validation classes: {records[0].paragon:.4f}")
+        console.print("`querynas export` and `querynas report` measure on the test classes.")
     else:
         console.print("No model of the front meets these bounds.")
 
@@ -154,7 +160,7 @@ def print_evaluation(done: Evaluation) -> None:
             low, high = part.interval
             recalls = [f"{part.recall[k]:.4f}" for k in (1, 5, 10)]
             table.add_row(test, f"{part.map:.4f}", f"{low:.3f}–{high:.3f}", *recalls)
-        Console().print(table)
+        _console().print(table)
 
 
 def print_profile(done: Profile) -> None:
@@ -166,7 +172,7 @@ def print_profile(done: Profile) -> None:
     table.add_column("share", justify="right")
     for name, macs in done.layers.items():
         table.add_row(name or "(itself)", format_macs(macs), f"{macs / (done.macs or 1):.1%}")
-    console = Console()
+    console = _console()
     if done.layers:
         console.print(table)
     total = "unknown for ONNX, see the card" if done.macs is None else format_macs(done.macs)

@@ -139,7 +139,7 @@ def test_a_budget_that_nothing_meets_is_refused_before_training(
     config = changed(tiny_study, **only(tiny_study, route), budget={"max_macs": 1000})
     with pytest.raises(StudyError, match=r"max_macs = 1k admits no candidate .* smallest has"):
         search(config, tmp_path / "run")
-    assert not (tmp_path / "run" / "shared").exists()
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_budget_that_nothing_meets_is_refused_before_training(
 def test_a_run_is_not_continued_as_another_study(
     tiny_study: dict[str, Any], tmp_path: Path, tiny_config: StudyConfig, field: str, value: Any
 ) -> None:
-    Run.create(tmp_path / "run", tiny_config)
+    Run.create(tmp_path / "run", tiny_config).save()
     with pytest.raises(StudyError, match=f"was begun with {field}"):
         Run.create(tmp_path / "run", changed(tiny_study, **{field: value}))
 
@@ -159,7 +159,7 @@ def test_a_run_is_not_continued_with_another_gallery(
     from compat.data import open_data
     from compat.gallery import build_gallery, load_gallery_model
 
-    Run.create(tmp_path / "run", tiny_config)
+    Run.create(tmp_path / "run", tiny_config).save()
     other = tmp_path / "other"
     model = load_gallery_model("timm:resnet10t,pretrained=false,size=64")
     build_gallery(open_data(tiny_study["data"]), model, other)
