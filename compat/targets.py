@@ -43,6 +43,7 @@ class AlignmentTargets:
     gallery: Tensor
     labels: Tensor
     _neighbours: dict[int, Tensor] = field(default_factory=dict, repr=False)
+    _anchors: dict[tuple[int, int, int, int], Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def dimension(self) -> int:
@@ -90,6 +91,8 @@ class AlignmentTargets:
     def anchors(self, subspaces: int, bits: int, iterations: int, seed: int) -> Tensor:
         """Return product-quantiser centroids of the gallery, (subspaces, 2**bits, d/subspaces).
 
+        Trained once (faiss) and kept.
+
         Raises:
             CompatError: ``subspaces`` does not divide d, or the gallery is smaller than 2**bits.
         """
@@ -103,6 +106,12 @@ class AlignmentTargets:
                 f"{2**bits} anchors (bits={bits}) need as many gallery vectors, but the training "
                 f"part of the gallery holds {len(self.gallery)}; lower `bits` in the loss options."
             )
+        key = (subspaces, bits, iterations, seed)
+        if key not in self._anchors:
+            self._anchors[key] = self._quantise(*key)
+        return self._anchors[key]
+
+    def _quantise(self, subspaces: int, bits: int, iterations: int, seed: int) -> Tensor:
         import faiss
 
         quantiser = faiss.ProductQuantizer(self.dimension, subspaces, bits)

@@ -10,7 +10,8 @@ echo "== 1. A gallery network (a company has one already)"
   querynas gallery train --data "$data" --arch timm:resnet18 --size 48 --epochs 24 --out "$out/gallery.safetensors"
 
 echo "== 2. The gallery space: every image embedded once, fixed from then on"
-querynas gallery build --data "$data" --model "$out/gallery.safetensors" --views 4 --out "$out/gallery"
+[ -d "$out/gallery" ] || \
+  querynas gallery build --data "$data" --model "$out/gallery.safetensors" --views 4 --out "$out/gallery"
 
 echo "== 3. The search"
 querynas search examples/facades.yaml --out "$out/run"

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nas.config import StudyConfig, load_config
     from nas.errors import StudyError
-    from nas.export import best_under, export
-    from nas.profile import profile
-    from nas.report import report
+    from nas.exporting import best_under, export
+    from nas.profiling import profile
+    from nas.reporting import report
     from nas.run import Run
     from nas.study import search
 
@@ -16,11 +16,11 @@ _HOMES = {
     "Run": "nas.run",
     "StudyConfig": "nas.config",
     "StudyError": "nas.errors",
-    "best_under": "nas.export",
-    "export": "nas.export",
+    "best_under": "nas.exporting",
+    "export": "nas.exporting",
     "load_config": "nas.config",
-    "profile": "nas.profile",
-    "report": "nas.report",
+    "profile": "nas.profiling",
+    "report": "nas.reporting",
     "search": "nas.study",
 }
 

@@ -21,7 +21,7 @@ class Aligner:
     """Everything that alignments of one study share.
 
     Attributes:
-        data: Training pictures and their gallery vectors.
+        data: Training pictures and their gallery vectors, the latter on ``device``.
         val: Task whose cross-test mAP picks the best epoch.
         loss: The compatibility loss as the study file names it.
         seed: Seed of the order of images.
@@ -44,7 +44,7 @@ class Aligner:
         quiet: bool = False,
     ) -> Fitted:
         """Train a query model in place towards the gallery vectors; keep its best epoch."""
-        loss = create_loss(self.loss, self.data.targets.to(self.device))
+        loss = create_loss(self.loss, self.data.targets)
 
         def losses(images: Tensor, batch: Batch, step: int) -> Iterator[Tensor]:
             yield _loss(loss, model, resize(images, model.resolution), batch)
@@ -77,7 +77,7 @@ class Aligner:
         "Universally slimmable networks", ICCV 2019, give the sandwich rule). The best epoch is
         the one with the highest mean cross-test of the largest and the smallest subnetwork.
         """
-        loss = create_loss(self.loss, self.data.targets.to(self.device))
+        loss = create_loss(self.loss, self.data.targets)
         space = supernet.space
         ends = [space.largest(), space.smallest()]
 

@@ -25,6 +25,6 @@ def format_macs(macs: float) -> str:
     """Return MACs for people to read, e.g. ``"9.47M"``."""
     for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
         if macs >= 0.9995 * size:  # 999.6k reads 1M
-            digits = f"{macs / size:.3g}" if macs < 1000 * size else f"{macs / size:.0f}"
+            digits = f"{macs / size:.3g}" if macs < 999.5 * size else f"{macs / size:.0f}"
             return f"{digits}{unit}"
     return f"{macs:.0f}"

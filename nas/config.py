@@ -2,14 +2,24 @@
 
 import difflib
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from nas.budget import parse_macs
 from nas.errors import StudyError
+
+_ROUTES = ("supernet", "pruned", "standalone")
 
 Objective = Literal["macs", "parameters", "latency", "cross_test", "self_test"]
 
@@ -24,6 +34,12 @@ class SplitConfig(_Section):
     val: float = Field(0.15, gt=0, lt=1)
     test: float = Field(0.25, gt=0, lt=1)
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _leaves_training_classes(self) -> "SplitConfig":
+        if self.val + self.test >= 1:
+            raise StudyError("val and test together leave no classes to train on; lower them")
+        return self
 
 
 class TrainingConfig(_Section):
@@ -45,6 +61,26 @@ class TrainingConfig(_Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
 
+class SupernetTraining(TrainingConfig):
+    """Training of a supernet, whose subnetworks share the steps."""
+
+    epochs: int = Field(40, ge=1)
+
+
+class RealignTraining(TrainingConfig):
+    """A short training after a cut."""
+
+    epochs: int = Field(2, ge=1)
+    lr: float = Field(1e-3, gt=0)
+    ema: float = Field(0.95, ge=0, lt=1)
+
+
+class FinishTraining(TrainingConfig):
+    """Further training of a model that is in the gallery space already."""
+
+    lr: float = Field(1.5e-3, gt=0)
+
+
 class SupernetConfig(_Section):
     """Candidates sliced out of one supernet trained by the sandwich rule."""
 
@@ -53,7 +89,7 @@ class SupernetConfig(_Section):
     options: dict[str, Any] = Field(default_factory=dict)
     random_subnetworks: int = Field(2, ge=0)
     calibration_images: int = Field(1024, ge=2)
-    training: TrainingConfig = TrainingConfig(epochs=40)
+    training: SupernetTraining = SupernetTraining()
 
 
 class PrunedConfig(_Section):
@@ -66,18 +102,29 @@ class PrunedConfig(_Section):
     pooling: Literal["avg", "gem"] = "avg"
     options: dict[str, Any] = Field(default_factory=dict)
     calibration_images: int = Field(1024, ge=2)
-    training: TrainingConfig = TrainingConfig(epochs=20)
-    realign: TrainingConfig = TrainingConfig(epochs=2, lr=1e-3, ema=0.95)
+    training: TrainingConfig = TrainingConfig()
+    realign: RealignTraining = RealignTraining()
 
 
-RouteConfig = Annotated[SupernetConfig | PrunedConfig, Field(discriminator="route")]
+class StandaloneConfig(_Section):
+    """Candidates of any registered search space, each aligned alone from a random start."""
+
+    route: Literal["standalone"]
+    space: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    training: TrainingConfig = TrainingConfig()
+
+
+RouteConfig = Annotated[
+    SupernetConfig | PrunedConfig | StandaloneConfig, Field(discriminator="route")
+]
 
 
 class FinishConfig(_Section):
     """After the search: up to ``models`` members of the front are aligned on, alone."""
 
     models: int = Field(0, ge=0)
-    training: TrainingConfig = TrainingConfig(epochs=20, lr=1.5e-3)
+    training: FinishTraining = FinishTraining()
 
 
 class BudgetConfig(_Section):
@@ -120,9 +167,16 @@ def load_config(path: str | Path) -> StudyConfig:
     if not path.is_file():
         raise StudyError(f"There is no study file '{path}'; give the path of a YAML file.")
     try:
-        content = yaml.safe_load(os.path.expandvars(path.read_text()))
+        text = os.path.expandvars(path.read_text())
+        content = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise StudyError(f"The study file '{path}' is not valid YAML: {error}.") from error
+    unset = re.search(r"^[^#\n]*(\$\{?\w+\}?)", text, flags=re.MULTILINE)
+    if unset is not None:
+        raise StudyError(
+            f"The study file '{path}' uses the environment variable {unset[1]}, which is not set; "
+            "set it or write the path out."
+        )
     if not isinstance(content, dict):
         raise StudyError(
             f"The study file '{path}' holds {type(content).__name__}, not a mapping of fields; "
@@ -137,14 +191,22 @@ def load_config(path: str | Path) -> StudyConfig:
 def _first_sentence(error: ValidationError) -> str:
     """The first problem that pydantic found, in one sentence of ours."""
     problem = next((e for e in error.errors() if e["type"] == "extra_forbidden"), error.errors()[0])
-    place = [str(part) for part in problem["loc"] if part not in ("supernet", "pruned")]
+    place = [str(part) for part in problem["loc"] if part not in _ROUTES]
     field = ".".join(place)
-    if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(place[-1], sorted(_all_fields()), n=1)
-        hint = f"did you mean {near[0]}?" if near else "remove it."
-        return f"Unknown field '{field}'; {hint}"
-    if problem["type"] == "missing":
-        return f"The field '{field}' is missing; add it."
+    match problem["type"]:
+        case "extra_forbidden":
+            near = difflib.get_close_matches(place[-1], sorted(_all_fields()), n=1)
+            return f"Unknown field '{field}'; " + (
+                f"did you mean {near[0]}?" if near else "remove it."
+            )
+        case "missing":
+            return f"The field '{field}' is missing; add it."
+        case "union_tag_not_found" | "union_tag_invalid":
+            return f"The field '{field}' needs a `route`, one of {', '.join(_ROUTES)}."
+        case "value_error":
+            return f"The field '{field}': {problem['ctx']['error']}".rstrip(".") + "."
+        case "too_short":
+            return f"The field '{field}' is empty; give it at least one entry."
     return f"The field '{field}' is {problem['input']!r}: {problem['msg']}."
 
 

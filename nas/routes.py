@@ -10,7 +10,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nas.align import Aligner
-from nas.config import BudgetConfig, PrunedConfig, RouteConfig, SupernetConfig
+from nas.config import (
+    BudgetConfig,
+    PrunedConfig,
+    RouteConfig,
+    StandaloneConfig,
+    SupernetConfig,
+)
 from nas.errors import StudyError
 from nas.files import write_atomically
 from pruning import PrunedSpace, load_model, save_model
@@ -24,6 +30,7 @@ from searchspaces import (
     timm_query_model,
 )
 
+_PROBES = 50  # random architectures by which the reach of an unknown space is estimated
 _POOL = 500  # random architectures from which the first proposals are chosen
 
 
@@ -138,13 +145,16 @@ class PrunedRoute:
 
     def __init__(self, name: str, config: PrunedConfig, dimension: int) -> None:
         self.name = name
-        self.space = PrunedSpace(
+        space = create_space(
+            "pruned",
             backbone=config.backbone,
             pooling=config.pooling,
             pretrained=config.pretrained,
             checkpoint=config.checkpoint,
             **config.options,
         )
+        assert isinstance(space, PrunedSpace)
+        self.space = space
         self._config = config
         self._dimension = dimension
         self._aligned: QueryModel | None = None
@@ -207,6 +217,43 @@ class PrunedRoute:
         return least, most
 
 
+class StandaloneRoute:
+    """Candidates of any search space, each aligned alone from a random start: the ground truth."""
+
+    def __init__(self, name: str, config: StandaloneConfig, dimension: int) -> None:
+        self.name = name
+        self.space = create_space(config.space, **config.options)
+        self._config = config
+        self._dimension = dimension
+
+    @property
+    def largest_resolution(self) -> int:
+        rng = random.Random(0)
+        drawn = [self.space.sample(rng) for _ in range(_POOL)]
+        return max(int(a.params["resolution"]) for a in drawn)
+
+    def prepare(self, aligner: Aligner, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)  # nothing is shared
+
+    def candidate(self, architecture: Architecture, aligner: Aligner) -> Candidate:
+        torch.manual_seed(aligner.seed)
+        model = self.space.build(architecture, self._dimension)
+        aligner.align(model, self._config.training, title="align alone", quiet=True)
+        return Candidate(model, "aligned alone", owns_weights=True)
+
+    def start(
+        self, rng: random.Random, count: int, budget: BudgetConfig, dimension: int
+    ) -> list[Architecture]:
+        drawn = [self.space.sample(rng) for _ in range(count)]
+        return [a for a in drawn if _within(self.space.macs(a, dimension), budget)]
+
+    def reach(self, dimension: int) -> tuple[int, int]:
+        """Estimated on random architectures: a space need not know its own ends."""
+        rng = random.Random(0)
+        costs = [self.space.macs(self.space.sample(rng), dimension) for _ in range(_PROBES)]
+        return min(costs), max(costs)
+
+
 def create_route(name: str, config: RouteConfig, dimension: int) -> Route:
     """Return the route that a study file describes.
 
@@ -215,6 +262,8 @@ def create_route(name: str, config: RouteConfig, dimension: int) -> Route:
     """
     if isinstance(config, SupernetConfig):
         return SupernetRoute(name, config, dimension)
+    if isinstance(config, StandaloneConfig):
+        return StandaloneRoute(name, config, dimension)
     return PrunedRoute(name, config, dimension)
 
 

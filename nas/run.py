@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from nas.task import StudyData, load_study_data
 from pruning import load_model
 from searchspaces import QueryModel
 
-STUDY_NAME = "querynas"
 _FREE = ("trials", "finish")
 
 
@@ -56,7 +56,7 @@ class Run:
         run = cls(path, config, storage)
         identity = run._identity()
         known = path / "run.json"
-        if known.exists():
+        if known.exists() and run._begun:
             before = json.loads(known.read_text())
             changed = [k for k, v in identity.items() if before["identity"].get(k) != v]
             if changed:
@@ -65,13 +65,16 @@ class Run:
                     f"The run '{path}' was begun with {field} = {before['identity'].get(field)!r}, "
                     f"not {identity[field]!r}; choose another --out, or restore that setting."
                 )
-            if storage is None:
-                run = cls(path, config, before["storage"])
+            run = cls(path, config, storage or before["storage"])
         return run
 
     def save(self) -> None:
         """Write the run's settings into its folder."""
-        settings = {"identity": self._identity(), "storage": self.given_storage}
+        settings = {
+            "identity": self._identity(),
+            "storage": self.given_storage,
+            "study": self.study_name,
+        }
         text = json.dumps(settings, indent=2)
         write_atomically(self.path / "run.json", lambda file: file.write_text(text))
         content = yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
@@ -117,14 +120,28 @@ class Run:
         return FileSystemArtifactStore(str(folder))
 
     @cached_property
+    def study_name(self) -> str:
+        """Name of the Optuna study; runs with other settings have other names in one storage."""
+        known = self.path / "run.json"
+        if known.exists() and self._begun:
+            return json.loads(known.read_text())["study"]
+        digest = sha256(json.dumps(self._identity(), sort_keys=True).encode()).hexdigest()
+        return f"{self.path.name}-{digest[:8]}"
+
+    @property
+    def _begun(self) -> bool:
+        """Whether anything was computed yet, so that the settings are bound to it."""
+        return any((self.path / "shared").glob("*"))
+
+    @cached_property
     def study(self) -> optuna.Study:
         """The Optuna study."""
         try:
-            return optuna.load_study(study_name=STUDY_NAME, storage=self.storage)
+            return optuna.load_study(study_name=self.study_name, storage=self.storage)
         except KeyError as error:
             raise StudyError(
                 f"The storage '{self.storage_url}' of the run '{self.path}' holds no study "
-                f"'{STUDY_NAME}'; run `querynas search` first."
+                f"'{self.study_name}'; run `querynas search` first."
             ) from error
 
     @cached_property
@@ -136,13 +153,14 @@ class Run:
     @cached_property
     def aligner(self) -> Aligner:
         """The alignment set-up shared by all candidates."""
+        device = pick_device()
         size = max(route.largest_resolution for route in self.routes.values())
         return Aligner(
-            data=self.data.training(size),
+            data=self.data.training(size).to(device),
             val=self.data.val,
             loss=self.config.loss,
             seed=self.config.seed,
-            device=pick_device(),
+            device=device,
         )
 
     def prepare(self) -> None:

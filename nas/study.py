@@ -1,5 +1,6 @@
 """The search: an ordinary Optuna study over architectures of several search spaces."""
 
+import contextlib
 import logging
 import math
 import multiprocessing
@@ -15,6 +16,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
+from compat.losses import create_loss
 from nas.budget import format_macs
 from nas.config import StudyConfig
 from nas.device import describe
@@ -22,7 +24,7 @@ from nas.errors import StudyError
 from nas.finish import finish
 from nas.front import Record, is_scored
 from nas.routes import Route
-from nas.run import STUDY_NAME, Run
+from nas.run import Run
 from nas.scoring import keep_weights, measure
 
 logger = logging.getLogger("querynas")
@@ -65,6 +67,7 @@ def search(
             another study.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    create_loss(config.loss)  # a misspelt loss should not wait for hours of data
     run = Run.create(out, config, storage)
     logger.info("Computing on %s; results go to %s.", describe(run.aligner.device), run.path)
     target = trials or config.trials
@@ -73,7 +76,7 @@ def search(
     run.save()
     run.prepare()
     study = optuna.create_study(
-        study_name=STUDY_NAME,
+        study_name=run.study_name,
         storage=run.storage,
         directions=[_DIRECTIONS[name] for name in config.objectives],
         load_if_exists=True,
@@ -223,11 +226,14 @@ def check_reach(route: Route, config: StudyConfig, dimension: int) -> None:
 
 
 def _done(study: optuna.Study) -> int:
-    """Candidates that were scored or failed; infeasible proposals cost nothing and do not count."""
-    trials = study.get_trials(deepcopy=False)
+    """Candidates that were scored, or that failed by themselves.
+
+    Proposals outside the budget cost nothing and do not count, nor do trials that were stopped.
+    """
     return sum(
-        t.state == TrialState.FAIL or (is_scored(t) and t.user_attrs["parent"] is None)
-        for t in trials
+        (t.state == TrialState.FAIL and "error" in t.user_attrs)
+        or (is_scored(t) and t.user_attrs["parent"] is None)
+        for t in study.get_trials(deepcopy=False)
     )
 
 
@@ -269,6 +275,7 @@ def _spawn(run: Run, target: int, timeout: float | None) -> BaseProcess:
 
 def _helper(path: str, target: int, timeout: float | None) -> None:
     """One further worker process on the same study."""
-    run = Run.open(path)
-    run.prepare()
-    _work(run, target, timeout)
+    with contextlib.suppress(KeyboardInterrupt):  # the first worker says that it was stopped
+        run = Run.open(path)
+        run.prepare()
+        _work(run, target, timeout)

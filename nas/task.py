@@ -52,13 +52,16 @@ class TrainingSet:
         rng = np.random.default_rng(seed)
         order = rng.permutation(len(self))
         views = rng.integers(len(self.pictures), size=len(self))
-        targets = self.targets.to(device)
         for start in range(0, max(1, len(order) - size + 1), size):
             chosen = order[start : start + size]
             view = views[chosen]
             images = np.stack([self.pictures[v][i] for v, i in zip(view, chosen, strict=True)])
             rows = torch.from_numpy(view * len(self) + chosen).to(device)
-            yield to_float(images, device), targets.batch(rows)
+            yield to_float(images, device), self.targets.batch(rows)
+
+    def to(self, device: torch.device) -> "TrainingSet":
+        """Return the same set with its targets on ``device``."""
+        return TrainingSet(self.pictures, self.targets.to(device))
 
     def sample(self, count: int, *, seed: int) -> np.ndarray:
         """Return ``count`` plain training images, uint8 (count, size, size, 3), seeded."""
@@ -103,7 +106,7 @@ class RetrievalTask:
 
     def pixels(self, resolution: int) -> np.ndarray:
         """Return the pictures as a deployed query model sees them, uint8 (N, r, r, 3)."""
-        return decode(self.images, resolution, fit=self.fit).pixels
+        return _readable(self.images, resolution, self.fit)
 
     def embed(self, model: nn.Module, resolution: int, device: torch.device) -> np.ndarray:
         """Return the query model's embedding of every picture, float32 (N, d)."""
@@ -146,7 +149,7 @@ class StudyData:
         images = self.images.take(self.splits.train)
         rows = self.gallery.rows(images.ids)
         plain = np.asarray(self.gallery.vectors[rows], dtype=np.float32)
-        pictures = [decode(images, size, fit=self.fit).pixels]
+        pictures = [_readable(images, size, self.fit)]
         vectors = [plain]
         if self.gallery.view_recipe is not None and self.gallery.view_vectors is not None:
             place = {row: i for i, row in enumerate(self.gallery.view_rows.tolist())}
@@ -186,6 +189,17 @@ def _truth(images: ImageSet, part: Retrieval) -> Truth:
         query_cameras=None if cameras is None else cameras[part.queries],
         gallery_cameras=None if cameras is None else cameras[part.gallery],
     )
+
+
+def _readable(images: ImageSet, size: int, fit: str) -> np.ndarray:
+    """Decode images that all have gallery vectors; one lost would shift the rows of the others."""
+    decoded = decode(images, size, fit=fit)
+    if decoded.broken:
+        raise StudyError(
+            f"The gallery has vectors for {len(decoded.broken)} images that cannot be read now "
+            f"({', '.join(decoded.broken[:5])}); restore the files, or remove them from the data."
+        )
+    return decoded.pixels
 
 
 def _embedded(images: ImageSet, space: GallerySpace) -> ImageSet:

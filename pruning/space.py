@@ -23,6 +23,7 @@ from searchspaces import (
     Architecture,
     QueryModel,
     count_macs,
+    own_resolution,
     parameters,
     register_space,
     timm_query_model,
@@ -37,7 +38,7 @@ class PrunedSpace:
 
     Args:
         backbone: A timm model name.
-        resolutions: Sides of the input in pixels.
+        resolutions: Sides of the input in pixels; the backbone's own when empty.
         max_ratio: Largest share of channels that is cut out of a stage, below 1.
         step: Distance of the ratios.
         criteria: Which criteria of `cut` there are to choose from, except "taylor", which needs a
@@ -53,7 +54,7 @@ class PrunedSpace:
     name: ClassVar[str] = "pruned"
 
     backbone: str
-    resolutions: tuple[int, ...]
+    resolutions: tuple[int, ...] = ()
     max_ratio: float = 0.875
     step: float = 0.125
     criteria: tuple[str, ...] = ("magnitude",)
@@ -62,6 +63,8 @@ class PrunedSpace:
     checkpoint: str | None = None
 
     def __post_init__(self) -> None:
+        if not self.resolutions:
+            object.__setattr__(self, "resolutions", (own_resolution(self.backbone),))
         for option in ("resolutions", "criteria"):
             object.__setattr__(self, option, tuple(getattr(self, option)))
             if not getattr(self, option):

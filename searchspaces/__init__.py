@@ -5,7 +5,7 @@ from searchspaces.batchnorm import recalibrate
 from searchspaces.cost import count_macs, count_parameters, macs_by_layer, measure_latency
 from searchspaces.errors import SearchSpaceError
 from searchspaces.mbconv import MBConvSpace, MBConvSupernet
-from searchspaces.query_model import QueryModel, timm_query_model
+from searchspaces.query_model import QueryModel, own_resolution, timm_query_model
 from searchspaces.rebuilding import rebuild
 from searchspaces.space import SearchSpace, create_space, register_space, space_names
 
@@ -21,6 +21,7 @@ __all__ = [
     "create_space",
     "macs_by_layer",
     "measure_latency",
+    "own_resolution",
     "rebuild",
     "recalibrate",
     "register_space",

@@ -173,15 +173,29 @@ def timm_query_model(
     )
 
 
-def _timm_network(
-    name: str, resolution: int, *, pretrained: bool, checkpoint: str | Path | None
-) -> tuple[Any, Mapping[str, Any]]:
+def own_resolution(name: str) -> int:
+    """Return the side in pixels of the square images that a timm model was made for.
+
+    Raises:
+        SearchSpaceError: If timm has no such model.
+    """
+    return int(_config(name).input_size[-1])
+
+
+def _config(name: str) -> Any:
     base = name.partition(".")[0]
     if not timm.is_model(base):
         raise SearchSpaceError(f"timm has no model '{name}': {near(base, timm.list_models())}")
     config = timm.get_pretrained_cfg(base)
     if config is None:
         raise SearchSpaceError(f"timm gives no input size, mean and standard deviation for {name}")
+    return config
+
+
+def _timm_network(
+    name: str, resolution: int, *, pretrained: bool, checkpoint: str | Path | None
+) -> tuple[Any, Mapping[str, Any]]:
+    config = _config(name)
     options: dict[str, Any] = {"num_classes": 0}
     if config.fixed_input_size and config.input_size[-1] != resolution:
         options["img_size"] = resolution

@@ -56,7 +56,7 @@ def test_a_wheel_works_from_an_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"
-        "import compat, nas, pruning, searchspaces, nas.study, nas.report, nas.export\n"
+        "import compat, nas, pruning, searchspaces, nas.study, nas.reporting, nas.exporting\n"
         "print([m.__file__ for m in (compat, nas, pruning, searchspaces)])"
     )
     done = subprocess.run(

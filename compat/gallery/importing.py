@@ -71,6 +71,8 @@ def import_gallery(
     folder = working_folder(out)
     if (folder / PROGRESS).exists():
         raise CompatError(f"{folder} is an unfinished build: finish it, or remove the folder.")
+    for leftover in folder.iterdir():  # of an import that was killed
+        leftover.unlink()
     try:
         target = np.lib.format.open_memmap(
             folder / VECTORS, mode="w+", dtype=dtype, shape=source.shape

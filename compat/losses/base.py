@@ -7,6 +7,7 @@ from the alignment targets in ``prepare``.
 """
 
 import difflib
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast, get_args
@@ -80,6 +81,7 @@ def register_loss(name: str, *, requires: tuple[Requirement, ...] = ()) -> Calla
 class _FunctionLoss(CompatibilityLoss):
     def __init__(self, function: Callable[..., Tensor], options: dict[str, Any]) -> None:
         super().__init__()
+        inspect.signature(function).bind(None, None, None, **options)
         self._function = function
         self._options = options
 

@@ -27,8 +27,8 @@ def export(
     """Export one query model, checked against PyTorch, with its scores on the test classes."""
     from nas.budget import format_macs, parse_macs
     from nas.errors import StudyError
-    from nas.export import best_under as find_best
-    from nas.export import export as write
+    from nas.exporting import best_under as find_best
+    from nas.exporting import export as write
     from nas.run import Run
 
     if (trial is None) == (best_under is None):

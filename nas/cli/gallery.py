@@ -1,5 +1,6 @@
 """`querynas gallery`: train, build, import and look at gallery spaces."""
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -78,6 +79,7 @@ def build(
     from compat.gallery import build_gallery, load_gallery_model
     from nas.cli.tables import print_gallery
 
+    sys.path.insert(0, str(Path.cwd()))  # so that module:factory finds the user's own module
     images = open_data(data)
     space = build_gallery(
         images,

@@ -13,7 +13,7 @@ from nas.budget import format_macs
 from nas.deployed import Evaluation
 from nas.files import write_atomically
 from nas.front import Record
-from nas.profile import Profile
+from nas.profiling import Profile
 from nas.run import Run
 
 

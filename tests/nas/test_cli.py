@@ -200,7 +200,7 @@ def test_a_full_disk_is_one_sentence(
     def full(*args: object) -> None:
         raise RuntimeError("cannot write") from OSError(28, text)
 
-    monkeypatch.setattr("nas.report.report", full)
+    monkeypatch.setattr("nas.reporting.report", full)
     refused(cli("report", tiny_run.path), "disk is full")
 
 
@@ -210,7 +210,7 @@ def test_what_we_did_wrong_keeps_its_traceback(
     def broken(*args: object) -> None:
         raise ValueError("a mistake of ours")
 
-    monkeypatch.setattr("nas.report.report", broken)
+    monkeypatch.setattr("nas.reporting.report", broken)
     with pytest.raises(ValueError, match="a mistake of ours"):
         cli("report", tiny_run.path)
 

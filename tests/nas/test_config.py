@@ -36,8 +36,10 @@ def test_a_minimal_study_file_gets_the_defaults(tmp_path: Path) -> None:
             r"Unknown field 'spaces.s.trainning'; did you mean training\?",
         ),
         ({"spaces": {"s": {"route": "pruned"}}}, r"'spaces.s.backbone' is missing"),
-        ({"spaces": {}}, "'spaces' is {}"),
-        ({"spaces": {"s": {"route": "random"}}}, "'spaces.s'"),
+        ({"spaces": {}}, "'spaces' is empty"),
+        ({"spaces": {"s": {"route": "random"}}}, "'spaces.s' needs a `route`, one of supernet"),
+        ({"spaces": {"s": {}}}, "'spaces.s' needs a `route`"),
+        ({"split": {"val": 0.7, "test": 0.7}}, "no classes to train on"),
         ({"sampler": "cmaes"}, "'sampler' is 'cmaes'"),
         ({"trials": "many"}, "'trials' is 'many'"),
         ({"budget": {"max_macs": "50 parsecs"}}, "no budget of MACs"),
@@ -60,13 +62,30 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, content: str, sent
         load_config(write(tmp_path, content))
 
 
+def test_environment_variables_are_read_or_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, {**MINIMAL, "data": "$PHOTOS/a"})
+    with pytest.raises(StudyError, match=r"\$PHOTOS, which is not set"):
+        load_config(path)
+    monkeypatch.setenv("PHOTOS", "/there")
+    assert load_config(path).data == "/there/a"
+
+
+def test_a_section_keeps_its_own_defaults_beside_what_is_given(tmp_path: Path) -> None:
+    cuts = {"route": "pruned", "backbone": "resnet18", "realign": {"epochs": 1}}
+    config = load_config(write(tmp_path, {**MINIMAL, "spaces": {"cuts": cuts}}))
+    assert config.spaces["cuts"].realign.model_dump()["ema"] == 0.95
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"no study file '.*nothing\.yaml'"):
         load_config(tmp_path / "nothing.yaml")
 
 
 @pytest.mark.parametrize("path", sorted(Path("examples").glob("*.yaml")), ids=str)
-def test_the_examples_are_valid(path: Path) -> None:
+def test_the_examples_are_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUERYNAS_DATA", "data")
     assert isinstance(load_config(path), StudyConfig)
 
 

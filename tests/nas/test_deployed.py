@@ -13,7 +13,7 @@ from compat.data import RelevanceLists, Retrieval
 from compat.gallery import GallerySpace, import_gallery
 from nas.deployed import evaluate_file, load_deployed, open_embedder
 from nas.errors import StudyError
-from nas.export import Exported, export
+from nas.exporting import Exported, export
 from nas.run import Run
 from nas.testing import scores_by_protocol
 

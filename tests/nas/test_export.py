@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-import nas.export
+import nas.exporting
 from nas.card import Card, Format, read_card
 from nas.errors import StudyError
-from nas.export import Exported, best_under, export
+from nas.exporting import Exported, best_under, export
 from nas.front import Record
 from nas.run import Run
 from pruning import load_model, save_model
@@ -84,7 +84,7 @@ def test_onnx_names_its_ends_and_holds_its_weights(exported: dict[str, Exported]
 
 def test_a_pruned_backbone_is_exported_too(tiny_run: Run, tmp_path: Path) -> None:
     done = export(tiny_run, smallest_of(tiny_run, "cuts"), "onnx", tmp_path / "cut.onnx")
-    assert done.max_difference <= nas.export.TOLERANCE
+    assert done.max_difference <= nas.exporting.TOLERANCE
     assert sorted(f.name for f in tmp_path.iterdir()) == ["cut.onnx", "cut.onnx.json"]
 
 
@@ -133,7 +133,7 @@ def test_a_file_that_differs_is_not_kept(
         torch.nn.init.normal_(other.projection.linear.weight)
         save_model(other, path)
 
-    monkeypatch.setitem(nas.export._FORMATS, "safetensors", (".safetensors", write_another))
+    monkeypatch.setitem(nas.exporting._FORMATS, "safetensors", (".safetensors", write_another))
     with pytest.raises(StudyError, match="differs from PyTorch by"):
         export(tiny_run, tiny_run.records()[0], "safetensors", tmp_path / "model.safetensors")
     assert list(tmp_path.iterdir()) == []
@@ -146,7 +146,7 @@ def test_a_network_that_cannot_be_written_is_refused(
         path.write_text("half")
         raise RuntimeError("no such operator\nand a long story")
 
-    monkeypatch.setitem(nas.export._FORMATS, "onnx", (".onnx", fail))
+    monkeypatch.setitem(nas.exporting._FORMATS, "onnx", (".onnx", fail))
     with pytest.raises(StudyError, match=r"cannot be exported as onnx \(no such operator\)"):
         export(tiny_run, tiny_run.records()[0], "onnx", tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nas.export import export
+from nas.exporting import export
 from nas.run import Run
 
 

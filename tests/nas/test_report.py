@@ -16,7 +16,7 @@ from nas import figures
 from nas.costs import macs_by_part
 from nas.errors import StudyError
 from nas.pictures import examples
-from nas.report import report
+from nas.reporting import report
 from nas.run import Run
 from nas.testing import measured_on_test
 from searchspaces import count_macs, timm_query_model

@@ -26,6 +26,13 @@ def changed(study: dict[str, Any], **fields: Any) -> StudyConfig:
     return StudyConfig.model_validate({**study, **fields})
 
 
+def begin(config: StudyConfig, path: Path) -> None:
+    """Leave a run folder in which something was computed already."""
+    Run.create(path, config).save()
+    (path / "shared").mkdir()
+    (path / "shared" / "slices.checkpoint").touch()
+
+
 def outcome(run: Run) -> list[tuple[str, int, float]]:
     return [(r.architecture.digest, r.macs, r.cross_test) for r in run.front()]
 
@@ -148,9 +155,66 @@ def test_a_budget_that_nothing_meets_is_refused_before_training(
 def test_a_run_is_not_continued_as_another_study(
     tiny_study: dict[str, Any], tmp_path: Path, tiny_config: StudyConfig, field: str, value: Any
 ) -> None:
-    Run.create(tmp_path / "run", tiny_config).save()
+    begin(tiny_config, tmp_path / "run")
     with pytest.raises(StudyError, match=f"was begun with {field}"):
         Run.create(tmp_path / "run", changed(tiny_study, **{field: value}))
+
+
+def test_settings_may_be_mended_before_anything_was_computed(
+    tiny_study: dict[str, Any], tmp_path: Path, tiny_config: StudyConfig
+) -> None:
+    Run.create(tmp_path / "run", tiny_config).save()
+    Run.create(tmp_path / "run", changed(tiny_study, seed=3)).save()
+    assert Run.open(tmp_path / "run").config.seed == 3
+
+
+def test_two_runs_in_one_storage_do_not_mix(tiny_study: dict[str, Any], tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    one = changed(tiny_study, **only(tiny_study, "slices"), trials=2)
+    two = changed(tiny_study, **only(tiny_study, "slices"), trials=3, seed=1)
+    first = search(one, tmp_path / "one", storage=url)
+    second = search(two, tmp_path / "two", storage=url)
+    assert (len(first.records()), len(second.records())) == (2, 3)
+    assert len(Run.open(tmp_path / "one").records()) == 2
+
+
+def test_any_space_can_be_searched_alone(tiny_study: dict[str, Any], tmp_path: Path) -> None:
+    slices = tiny_study["spaces"]["slices"]
+    alone = {
+        "route": "standalone",
+        "space": "mbconv",
+        "options": slices["options"],
+        "training": slices["training"],
+    }
+    run = search(changed(tiny_study, spaces={"alone": alone}, trials=2), tmp_path / "run")
+    searched = [r for r in run.records() if r.parent is None]
+    assert [r.fidelity for r in searched] == ["aligned alone"] * 2
+    model = run.model(searched[0])
+    embeddings = run.data.val.embed(model, model.resolution, torch.device("cpu"))
+    again = run.data.val.score(embeddings).cross_test.map
+    assert again == pytest.approx(searched[0].cross_test, abs=1e-6)
+
+
+def test_pictures_that_vanished_are_named(
+    tiny_study: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from compat.data import BrokenImageError
+    from compat.data.facades.source import FacadeSource
+
+    run = Run.create(tmp_path / "run", changed(tiny_study))
+    lost = int(run.data.splits.test.queries[0])
+    original = FacadeSource.load
+
+    def load(self: Any, index: int) -> Any:
+        if index == lost:
+            raise BrokenImageError("gone")
+        return original(self, index)
+
+    monkeypatch.setattr(FacadeSource, "load", load)
+    monkeypatch.setattr("compat.data.cache.BROKEN_SHARE", 0.5)
+    monkeypatch.setenv("QUERYNAS_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(StudyError, match="vectors for 1 images that cannot be read now"):
+        run.data.test.pixels(16)
 
 
 def test_a_run_is_not_continued_with_another_gallery(
@@ -159,7 +223,7 @@ def test_a_run_is_not_continued_with_another_gallery(
     from compat.data import open_data
     from compat.gallery import build_gallery, load_gallery_model
 
-    Run.create(tmp_path / "run", tiny_config).save()
+    begin(tiny_config, tmp_path / "run")
     other = tmp_path / "other"
     model = load_gallery_model("timm:resnet10t,pretrained=false,size=64")
     build_gallery(open_data(tiny_study["data"]), model, other)
