@@ -2,12 +2,12 @@
 # The whole path on rendered images, from nothing to an exported query model and a report.
 set -eu
 out=${1:-demo}
-data=facades:classes=80,images=16,size=48,seed=0
+data=facades:classes=100,images=16,size=48,seed=0
 mkdir -p "$out"
 
 echo "== 1. A gallery network (a company has one already)"
 [ -f "$out/gallery.safetensors" ] || \
-  querynas gallery train --data "$data" --arch timm:resnet18 --size 48 --epochs 24 --out "$out/gallery.safetensors"
+  querynas gallery train --data "$data" --arch timm:resnet18 --size 48 --epochs 40 --out "$out/gallery.safetensors"
 
 echo "== 2. The gallery space: every image embedded once, fixed from then on"
 [ -d "$out/gallery" ] || \
