@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import plotly.graph_objects as go
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -52,6 +53,7 @@ def report(run: Run) -> Path:
     Raises:
         StudyError: The study has no scored candidate yet.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     front = run.front()
     if not front:
         raise StudyError(
