@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import optuna
+import torch
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -85,12 +86,16 @@ def search(
     if not study.trials:
         for parameters in _start(run):
             study.enqueue_trial(parameters)
-    helpers = [_spawn(run, target, timeout) for _ in range(workers - 1)]
+    threads = torch.get_num_threads()
+    share = max(1, threads // workers)
+    helpers = [_spawn(run, target, timeout, share) for _ in range(workers - 1)]
     try:
+        torch.set_num_threads(share)
         _work(run, target, timeout)
     finally:
         for helper in helpers:
             helper.join()
+        torch.set_num_threads(threads)
     _check_outcome(run)
     finish(run)
     return run
@@ -265,16 +270,17 @@ def _check_outcome(run: Run) -> None:
     )
 
 
-def _spawn(run: Run, target: int, timeout: float | None) -> BaseProcess:
+def _spawn(run: Run, target: int, timeout: float | None, threads: int) -> BaseProcess:
     process = multiprocessing.get_context("spawn").Process(
-        target=_helper, args=(str(run.path), target, timeout), daemon=True
+        target=_helper, args=(str(run.path), target, timeout, threads), daemon=True
     )
     process.start()
     return process
 
 
-def _helper(path: str, target: int, timeout: float | None) -> None:
+def _helper(path: str, target: int, timeout: float | None, threads: int) -> None:
     """One further worker process on the same study."""
+    torch.set_num_threads(threads)
     with contextlib.suppress(KeyboardInterrupt):  # the first worker says that it was stopped
         run = Run.open(path)
         run.prepare()
