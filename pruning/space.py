@@ -67,8 +67,8 @@ class PrunedSpace:
             object.__setattr__(self, "resolutions", (own_resolution(self.backbone),))
         for option in ("resolutions", "criteria"):
             object.__setattr__(self, option, tuple(getattr(self, option)))
-            if not getattr(self, option):
-                raise PruningError(f"'{option}' of the space 'pruned' is empty: give at least one")
+        if not self.criteria:
+            raise PruningError("'criteria' of the space 'pruned' is empty: give at least one")
         if not 0 < self.step <= self.max_ratio < 1:
             raise PruningError(
                 f"the space 'pruned' has step {self.step} and max_ratio {self.max_ratio}: "

@@ -85,10 +85,14 @@ def test_neighbours_differ_in_one_parameter():
         assert sum(other.params[name] != arch.params[name] for name in arch.params) == 1
 
 
+def test_without_resolutions_the_backbone_takes_its_own():
+    assert PrunedSpace(backbone="resnet18").resolutions == (224,)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"resolutions": []}, "'resolutions'"),
+        ({"criteria": []}, "'criteria'"),
         ({"max_ratio": 1.0}, "step 0.125 and max_ratio 1.0"),
         ({"step": 0.0}, "step 0.0"),
         ({"criteria": ["taylor"]}, "'taylor' is no criterion for the space"),
