@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 
-class _MarginSoftmax(nn.Module):
+class _MarginSoftmax(nn.Module, ABC):
     def __init__(self, dimension: int, classes: int, *, scale: float, margin: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(classes, dimension))
@@ -24,8 +26,9 @@ class _MarginSoftmax(nn.Module):
         logits = cosines.scatter(1, own, self._with_margin(cosines.gather(1, own)))
         return functional.cross_entropy(self.scale * logits, labels)
 
+    @abstractmethod
     def _with_margin(self, cosines: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Cosines (B, 1) to the own class, made smaller by the margin."""
 
 
 class CosFace(_MarginSoftmax):

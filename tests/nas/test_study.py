@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 import torch
@@ -176,6 +177,27 @@ def test_two_runs_in_one_storage_do_not_mix(tiny_study: dict[str, Any], tmp_path
     second = search(two, tmp_path / "two", storage=url)
     assert (len(first.records()), len(second.records())) == (2, 3)
     assert len(Run.open(tmp_path / "one").records()) == 2
+
+
+def test_imported_vectors_are_enough(
+    tiny_study: dict[str, Any], gallery: Path, tmp_path: Path
+) -> None:
+    from compat.gallery import GallerySpace, import_gallery
+
+    space = GallerySpace.open(gallery)
+    np.save(tmp_path / "g.npy", space.vectors)
+    (tmp_path / "ids.txt").write_text("\n".join(space.ids))
+    import_gallery(tmp_path / "g.npy", tmp_path / "imported", ids=tmp_path / "ids.txt")
+    config = changed(
+        tiny_study,
+        **only(tiny_study, "slices"),
+        gallery=str(tmp_path / "imported"),
+        trials=2,
+    )
+    run = search(config, tmp_path / "run")
+    assert len(run.records()) == 2
+    built = Run.create(tmp_path / "other", changed(tiny_study)).data.val
+    assert run.records()[0].paragon == built.score(built.vectors).paragon.map
 
 
 def test_any_space_can_be_searched_alone(tiny_study: dict[str, Any], tmp_path: Path) -> None:
