@@ -30,7 +30,6 @@ from searchspaces import (
     timm_query_model,
 )
 
-_PROBES = 50  # random architectures by which the reach of an unknown space is estimated
 _POOL = 500  # random architectures from which the first proposals are chosen
 
 
@@ -73,8 +72,8 @@ class Route(Protocol):
     ) -> list[Architecture]:
         """Return about ``count`` first proposals that show the whole range of the space."""
 
-    def reach(self, dimension: int) -> tuple[int, int]:
-        """Return the MACs of the smallest and the largest candidate."""
+    def reach(self, dimension: int) -> tuple[int, int] | None:
+        """Return the MACs of the smallest and the largest candidate; None where unknown."""
 
 
 class SupernetRoute:
@@ -233,7 +232,9 @@ class StandaloneRoute:
         return max(int(a.params["resolution"]) for a in drawn)
 
     def prepare(self, aligner: Aligner, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)  # nothing is shared
+        # Nothing is shared; the mark binds the run to its settings, as weights do elsewhere.
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{self.name}.begun").touch()
 
     def candidate(self, architecture: Architecture, aligner: Aligner) -> Candidate:
         torch.manual_seed(aligner.seed)
@@ -247,11 +248,8 @@ class StandaloneRoute:
         drawn = [self.space.sample(rng) for _ in range(count)]
         return [a for a in drawn if _within(self.space.macs(a, dimension), budget)]
 
-    def reach(self, dimension: int) -> tuple[int, int]:
-        """Estimated on random architectures: a space need not know its own ends."""
-        rng = random.Random(0)
-        costs = [self.space.macs(self.space.sample(rng), dimension) for _ in range(_PROBES)]
-        return min(costs), max(costs)
+    def reach(self, dimension: int) -> None:
+        """Unknown: a search space need not know its own ends."""
 
 
 def create_route(name: str, config: RouteConfig, dimension: int) -> Route:

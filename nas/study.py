@@ -17,6 +17,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
+from compat.embedding import pick_device
 from compat.losses import create_loss
 from nas.budget import format_macs
 from nas.config import StudyConfig
@@ -70,7 +71,7 @@ def search(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     create_loss(config.loss)  # a misspelt loss should not wait for hours of data
     run = Run.create(out, config, storage)
-    logger.info("Computing on %s; results go to %s.", describe(run.aligner.device), run.path)
+    logger.info("Computing on %s; results go to %s.", describe(pick_device()), run.path)
     target = trials or config.trials
     for route in run.routes.values():
         check_reach(route, config, run.data.gallery.dimension)
@@ -214,7 +215,10 @@ def check_reach(route: Route, config: StudyConfig, dimension: int) -> None:
     Raises:
         StudyError: The smallest candidate exceeds ``max_macs`` or the largest misses ``min_macs``.
     """
-    least, most = route.reach(dimension)
+    reach = route.reach(dimension)
+    if reach is None:
+        return
+    least, most = reach
     budget = config.budget
     if budget.max_macs is not None and least > budget.max_macs:
         raise StudyError(

@@ -215,6 +215,18 @@ def test_any_space_can_be_searched_alone(tiny_study: dict[str, Any], tmp_path: P
     embeddings = run.data.val.embed(model, model.resolution, torch.device("cpu"))
     again = run.data.val.score(embeddings).cross_test.map
     assert again == pytest.approx(searched[0].cross_test, abs=1e-6)
+    with pytest.raises(StudyError, match="was begun with seed"):
+        Run.create(run.path, changed(tiny_study, spaces={"alone": alone}, seed=3))
+
+
+def test_a_space_that_does_not_know_its_ends_gives_up_on_a_budget(
+    tiny_study: dict[str, Any], tmp_path: Path
+) -> None:
+    slices = tiny_study["spaces"]["slices"]
+    alone = {"route": "standalone", "space": "mbconv", "options": slices["options"]}
+    config = changed(tiny_study, spaces={"alone": alone}, budget={"max_macs": 1000})
+    with pytest.raises(StudyError, match="lies within the budget; widen it"):
+        search(config, tmp_path / "run")
 
 
 def test_pictures_that_vanished_are_named(
