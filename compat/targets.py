@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from compat.errors import CompatError
@@ -18,7 +19,7 @@ class Batch:
 
     Attributes:
         rows: Rows of the alignment targets, int64 (B,).
-        labels: Class index of each row, int64 (B,); -1 where unlabelled.
+        labels: Class number of each row, int64 (B,); -1 where unlabelled.
         targets: The alignment targets that ``rows`` index.
     """
 
@@ -33,15 +34,22 @@ class AlignmentTargets:
 
     Attributes:
         vectors: L2-normalised gallery embedding of every training picture (views included),
-            float32 (M, d).
+            float32 (M, d); the first N are those of ``gallery``.
         gallery: L2-normalised gallery embeddings of the unaugmented training images, float32
-            (N, d): where anchors and neighbours come from.
-        labels: Class index of every training picture, int64 (M,), -1 where unlabelled.
+            (N, d): where anchors, neighbours and prototypes come from.
+        labels: Class number of every training picture, int64 (M,): 0 to C - 1 over the training
+            classes, -1 where unlabelled.
+        classifier: The gallery model's own weight vector of each training class, float32 (C, d),
+            or None where it is not known.
+        features: Further gallery-side vectors of the same pictures, each float32 (M, d_i), for
+            losses that mix several; empty otherwise.
     """
 
     vectors: Tensor
     gallery: Tensor
     labels: Tensor
+    classifier: Tensor | None = None
+    features: tuple[Tensor, ...] = ()
     _neighbours: dict[int, Tensor] = field(default_factory=dict, repr=False)
     _anchors: dict[tuple[int, int, int, int], Tensor] = field(default_factory=dict, repr=False)
 
@@ -49,6 +57,11 @@ class AlignmentTargets:
     def dimension(self) -> int:
         """Dimension d of the gallery space."""
         return self.vectors.shape[1]
+
+    @property
+    def classes(self) -> int:
+        """Number C of training classes."""
+        return int(self.labels.max()) + 1
 
     @property
     def provides(self) -> frozenset[Requirement]:
@@ -63,8 +76,29 @@ class AlignmentTargets:
     def to(self, device: torch.device) -> "AlignmentTargets":
         """Return the same targets on ``device``."""
         return AlignmentTargets(
-            self.vectors.to(device), self.gallery.to(device), self.labels.to(device)
+            self.vectors.to(device),
+            self.gallery.to(device),
+            self.labels.to(device),
+            None if self.classifier is None else self.classifier.to(device),
+            tuple(features.to(device) for features in self.features),
         )
+
+    def prototypes(self) -> Tensor:
+        """Return the mean gallery vector of every training class, of length one, (C, d)."""
+        members = self.labels[: len(self.gallery)]
+        sums = self.gallery.new_zeros(self.classes, self.dimension)
+        return F.normalize(sums.index_add(0, members, self.gallery), dim=1)
+
+    def gallery_classifier(self) -> Tensor:
+        """Return the classifier W_g of the gallery space, rows of length one, (C, d).
+
+        It is the gallery model's own where that is known, else the class prototypes, as Shen et
+        al., "Towards backward-compatible representation learning", CVPR 2020, section 3.3,
+        synthesise it.
+        """
+        if self.classifier is None:
+            return self.prototypes()
+        return F.normalize(self.classifier, dim=1)
 
     def neighbours(self, k: int) -> Tensor:
         """Return the k nearest gallery rows of every target, best first, int64 (M, k).

@@ -44,7 +44,7 @@ class Aligner:
         quiet: bool = False,
     ) -> Fitted:
         """Train a query model in place towards the gallery vectors; keep its best epoch."""
-        loss = create_loss(self.loss, self.data.targets)
+        loss = create_loss(self.loss, self.data.targets, seed=self.seed)
 
         def losses(images: Tensor, batch: Batch, step: int) -> Iterator[Tensor]:
             yield _loss(loss, model, resize(images, model.resolution), batch)
@@ -54,6 +54,7 @@ class Aligner:
             losses,
             self.data,
             config,
+            loss=loss,
             seed=self.seed,
             device=self.device,
             validate=self.cross_test,
@@ -77,7 +78,7 @@ class Aligner:
         "Universally slimmable networks", ICCV 2019, give the sandwich rule). The best epoch is
         the one with the highest mean cross-test of the largest and the smallest subnetwork.
         """
-        loss = create_loss(self.loss, self.data.targets)
+        loss = create_loss(self.loss, self.data.targets, seed=self.seed)
         space = supernet.space
         ends = [space.largest(), space.smallest()]
 
@@ -99,6 +100,7 @@ class Aligner:
             losses,
             self.data,
             config,
+            loss=loss,
             seed=self.seed,
             device=self.device,
             validate=validate,

@@ -156,12 +156,33 @@ class StudyData:
             chosen = [place[row] for row in rows.tolist()]
             pictures += list(decode_views(images, self.gallery.view_recipe, size, fit=self.fit))
             vectors += [np.asarray(v[chosen], np.float32) for v in self.gallery.view_vectors]
+        known = np.unique(images.labels[images.labels >= 0])
+        labels = np.where(images.labels < 0, -1, np.searchsorted(known, images.labels))
         targets = AlignmentTargets(
             vectors=F.normalize(torch.from_numpy(np.concatenate(vectors)), dim=1),
             gallery=F.normalize(torch.from_numpy(plain), dim=1),
-            labels=torch.from_numpy(np.tile(images.labels, len(pictures))),
+            labels=torch.from_numpy(np.tile(labels, len(pictures))),
+            classifier=self._classifier([images.classes[label] for label in known]),
         )
         return TrainingSet(tuple(pictures), targets)
+
+    def _classifier(self, classes: list[str]) -> Tensor | None:
+        """The gallery model's weight vectors of the training classes, if it has them all."""
+        if self.gallery.classifier is None:
+            return None
+        place = {name: row for row, name in enumerate(self.gallery.classes)}
+        rows = [place[name] for name in classes if name in place]
+        weights = torch.from_numpy(self.gallery.classifier[rows])
+        missing = len(classes) - int(weights.isfinite().all(dim=1).sum())
+        if missing:
+            logger.warning(
+                "The gallery's classifier lacks %d of %d training classes and is left aside: "
+                "losses take the class means of the gallery vectors instead.",
+                missing,
+                len(classes),
+            )
+            return None
+        return weights
 
     def _task(self, part: Retrieval) -> RetrievalTask:
         used = np.unique(np.concatenate([part.queries, part.gallery]))

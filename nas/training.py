@@ -41,6 +41,7 @@ def fit(
     data: TrainingSet,
     config: TrainingConfig,
     *,
+    loss: nn.Module,
     seed: int,
     device: torch.device,
     validate: Callable[[nn.Module], float] | None = None,
@@ -56,6 +57,7 @@ def fit(
             that only one graph lives in memory.
         data: Training pictures and their gallery vectors.
         config: Epochs, batch, learning rate, schedule, EMA.
+        loss: What ``losses`` computes with; the parameters it holds are trained along, in place.
         seed: Order of the images and choice of views; a resumed training sees the same order.
         device: Where to train.
         validate: Score of a model, higher is better; called with the EMA weights every
@@ -70,13 +72,15 @@ def fit(
     """
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     steps = max(1, len(data) // config.batch)
-    optimizer = torch.optim.AdamW(_groups(model, config.weight_decay), lr=config.lr)
+    loss.to(device).train()
+    groups = _groups(nn.ModuleList([model, loss]), config.weight_decay)
+    optimizer = torch.optim.AdamW(groups, lr=config.lr)
     scheduler = _schedule(optimizer, config, config.epochs * steps)
     average = AveragedModel(model, multi_avg_fn=_ema(config.ema), use_buffers=True)
     identity = {"config": config.model_dump(mode="json"), "seed": seed, "images": len(data)}
     state = _State()
     if checkpoint is not None and checkpoint.exists():
-        state = _resume(checkpoint, identity, model, average, optimizer, scheduler, device)
+        state = _resume(checkpoint, identity, model, loss, average, optimizer, scheduler, device)
 
     total = config.epochs * steps
     progress = tqdm(
@@ -102,7 +106,7 @@ def fit(
             state.record(epoch, score, average.module)
             progress.set_postfix_str(f"loss={value:.4f} val={score:.4f}")
             if checkpoint is not None:
-                _save(checkpoint, identity, state, model, average, optimizer, scheduler)
+                _save(checkpoint, identity, state, model, loss, average, optimizer, scheduler)
     progress.close()
     model.load_state_dict(state.weights)
     model.eval()
@@ -135,9 +139,9 @@ def _step(
     optimizer.zero_grad(set_to_none=True)
     value = 0.0
     with torch.autocast(device.type, torch.bfloat16, enabled=_halved(config, device)):
-        for loss in losses:
-            loss.backward()
-            value += loss.item()
+        for part in losses:
+            part.backward()
+            value += part.item()
     if math.isfinite(value):
         optimizer.step()
     return value
@@ -194,6 +198,7 @@ def _save(
     identity: dict[str, object],
     state: _State,
     model: nn.Module,
+    loss: nn.Module,
     average: AveragedModel,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
@@ -206,6 +211,7 @@ def _save(
         "history": state.history,
         "weights": state.weights,
         "model": model.state_dict(),
+        "loss": loss.state_dict(),
         "average": average.state_dict(),
         "optimizer": optimizer.state_dict(),
         "scheduler": scheduler.state_dict(),
@@ -217,6 +223,7 @@ def _resume(
     path: Path,
     identity: dict[str, object],
     model: nn.Module,
+    loss: nn.Module,
     average: AveragedModel,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
@@ -235,6 +242,7 @@ def _resume(
             "the start, or restore the settings."
         )
     model.load_state_dict(content["model"])
+    loss.load_state_dict(content["loss"])
     average.load_state_dict(content["average"])
     optimizer.load_state_dict(content["optimizer"])
     scheduler.load_state_dict(content["scheduler"])

@@ -101,6 +101,7 @@ def build_gallery(
         ids=kept.ids,
         labels=kept.labels,
         classes=kept.classes,
+        classifier=_classifier(model, kept.classes),
         metric="cosine",
         model=model.spec,
         model_digest=model.digest,
@@ -111,6 +112,16 @@ def build_gallery(
     )
     (out / PROGRESS).unlink()
     return space
+
+
+def _classifier(model: GalleryModel, classes: tuple[str, ...]) -> np.ndarray | None:
+    """The gallery model's weight vectors (C, d) of ``classes``, NaN for those it does not know."""
+    known = [row for row, name in enumerate(classes) if name in model.classifier]
+    if not known:
+        return None
+    weights = np.full((len(classes), model.dimension), np.nan, dtype=np.float32)
+    weights[known] = [model.classifier[classes[row]] for row in known]
+    return weights
 
 
 def _rows_of_views(images: ImageSet, kept: ImageSet, train: ArrayLike | None) -> np.ndarray:

@@ -94,6 +94,7 @@ def import_gallery(
             ids=names,
             labels=classes,
             classes=(),
+            classifier=None,
             metric=metric,
             model=None,
             model_digest=None,

@@ -8,8 +8,8 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _FORMAT = "querynas-gallery-model"
+_CLASSIFIER = "classifier"  # in the file, beside the tensors of the network
 _AS_IT_IS: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 _FORMS = (
     "timm:NAME[,checkpoint=FILE][,pretrained=false][,size=PIXELS], FILE.safetensors, FILE.onnx or "
@@ -42,6 +43,8 @@ class GalleryModel:
         digest: SHA-256 (hex) of its weights.
         macs: Multiply-accumulates of one image (fvcore counts one per MAC); None where it cannot be
             traced (ONNX files).
+        classifier: Weight vector (d,) float32 of each class that it was trained on, by the name of
+            the class; empty where unknown.
     """
 
     spec: str
@@ -50,6 +53,7 @@ class GalleryModel:
     digest: str
     macs: int | None
     _embed: Callable[..., np.ndarray] = field(repr=False, compare=False)
+    classifier: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     def embed(
         self, pixels: np.ndarray, *, batch: int = 256, description: str | None = None
@@ -174,9 +178,20 @@ def trained_network(arch: str, dimension: int, preprocessing: Preprocessing) -> 
 
 
 def save_gallery_model(
-    model: nn.Module, path: Path, *, arch: str, dimension: int, preprocessing: Preprocessing
+    model: nn.Module,
+    path: Path,
+    *,
+    arch: str,
+    dimension: int,
+    preprocessing: Preprocessing,
+    classifier: torch.Tensor,
+    classes: Sequence[str],
 ) -> None:
-    """Write a `trained_network` so that the file alone is enough to load it again."""
+    """Write a `trained_network` so that the file alone is enough to load it again.
+
+    Args:
+        classifier: Weight vectors (C, d) of ``classes``, kept for losses that use them.
+    """
     from safetensors.torch import save_file
 
     temporary = path.with_name(f"{path.name}.tmp")
@@ -185,8 +200,10 @@ def save_gallery_model(
         "arch": arch,
         "dimension": str(dimension),
         "preprocessing": json.dumps(preprocessing.as_dict()),
+        "classes": json.dumps(list(classes)),
     }
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    weights[_CLASSIFIER] = classifier.detach().cpu().contiguous()
     save_file(weights, temporary, metadata=metadata)
     os.replace(temporary, path)
 
@@ -209,8 +226,14 @@ def _from_training(spec: str, path: Path) -> GalleryModel:
         )
     preprocessing = Preprocessing.from_dict(json.loads(metadata["preprocessing"]))
     model = trained_network(metadata["arch"], int(metadata["dimension"]), preprocessing)
-    _load_weights(model, load_file(path), path, may_ignore=())
-    return torch_gallery_model(spec, model, preprocessing)
+    weights = load_file(path)
+    vectors = weights.pop(_CLASSIFIER, None)
+    _load_weights(model, weights, path, may_ignore=())
+    loaded = torch_gallery_model(spec, model, preprocessing)
+    if vectors is None:
+        return loaded
+    names = json.loads(metadata["classes"])
+    return replace(loaded, classifier=dict(zip(names, vectors.numpy(), strict=True)))
 
 
 def _from_timm(spec: str, name: str, options: Mapping[str, str]) -> GalleryModel:

@@ -109,7 +109,7 @@ def train_gallery_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = trained_network(recipe.arch, recipe.dimension, preprocessing)
-        loss = CosFace(recipe.dimension, data.classes, scale=recipe.scale, margin=recipe.margin)
+        loss = CosFace(recipe.dimension, len(data.names), scale=recipe.scale, margin=recipe.margin)
     model.to(device).to(memory_format=torch.channels_last)
     trained = torch.nn.ModuleDict({"model": model, "loss": loss.to(device)})
     optimizer = torch.optim.AdamW(
@@ -151,7 +151,13 @@ def train_gallery_model(
         _keep(checkpoint, key, state, epoch + 1)
 
     save_gallery_model(
-        model.cpu(), out, arch=recipe.arch, dimension=recipe.dimension, preprocessing=preprocessing
+        model.cpu(),
+        out,
+        arch=recipe.arch,
+        dimension=recipe.dimension,
+        preprocessing=preprocessing,
+        classifier=loss.weight,
+        classes=data.names,
     )
     checkpoint.unlink(missing_ok=True)
     return _paragon(model, images, splits.val, preprocessing, cache)
@@ -161,8 +167,8 @@ def train_gallery_model(
 class _TrainingData:
     pixels: np.ndarray  # (N, S, S, 3)
     views: np.ndarray | None  # (V, N, S, S, 3)
-    labels: np.ndarray  # (N,) from 0 to classes - 1
-    classes: int
+    labels: np.ndarray  # (N,) indices into names
+    names: list[str]  # of the classes
     ids: list[str]
 
     @classmethod
@@ -189,8 +195,9 @@ class _TrainingData:
             # mirroring is drawn anew in every epoch instead
             drawn = ViewRecipe(count=recipe.views, seed=recipe.seed, flip=False)
             views = decode_views(decoded.images, drawn, recipe.size, fit=recipe.fit, cache=cache)
-        names, labels = np.unique(decoded.images.labels, return_inverse=True)
-        return cls(decoded.pixels, views, labels, len(names), decoded.images.ids.tolist())
+        known, labels = np.unique(decoded.images.labels, return_inverse=True)
+        names = [decoded.images.classes[label] for label in known]
+        return cls(decoded.pixels, views, labels, names, decoded.images.ids.tolist())
 
     def draw(self, rows: np.ndarray, rng: np.random.Generator, *, flip: bool) -> np.ndarray:
         """One picture of each image: itself or a view, perhaps mirrored."""

@@ -28,12 +28,24 @@ _REMEDIES: dict[str, str] = {
 
 
 class CompatibilityLoss(nn.Module):
-    """Base of all compatibility losses; subclass it, or decorate a plain function."""
+    """Base of all compatibility losses; subclass it, or decorate a plain function.
+
+    Calling a loss first checks its input: ``query`` and ``target`` must be (B, d) of one shape
+    with B > 0 and finite values. Parameters that a loss holds are trained along with the query
+    model.
+    """
 
     requires: ClassVar[frozenset[Requirement]] = frozenset()
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_forward_pre_hook(_check_embeddings)
+
     def prepare(self, targets: AlignmentTargets) -> None:
-        """Take from ``targets`` what the loss needs for the whole training; called once."""
+        """Take from ``targets`` what the loss needs for the whole training; called once.
+
+        Parameters and buffers are made here, on the device of ``targets``.
+        """
 
     def forward(self, query: Tensor, target: Tensor, batch: Batch) -> Tensor:
         """Return the scalar loss of one batch."""
@@ -149,13 +161,17 @@ def parse_loss(config: str | Mapping[str, Any]) -> tuple[LossTerm, ...]:
 
 
 def create_loss(
-    config: str | Mapping[str, Any], targets: AlignmentTargets | None = None
+    config: str | Mapping[str, Any],
+    targets: AlignmentTargets | None = None,
+    *,
+    seed: int = 0,
 ) -> CompatibilityLoss:
     """Create the loss that a study file names, checked against and prepared from ``targets``.
 
     Args:
         config: As :func:`parse_loss` reads it.
         targets: What the loss trains towards; ``None`` leaves the loss unprepared.
+        seed: Seed of the parameters that a loss may hold; torch's own random state is left alone.
 
     Raises:
         CompatError: An unknown name or option, or ``targets`` lack what a loss requires.
@@ -178,21 +194,33 @@ def create_loss(
             ) from error
     loss = terms[0][1] if len(terms) == 1 and terms[0][0] == 1.0 else WeightedSum(terms)
     if targets is not None:
-        loss.prepare(targets)
+        devices = [targets.vectors.device] if targets.vectors.is_cuda else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            loss.prepare(targets)
     return loss
 
 
-def check_embeddings(query: Tensor, target: Tensor) -> None:
-    """Refuse shapes that do not match.
-
-    Raises:
-        CompatError: ``query`` and ``target`` differ in shape or are not (B, d).
-    """
+def _check_embeddings(loss: nn.Module, arguments: tuple[Tensor, Tensor, Batch]) -> None:
+    query, target, _ = arguments
     if query.ndim != 2 or query.shape != target.shape:
         raise CompatError(
             f"The query embeddings have shape {tuple(query.shape)} and the gallery embeddings "
             f"{tuple(target.shape)}; both must be (batch, dimension) of the same sizes."
         )
+    if not len(query):
+        raise CompatError("The batch is empty; a loss needs one image or more.")
+    for side, vectors in (("query", query), ("gallery", target)):
+        broken = int((~torch.isfinite(vectors)).any(dim=1).sum())
+        if broken:
+            raise CompatError(
+                f"{broken} of {len(vectors)} {side} embeddings of the batch hold NaN or infinity; "
+                + (
+                    "lower the learning rate, or train in float32."
+                    if side == "query"
+                    else "check the gallery with `querynas gallery info --verify`."
+                )
+            )
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

@@ -134,10 +134,18 @@ def test_a_trained_file_describes_itself(tmp_path):
     for _ in range(2):
         network(torch.rand(4, 3, 32, 32))  # moves the running statistics
     path = tmp_path / "model.safetensors"
+    weights = torch.rand(2, 12)
     save_gallery_model(
-        network, path, arch="timm:resnet10t", dimension=12, preprocessing=preprocessing
+        network,
+        path,
+        arch="timm:resnet10t",
+        dimension=12,
+        preprocessing=preprocessing,
+        classifier=weights,
+        classes=["ox", "ass"],
     )
     model = load_gallery_model(str(path))
+    np.testing.assert_array_equal(model.classifier["ass"], weights[1])
     assert (model.dimension, model.preprocessing) == (12, preprocessing)
     np.testing.assert_array_equal(model.embed(PIXELS), embed(network, PIXELS, description=None))
     assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]

@@ -1,0 +1,34 @@
+"""`querynas gallery train`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nas.cli.gallery.options import Data, Strict
+
+
+def train(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="File to write, .safetensors.")],
+    arch: Annotated[str, typer.Option(help="Network, e.g. timm:resnet18.")] = "timm:resnet18",
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 16,
+    size: Annotated[int, typer.Option(min=16, help="Side of the square input in pixels.")] = 64,
+    dimension: Annotated[int, typer.Option(min=2, help="Dimension of the gallery space.")] = 256,
+    flip: Annotated[bool, typer.Option(help="Whether a mirrored image is the same thing.")] = True,
+    val: Annotated[float, typer.Option(help="Share of classes held out for validation.")] = 0.15,
+    test: Annotated[float, typer.Option(help="Share of classes held out for the test.")] = 0.25,
+    seed: Annotated[int, typer.Option(help="Seed of the split and of the training.")] = 0,
+    strict: Strict = False,
+) -> None:
+    """Train a gallery network on the training classes; only where no trained one exists."""
+    from compat.data import open_data, split
+    from compat.gallery import TrainingRecipe, train_gallery_model
+
+    images = open_data(data)
+    recipe = TrainingRecipe(
+        arch=arch, dimension=dimension, size=size, epochs=epochs, flip=flip, seed=seed
+    )
+    splits = split(images, val=val, test=test, seed=seed)
+    train_gallery_model(images, splits, out, recipe, strict=strict)
+    print(f"Gallery model: {out}")
