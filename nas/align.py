@@ -134,6 +134,4 @@ class Aligner:
 
 
 def _loss(loss: CompatibilityLoss, model: nn.Module, images: Tensor, batch: Batch) -> Tensor:
-    embeddings = model(images).float()
-    with torch.autocast(images.device.type, enabled=False):
-        return loss(embeddings, batch.targets.vectors[batch.rows], batch)
+    return loss(model(images), batch.targets.vectors[batch.rows], batch)

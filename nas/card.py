@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from compat.evaluation import Retrieved, Score
+from compat.evaluation import Metric, Retrieved, Score
 from nas.config import SplitConfig
 from nas.errors import StudyError
 from nas.files import write_atomically
@@ -81,7 +81,7 @@ class GalleryCard(Part):
     path: str
     fingerprint: str
     model: str | None
-    metric: Literal["cosine", "ip"]
+    metric: Metric
 
 
 class DataCard(Part):

@@ -19,7 +19,7 @@ from compat.evaluation import Score
 from compat.gallery import GallerySpace
 from nas.card import Card, read_card
 from nas.errors import StudyError
-from nas.task import load_study_data
+from nas.task import RetrievalTask, load_study_data
 from nas.testing import scores_by_protocol
 from pruning import load_model
 
@@ -51,12 +51,16 @@ class Evaluation:
         card: Its card.
         fingerprint: Of the gallery that it was measured in.
         scores: The three tests by protocol; "labels" where the data has labels.
+        task: The test part that it was measured on.
+        embeddings: What it made of the task's images, float32 (N, d).
     """
 
     path: Path
     card: Card
     fingerprint: str
     scores: Mapping[str, Score]
+    task: RetrievalTask
+    embeddings: np.ndarray
 
 
 def load_deployed(path: str | Path) -> Deployed:
@@ -151,8 +155,9 @@ def evaluate_file(
         )
     task = load_study_data(data, gallery, card.data.split).test
     pixels = decode(task.images, card.input.resolution, fit=card.input.fit).pixels
-    scores = scores_by_protocol(task, deployed.embed(pixels))
-    return Evaluation(Path(path), card, space.fingerprint, scores)
+    embeddings = deployed.embed(pixels)
+    scores = scores_by_protocol(task, embeddings)
+    return Evaluation(Path(path), card, space.fingerprint, scores, task, embeddings)
 
 
 def onnx_latency(path: Path, resolution: int, *, warmup: int = 5, runs: int = 30) -> float:

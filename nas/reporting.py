@@ -135,7 +135,7 @@ def _facts(run: Run) -> dict[str, str]:
         if gallery.model_macs
         else "unknown",
         "Gallery space": f"{gallery.path}: {len(gallery):,} vectors, {gallery.dimension} "
-        f"dimensions, {gallery.metric}",
+        f"dimensions, {gallery.metric}, {gallery.bytes_per_vector:,} bytes per vector",
         "Gallery fingerprint": gallery.fingerprint,
         "Spaces": ", ".join(config.spaces),
         "Objectives": ", ".join(objectives),

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from compat.data import ImageSet, Retrieval, Splits, decode, decode_views, open_data, split
 from compat.embedding import embed
-from compat.evaluation import Score, Truth, score
+from compat.evaluation import Metric, Score, Truth, score
 from compat.gallery import GallerySpace
 from compat.targets import AlignmentTargets, Batch
 from nas.config import SplitConfig
@@ -101,7 +100,7 @@ class RetrievalTask:
     truth: Truth
     vectors: np.ndarray
     fit: str
-    metric: Literal["cosine", "ip"]
+    metric: Metric
     fingerprint: str
 
     def pixels(self, resolution: int) -> np.ndarray:

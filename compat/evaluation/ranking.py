@@ -61,10 +61,11 @@ def positive_ranks(
     """
     queries = np.asarray(queries)
     check_shapes(queries, gallery, metric)
-    if (len(truth), truth.gallery_size) != (len(queries), len(gallery)):
+    truth.check(queries, gallery)
+    if metric == "hamming":
         raise CompatError(
-            f"The ground truth is for {len(truth)} queries and {truth.gallery_size} gallery "
-            f"entries, but there are {len(queries)} and {len(gallery)} vectors: use matching sets."
+            "Hamming distances tie by the hundred, so positives have no single rank: use "
+            "`evaluate`, whose measures are expectations over the order of ties."
         )
     directions = unit_rows(queries, "query")
     thresholds = _thresholds(directions, gallery, truth, metric)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from compat.errors import CompatError
+from compat.evaluation import hamming
 from compat.evaluation.measures import (
     average_precision,
     average_precision_at,
@@ -18,8 +19,8 @@ from compat.evaluation.measures import (
     trapezoid_average_precision,
 )
 from compat.evaluation.ranking import positive_ranks
-from compat.evaluation.similarity import Metric, check_shapes, gallery_blocks, unit_rows
-from compat.evaluation.truth import Truth
+from compat.evaluation.similarity import Metric, check_shapes, gallery_blocks, query_rows
+from compat.evaluation.truth import Truth, no_positives
 
 AveragePrecision = Literal["standard", "trapezoid"]
 
@@ -79,12 +80,18 @@ def evaluate(
 
     Args:
         average_precision: ``standard``, or ``trapezoid`` as revisited Oxford and Paris ask for.
-        metric, block: See `positive_ranks`.
+        metric: ``cosine``, ``ip`` for the inner product with gallery vectors as they are, or
+            ``hamming`` for the signs of both sides. Under the last every measure is its
+            expectation over the order of ties, see `compat.evaluation.hamming`.
+        block: Gallery rows held at a time.
         seed: Of the bootstrap over queries (1000 resamples).
 
     Raises:
         CompatError: As `positive_ranks`, and when no query has a positive.
     """
+    if metric == "hamming":
+        ties = hamming.count_ties(queries, gallery, truth, block=block)
+        return _summarise_ties(ties, average_precision, seed)
     ranks = positive_ranks(queries, gallery, truth, block=block, metric=metric)
     return summarise(ranks, average_precision=average_precision, seed=seed)
 
@@ -100,17 +107,11 @@ def summarise(
     Raises:
         CompatError: When no query has a positive, or the average precision is unknown.
     """
-    if average_precision not in _DEFINITIONS:
-        raise CompatError(
-            f"Unknown average precision {average_precision!r}: use 'standard' or 'trapezoid'."
-        )
+    _check_definition(average_precision)
     ap_of, precision_of = _DEFINITIONS[average_precision]
     counted = [r for r in ranks if len(r)]
     if not counted:
-        raise CompatError(
-            f"None of the {len(ranks)} queries has a positive in the gallery, so there is nothing "
-            "to measure: check that queries and gallery share labels and label -1 is not meant."
-        )
+        raise no_positives(len(ranks))
 
     def mean(measure: Callable[..., float], *arguments: int) -> float:
         return float(np.mean([measure(r, *arguments) for r in counted]))
@@ -137,6 +138,43 @@ _DEFINITIONS = {
     "standard": (average_precision, precision_at),
     "trapezoid": (trapezoid_average_precision, revisitop_precision_at),
 }
+
+
+def _summarise_ties(
+    ties: hamming.Ties, average_precision: AveragePrecision, seed: int
+) -> Retrieved:
+    _check_definition(average_precision)
+    ap_of, precision_of = _TIED_DEFINITIONS[average_precision]
+    counted = ties.counted()
+    known = ap_of(counted)
+    ap = np.full(len(ties.relevant), np.nan)
+    ap[ties.relevant > 0] = known
+    return Retrieved(
+        average_precision=average_precision,
+        map=float(known.mean()),
+        interval=bootstrap_interval(known, seed=seed),
+        ap=ap,
+        recall={k: float(hamming.recall_at(counted, k).mean()) for k in _CUTOFFS},
+        precision={k: float(precision_of(counted, k).mean()) for k in _CUTOFFS},
+        map_at_100=float(hamming.average_precision_at(counted, 100).mean()),
+        map_at_r=float(hamming.average_precision_at_r(counted).mean()),
+        minp=float(hamming.inverse_negative_penalty(counted).mean()),
+        queries=len(known),
+        skipped=len(ap) - len(known),
+    )
+
+
+_TIED_DEFINITIONS = {
+    "standard": (hamming.average_precision, hamming.precision_at),
+    "trapezoid": (hamming.trapezoid_average_precision, hamming.revisitop_precision_at),
+}
+
+
+def _check_definition(average_precision: str) -> None:
+    if average_precision not in _DEFINITIONS:
+        raise CompatError(
+            f"Unknown average precision {average_precision!r}: use 'standard' or 'trapezoid'."
+        )
 
 
 def bootstrap_interval(values: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
@@ -221,7 +259,7 @@ def top_k(
     queries = np.asarray(queries)
     check_shapes(queries, gallery, metric)
     hidden = ignored.ignored if isinstance(ignored, Truth) else ignored
-    directions = unit_rows(queries, "query")
+    directions = query_rows(queries, metric)
     best = np.full((len(queries), k), -np.inf, dtype=np.float32)
     indices = np.full((len(queries), k), -1, dtype=np.int64)
     for start, vectors in gallery_blocks(gallery, block=block, metric=metric):
@@ -230,10 +268,18 @@ def top_k(
             for query, rows in enumerate(hidden):
                 inside = rows[(rows >= start) & (rows < start + len(vectors))]
                 similarities[query, inside - start] = -np.inf
-        kept = np.sort(np.argpartition(-similarities, min(k, len(vectors)) - 1, axis=1)[:, :k])
+        kept = _best_columns(similarities, min(k, len(vectors)))
         merged = np.hstack([best, np.take_along_axis(similarities, kept, axis=1)])
         rows_of = np.hstack([indices, kept + start])
         order = np.argsort(-merged, axis=1, kind="stable")[:, :k]
         best = np.take_along_axis(merged, order, axis=1)
         indices = np.take_along_axis(rows_of, order, axis=1)
     return np.where(np.isneginf(best), -1, indices)
+
+
+def _best_columns(similarities: np.ndarray, k: int) -> np.ndarray:
+    """Columns (Q, k), ascending, of the ``k`` largest values per row; the first ones of equals."""
+    least = -np.partition(-similarities, k - 1, axis=1)[:, k - 1 : k]
+    better, equal = similarities > least, similarities == least
+    room = k - better.sum(axis=1, keepdims=True)
+    return np.nonzero(better | (equal & (equal.cumsum(axis=1) <= room)))[1].reshape(-1, k)

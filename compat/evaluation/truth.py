@@ -38,6 +38,15 @@ class Truth:
     def __len__(self) -> int:
         return len(self.positives)
 
+    def check(self, queries: np.ndarray, gallery: np.ndarray) -> None:
+        """Raise CompatError unless this is the truth of so many queries and gallery entries."""
+        if (len(self), self.gallery_size) != (len(queries), len(gallery)):
+            raise CompatError(
+                f"The ground truth is for {len(self)} queries and {self.gallery_size} gallery "
+                f"entries, but there are {len(queries)} and {len(gallery)} vectors: use matching "
+                "sets."
+            )
+
     @classmethod
     def from_labels(
         cls,
@@ -125,6 +134,14 @@ class Truth:
                     "and as junk: keep it in one list."
                 )
         return truth
+
+
+def no_positives(queries: int) -> CompatError:
+    """What to raise where none of so many queries has a positive."""
+    return CompatError(
+        f"None of the {queries} queries has a positive in the gallery, so there is nothing "
+        "to measure: check that queries and gallery share labels and label -1 is not meant."
+    )
 
 
 def _groups(wanted: np.ndarray, labels: np.ndarray) -> dict[int, np.ndarray]:

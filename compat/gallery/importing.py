@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from compat.data.naming import did_you_mean
 from compat.errors import CompatError
-from compat.gallery.sealing import PROGRESS, check_dtype, seal, working_folder
+from compat.gallery.sealing import check_dtype, fresh_folder, seal
 from compat.gallery.space import VECTORS, GallerySpace, check_vectors
 
 _ROWS = 16_384  # read, checked and written at a time
@@ -68,11 +68,7 @@ def import_gallery(
     if classes is not None:
         _check_length(len(classes), "labels", count, path)
 
-    folder = working_folder(out)
-    if (folder / PROGRESS).exists():
-        raise CompatError(f"{folder} is an unfinished build: finish it, or remove the folder.")
-    for leftover in folder.iterdir():  # of an import that was killed
-        leftover.unlink()
+    folder = fresh_folder(out)
     try:
         target = np.lib.format.open_memmap(
             folder / VECTORS, mode="w+", dtype=dtype, shape=source.shape

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from compat.data.preprocessing import Preprocessing
 from compat.data.views import ViewRecipe
 from compat.errors import CompatError
+from compat.gallery.codes import Coder, ProductCoder, wrap
 from compat.gallery.space import (
+    CENTROIDS,
+    CLASSIFIER,
+    CODES,
     IDS,
     LABELS,
     MANIFEST,
+    ROTATION,
     VECTORS,
     VERSION,
+    VIEW_CODES,
     VIEW_ROWS,
     VIEW_VECTORS,
     GallerySpace,
@@ -31,16 +38,43 @@ PROGRESS = "progress.json"  # in the folder of an unfinished build
 DTYPES = ("float32", "float16")
 
 
+def check_absent(out: Path) -> None:
+    """Raise CompatError when ``out`` exists already."""
+    if out.exists():
+        raise CompatError(f"{out} exists already: choose another folder or remove it.")
+
+
 def working_folder(out: Path) -> Path:
     """Where a gallery grows before it gets its name ``out``; made if it is not there.
 
     Raises:
         CompatError: When ``out`` exists already.
     """
-    if out.exists():
-        raise CompatError(f"{out} exists already: choose another folder or remove it.")
+    check_absent(out)
     folder = out.with_name(f"{out.name}.partial")
     folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def fresh_folder(out: Path) -> Path:
+    """`working_folder`, empty: what a killed run left in it is removed, unless it can be resumed.
+
+    Raises:
+        CompatError: When ``out`` exists, or its working folder holds an unfinished build or
+            anything that is not of a gallery.
+    """
+    folder = working_folder(out)
+    leftovers = list(folder.iterdir())
+    if folder / PROGRESS in leftovers:
+        raise CompatError(f"{folder} is an unfinished build: finish it, or remove the folder.")
+    strange = [file.name for file in leftovers if file.suffix != ".npy" and file.name != MANIFEST]
+    if strange:
+        raise CompatError(
+            f"{folder} holds {strange[0]!r}, which is no part of an unfinished gallery {out}: "
+            "remove that folder, or choose another one to write."
+        )
+    for file in leftovers:
+        file.unlink()
     return folder
 
 
@@ -57,6 +91,7 @@ def seal(
     ids: Sequence[str] | np.ndarray,
     labels: np.ndarray | None,
     classes: Sequence[str],
+    classifier: np.ndarray | None,
     metric: str,
     model: str | None,
     model_digest: str | None,
@@ -64,8 +99,17 @@ def seal(
     preprocessing: Preprocessing | None,
     data: str | None,
     view_recipe: ViewRecipe | None,
+    coder: Coder | None = None,
+    derivation: Sequence[Mapping[str, Any]] = (),
+    learned: Mapping[str, np.ndarray] | None = None,
 ) -> GallerySpace:
     """Describe the vectors in ``folder`` (and views, if any), then rename it to ``out``.
+
+    Args:
+        coder: Of the codes in ``folder``; None when it holds vectors.
+        derivation: How the vectors were made of those of other galleries.
+        learned: Further arrays to keep beside the vectors, by file name.
+        (others): See `GallerySpace`.
 
     Raises:
         CompatError: When two images have one id.
@@ -75,18 +119,29 @@ def seal(
     np.save(folder / IDS, encoded)
     if labels is not None:
         np.save(folder / LABELS, np.asarray(labels, dtype=np.int64))
-    vectors = np.load(folder / VECTORS, mmap_mode="r", allow_pickle=False)
+    if classifier is not None:
+        np.save(folder / CLASSIFIER, np.asarray(classifier, dtype=np.float32))
+    arrays = dict(learned or {})
+    if isinstance(coder, ProductCoder):
+        arrays[CENTROIDS] = coder.centroids
+        if coder.rotation is not None:
+            arrays[ROTATION] = coder.rotation
+    for name, array in arrays.items():
+        np.save(folder / name, array)
+    stored = np.load(folder / (CODES if coder else VECTORS), mmap_mode="r", allow_pickle=False)
+    vectors = wrap(stored, coder) if coder else stored
     views = None
     if view_recipe is not None:
         rows = np.load(folder / VIEW_ROWS, mmap_mode="r", allow_pickle=False)
         views = {"count": view_recipe.count, "rows": len(rows)}
-    names = [VECTORS, IDS, LABELS, VIEW_ROWS, VIEW_VECTORS]
+    names = [VECTORS, CODES, *arrays, IDS, LABELS, CLASSIFIER, VIEW_ROWS, VIEW_VECTORS, VIEW_CODES]
     present = [folder / name for name in names if (folder / name).exists()]
     manifest = {
         "version": VERSION,
         "count": len(vectors),
         "dimension": vectors.shape[1],
         "dtype": vectors.dtype.name,
+        "codes": coder and coder.kind,
         "metric": metric,
         "fingerprint": fingerprint(metric, vectors, encoded),
         "model": model,
@@ -94,6 +149,7 @@ def seal(
         "model_macs": model_macs,
         "preprocessing": preprocessing and preprocessing.as_dict(),
         "data": data,
+        "derivation": [dict(step) for step in derivation],
         "classes": list(classes),
         "view_recipe": view_recipe and asdict(view_recipe),
         "views": views,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -16,11 +16,16 @@ from compat.data.naming import did_you_mean
 from compat.data.preprocessing import Preprocessing
 from compat.data.views import ViewRecipe
 from compat.errors import CompatError
+from compat.evaluation.similarity import Metric
+from compat.gallery.codes import Coder, Codes, ProductCoder, SignCoder, Vectors, wrap
 
 VERSION = 1
 MANIFEST = "gallery.json"
 VECTORS, IDS, LABELS = "vectors.npy", "ids.npy", "labels.npy"
 VIEW_ROWS, VIEW_VECTORS = "view_rows.npy", "view_vectors.npy"
+CLASSIFIER = "classifier.npy"
+CODES, VIEW_CODES = "codes.npy", "view_codes.npy"
+CENTROIDS, ROTATION = "centroids.npy", "rotation.npy"
 
 _FIELDS = {
     *("count", "dimension", "metric", "fingerprint", "model", "model_macs"),
@@ -37,35 +42,45 @@ class GallerySpace:
 
     Attributes:
         path: The folder.
-        vectors: (N, d) float32 or float16 memory map; rows have length one when cosine.
+        vectors: (N, d) float32 or float16 memory map, or codes that read like one; when cosine,
+            rows have length one (those that product codes stand for only nearly).
         encoded_ids: (N,) UTF-8 bytes memory map; `ids` are the same as text.
         labels: (N,) int64 memory map, -1 for none, or None.
         classes: Names of the labels, empty when unknown.
-        metric: ``cosine`` or ``ip``.
+        classifier: (C, d) float32: the gallery model's own weight vector of ``classes[i]`` in row
+            i, NaN for classes that it was not trained on; None where it is not known.
+        metric: ``cosine``, ``ip``, or ``hamming`` for vectors of +1 and -1.
         model: Spec of the gallery model, None when vectors were imported.
+        model_digest: Hash (hex) of the gallery model's weights, None when unknown.
         model_macs: Multiply-accumulates of one image through the gallery model, None when unknown.
         preprocessing: Of the gallery model, None when unknown.
         data: Spec of the images, None when unknown.
-        fingerprint: SHA-256 (hex) over metric, vectors and ids.
+        fingerprint: SHA-256 (hex) over metric, vectors (or codes) and ids.
         view_recipe: How the views were drawn, None without views.
         view_rows: (n,) int64 rows whose views were embedded.
-        view_vectors: (V, n, d) memory map: view v of image ``view_rows[i]``; None without views.
+        view_vectors: (V, n, d) memory map, or codes: view v of image ``view_rows[i]``; None without
+            views.
+        derivation: What was done to other galleries to make this one, step by step; empty when the
+            vectors are as the gallery model gave them.
     """
 
     path: Path
-    vectors: np.ndarray
+    vectors: Vectors
     encoded_ids: np.ndarray
     labels: np.ndarray | None
     classes: tuple[str, ...]
-    metric: Literal["cosine", "ip"]
+    classifier: np.ndarray | None
+    metric: Metric
     model: str | None
+    model_digest: str | None
     model_macs: int | None
     preprocessing: Preprocessing | None
     data: str | None
     fingerprint: str
     view_recipe: ViewRecipe | None
     view_rows: np.ndarray
-    view_vectors: np.ndarray | None
+    view_vectors: Vectors | None
+    derivation: tuple[dict[str, Any], ...]
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -74,6 +89,13 @@ class GallerySpace:
     def dimension(self) -> int:
         """Width d of the vectors."""
         return int(self.vectors.shape[1])
+
+    @property
+    def bytes_per_vector(self) -> int:
+        """Bytes stored per image; centroids and rotation, stored once, are not counted."""
+        if isinstance(self.vectors, Codes):
+            return self.vectors.coder.code_size
+        return self.dimension * self.vectors.dtype.itemsize
 
     @cached_property
     def ids(self) -> np.ndarray:
@@ -126,31 +148,42 @@ class GallerySpace:
             _check_size(folder / name, entry["bytes"])
         arrays = {name: _map(folder / name) for name in manifest["files"]}
         count, dimension = manifest["count"], manifest["dimension"]
-        _check_shape(folder / VECTORS, arrays[VECTORS].shape, (count, dimension))
+        coder = _coder(folder, manifest, arrays)
+        vectors = _vectors(folder, arrays, (count,), dimension, coder, VECTORS, CODES)
         _check_shape(folder / IDS, arrays[IDS].shape, (count,))
         if LABELS in arrays:
             _check_shape(folder / LABELS, arrays[LABELS].shape, (count,))
+        if CLASSIFIER in arrays:
+            expected = (len(manifest["classes"]), dimension)
+            _check_shape(folder / CLASSIFIER, arrays[CLASSIFIER].shape, expected)
         views = manifest["views"]
         if views is not None:
             _check_shape(folder / VIEW_ROWS, arrays[VIEW_ROWS].shape, (views["rows"],))
-            shape = (views["count"], views["rows"], dimension)
-            _check_shape(folder / VIEW_VECTORS, arrays[VIEW_VECTORS].shape, shape)
+        view_vectors = None
+        if views is not None:
+            shape = (views["count"], views["rows"])
+            view_vectors = _vectors(
+                folder, arrays, shape, dimension, coder, VIEW_VECTORS, VIEW_CODES
+            )
         preprocessing, recipe = manifest["preprocessing"], manifest["view_recipe"]
         return cls(
             path=folder,
-            vectors=arrays[VECTORS],
+            vectors=vectors,
             encoded_ids=arrays[IDS],
             labels=arrays.get(LABELS),
             classes=tuple(manifest["classes"]),
+            classifier=arrays.get(CLASSIFIER),
             metric=manifest["metric"],
             model=manifest["model"],
+            model_digest=manifest.get("model_digest"),
             model_macs=manifest["model_macs"],
             preprocessing=preprocessing and Preprocessing.from_dict(preprocessing),
             data=manifest["data"],
             fingerprint=manifest["fingerprint"],
             view_recipe=recipe and ViewRecipe(**recipe),
             view_rows=arrays.get(VIEW_ROWS, np.empty(0, dtype=np.int64)),
-            view_vectors=arrays.get(VIEW_VECTORS),
+            view_vectors=view_vectors,
+            derivation=tuple(manifest.get("derivation", ())),
         )
 
     def verify(self) -> None:
@@ -174,10 +207,12 @@ class GallerySpace:
                 f"{self.path / MANIFEST} states fingerprint {self.fingerprint[:12]}…, but vectors "
                 f"and ids give {found[:12]}…; restore the file or rebuild the gallery."
             )
-        check_vectors(self.vectors, f"{self.path / VECTORS}")
+        coded = isinstance(self.vectors, Codes)
+        check_vectors(self.vectors, f"{self.path / (CODES if coded else VECTORS)}")
         if self.view_vectors is not None:
+            name = self.path / (VIEW_CODES if coded else VIEW_VECTORS)
             for view, vectors in enumerate(self.view_vectors):
-                check_vectors(vectors, f"{self.path / VIEW_VECTORS}, view {view},")
+                check_vectors(vectors, f"{name}, view {view},")
 
 
 def encode_ids(ids: Sequence[str] | np.ndarray) -> np.ndarray:
@@ -185,14 +220,23 @@ def encode_ids(ids: Sequence[str] | np.ndarray) -> np.ndarray:
     return np.char.encode(np.asarray(ids, dtype=str), "utf-8")
 
 
-def fingerprint(metric: str, vectors: np.ndarray, encoded_ids: np.ndarray) -> str:
-    """SHA-256 (hex) over metric, type, shape and values of the vectors, and the ids in order."""
+def fingerprint(metric: str, vectors: Vectors, encoded_ids: np.ndarray) -> str:
+    """SHA-256 (hex) over metric, type, shape and values of the vectors, and the ids in order.
+
+    Of compressed vectors it takes the stored arrays (codes, centroids, rotation), which are the
+    same on every machine; the decoded floats need not be, to the last bit.
+    """
     digest = hashlib.sha256(f"{metric} {vectors.dtype.name} {vectors.shape}".encode())
-    step = max(1, _CHUNK // (vectors.shape[1] * vectors.dtype.itemsize))
-    for start in range(0, len(vectors), step):
-        digest.update(np.ascontiguousarray(vectors[start : start + step]).data)
-    for start in range(0, len(encoded_ids), step):
-        digest.update(b"".join(b"\0" + name for name in encoded_ids[start : start + step].tolist()))
+    stored = vectors.stored if isinstance(vectors, Codes) else {"": vectors}
+    for name, values in stored.items():
+        if name:
+            digest.update(f" {name} {values.dtype.name} {values.shape}".encode())
+        step = max(1, _CHUNK // (values[:1].nbytes or 1))
+        for start in range(0, len(values), step):
+            digest.update(np.ascontiguousarray(values[start : start + step]).data)
+    for start in range(0, len(encoded_ids), _CHUNK):
+        names = encoded_ids[start : start + _CHUNK].tolist()
+        digest.update(b"".join(b"\0" + name for name in names))
     return digest.hexdigest()
 
 
@@ -202,7 +246,7 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_vectors(vectors: np.ndarray, where: str, first_row: int = 0) -> None:
+def check_vectors(vectors: Vectors, where: str, first_row: int = 0) -> None:
     """Raise CompatError, naming ``where`` and the row, at a row that is not finite or is zero."""
     step = max(1, _CHUNK // vectors.shape[1])
     for start in range(0, len(vectors), step):
@@ -243,6 +287,52 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             f"{path} lacks {', '.join(sorted(missing))}: restore it or rebuild the gallery."
         )
     return manifest
+
+
+def _coder(folder: Path, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> Coder | None:
+    """The coder of the codes that the manifest speaks of, None when vectors are stored as such."""
+    kind = manifest.get("codes")
+    if kind is None:
+        return None
+    if kind == "sign":
+        return SignCoder(manifest["dimension"])
+    if kind == "product":
+        return ProductCoder(_array(folder, arrays, CENTROIDS), arrays.get(ROTATION))
+    raise CompatError(
+        f"{folder / MANIFEST} speaks of codes {kind!r}, expected 'product' or 'sign': use the "
+        "querynas that wrote it, or rebuild the gallery."
+    )
+
+
+def _vectors(
+    folder: Path,
+    arrays: dict[str, np.ndarray],
+    shape: tuple[int, ...],
+    dimension: int,
+    coder: Coder | None,
+    plain: str,
+    coded: str,
+) -> Vectors:
+    """The vectors (*shape, dimension), in the file ``plain`` or as codes in ``coded``."""
+    name, width = (plain, dimension) if coder is None else (coded, coder.code_size)
+    array = _array(folder, arrays, name)
+    _check_shape(folder / name, array.shape, (*shape, width))
+    if coder is None:
+        return array
+    if coder.dimension != dimension:
+        raise CompatError(
+            f"{folder / CENTROIDS} is for {coder.dimension} dimensions, but {MANIFEST} says "
+            f"{dimension}: the files are not of one gallery; restore them or rebuild it."
+        )
+    return wrap(array, coder)
+
+
+def _array(folder: Path, arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
+    if name not in arrays:
+        raise CompatError(
+            f"{folder / MANIFEST} does not list {name}: restore it or rebuild the gallery."
+        )
+    return arrays[name]
 
 
 def _map(path: Path) -> np.ndarray:

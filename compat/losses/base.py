@@ -30,16 +30,20 @@ _REMEDIES: dict[str, str] = {
 class CompatibilityLoss(nn.Module):
     """Base of all compatibility losses; subclass it, or decorate a plain function.
 
-    Calling a loss first checks its input: ``query`` and ``target`` must be (B, d) of one shape
-    with B > 0 and finite values. Parameters that a loss holds are trained along with the query
-    model.
+    Losses are small sums of close numbers: calling one first checks that ``query`` and ``target``
+    are (B, d) of one shape with B > 0 and finite values, then runs ``forward`` with both in
+    float32 (float64 where ``query`` has that) and autocast off. Parameters that a loss holds are
+    trained along with the query model.
     """
 
     requires: ClassVar[frozenset[Requirement]] = frozenset()
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_forward_pre_hook(_check_embeddings)
+    def __call__(self, query: Tensor, target: Tensor, batch: Batch) -> Tensor:
+        _check_embeddings(query, target)
+        precision = torch.promote_types(query.dtype, torch.float32)
+        with torch.autocast(query.device.type, enabled=False):
+            loss: Tensor = super().__call__(query.to(precision), target.to(precision), batch)
+        return loss
 
     def prepare(self, targets: AlignmentTargets) -> None:
         """Take from ``targets`` what the loss needs for the whole training; called once.
@@ -201,8 +205,7 @@ def create_loss(
     return loss
 
 
-def _check_embeddings(loss: nn.Module, arguments: tuple[Tensor, Tensor, Batch]) -> None:
-    query, target, _ = arguments
+def _check_embeddings(query: Tensor, target: Tensor) -> None:
     if query.ndim != 2 or query.shape != target.shape:
         raise CompatError(
             f"The query embeddings have shape {tuple(query.shape)} and the gallery embeddings "
@@ -223,13 +226,8 @@ def _check_embeddings(loss: nn.Module, arguments: tuple[Tensor, Tensor, Batch]) 
             )
 
 
-def at_least_float32(tensor: Tensor) -> Tensor:
-    """Return ``tensor`` in float32, or in float64 where it has that already."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
 def log_softmax_kl(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
     """KL(softmax(teacher) ‖ softmax(student)) over the last axis, mean over all others."""
-    teacher = torch.log_softmax(at_least_float32(teacher_logits), dim=-1)
-    student = torch.log_softmax(at_least_float32(student_logits), dim=-1)
+    teacher = torch.log_softmax(teacher_logits, dim=-1)
+    student = torch.log_softmax(student_logits, dim=-1)
     return (teacher.exp() * (teacher - student)).sum(-1).mean()

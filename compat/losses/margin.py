@@ -1,64 +1,95 @@
-"""Softmax losses with a margin on the angle to the class weights, for embeddings of classes."""
+"""Softmax losses over cosines to class weights, with a margin on the own class."""
 
 from __future__ import annotations
-
-from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 
-class _MarginSoftmax(nn.Module, ABC):
-    def __init__(self, dimension: int, classes: int, *, scale: float, margin: float) -> None:
+def cosines(embeddings: Tensor, weights: Tensor) -> Tensor:
+    """Return the cosine of every embedding to every class weight, (B, C), of (B, d) and (C, d)."""
+    return functional.linear(functional.normalize(embeddings), functional.normalize(weights))
+
+
+def cosface(
+    embeddings: Tensor, weights: Tensor, labels: Tensor, *, scale: float, margin: float
+) -> Tensor:
+    """Mean softmax loss with the additive cosine margin cos θ_y − m.
+
+    Source: Wang et al., "CosFace: Large Margin Cosine Loss for Deep Face Recognition", CVPR 2018,
+    eq. 4; the paper uses s = 64 and m = 0.35.
+
+    Args:
+        embeddings: Embeddings of any length, (B, d).
+        weights: Class weights of any length, trained or frozen, (C, d).
+        labels: Class of each embedding, int64 (B,).
+        scale: s.
+        margin: m.
+    """
+    all_classes = cosines(embeddings, weights)
+    own = all_classes.gather(1, labels[:, None])
+    return _softmax(all_classes, labels, own - margin, scale)
+
+
+def arcface(
+    embeddings: Tensor, weights: Tensor, labels: Tensor, *, scale: float, margin: float
+) -> Tensor:
+    """Mean softmax loss with the additive angular margin cos(θ_y + m).
+
+    Source: Deng et al., "ArcFace: Additive Angular Margin Loss for Deep Face Recognition", CVPR
+    2019, eq. 3; the paper uses s = 64 and m = 0.5.
+
+    Args:
+        embeddings: Embeddings of any length, (B, d).
+        weights: Class weights of any length, trained or frozen, (C, d).
+        labels: Class of each embedding, int64 (B,).
+        scale: s.
+        margin: m, in radians.
+    """
+    all_classes = cosines(embeddings, weights)
+    own = all_classes.gather(1, labels[:, None])
+    inside = own.clamp(-1 + 1e-7, 1 - 1e-7)  # acos has no slope at its ends
+    return _softmax(all_classes, labels, torch.cos(torch.acos(inside) + margin), scale)
+
+
+def new_weights(classes: int, dimension: int) -> nn.Parameter:
+    """Return class weights (C, d) to be trained, drawn from N(0, 0.01²)."""
+    return nn.Parameter(nn.init.normal_(torch.empty(classes, dimension), std=0.01))
+
+
+class CosFace(nn.Module):
+    """:func:`cosface` with class weights of its own."""
+
+    def __init__(
+        self, dimension: int, classes: int, *, scale: float = 64.0, margin: float = 0.35
+    ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(classes, dimension))
-        nn.init.normal_(self.weight, std=0.01)
+        self.weight = new_weights(classes, dimension)
         self.scale = scale
         self.margin = margin
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Mean loss of ``embeddings`` (B, d) of any length with ``labels`` (B,) int64."""
-        cosines = functional.linear(
-            functional.normalize(embeddings), functional.normalize(self.weight)
-        )
-        own = labels[:, None]
-        logits = cosines.scatter(1, own, self._with_margin(cosines.gather(1, own)))
-        return functional.cross_entropy(self.scale * logits, labels)
-
-    @abstractmethod
-    def _with_margin(self, cosines: Tensor) -> Tensor:
-        """Cosines (B, 1) to the own class, made smaller by the margin."""
+        return cosface(embeddings, self.weight, labels, scale=self.scale, margin=self.margin)
 
 
-class CosFace(_MarginSoftmax):
-    """Additive cosine margin: cos θ_y − m.
-
-    Source: Wang et al., "CosFace: Large Margin Cosine Loss for Deep Face Recognition", CVPR 2018,
-    eq. 4; the paper uses s = 64 and m = 0.35.
-    """
-
-    def __init__(
-        self, dimension: int, classes: int, *, scale: float = 64.0, margin: float = 0.35
-    ) -> None:
-        super().__init__(dimension, classes, scale=scale, margin=margin)
-
-    def _with_margin(self, cosines: Tensor) -> Tensor:
-        return cosines - self.margin
-
-
-class ArcFace(_MarginSoftmax):
-    """Additive angular margin: cos(θ_y + m), margin in radians.
-
-    Source: Deng et al., "ArcFace: Additive Angular Margin Loss for Deep Face Recognition", CVPR
-    2019, eq. 3; the paper uses s = 64 and m = 0.5.
-    """
+class ArcFace(nn.Module):
+    """:func:`arcface` with class weights of its own."""
 
     def __init__(
         self, dimension: int, classes: int, *, scale: float = 64.0, margin: float = 0.5
     ) -> None:
-        super().__init__(dimension, classes, scale=scale, margin=margin)
+        super().__init__()
+        self.weight = new_weights(classes, dimension)
+        self.scale = scale
+        self.margin = margin
 
-    def _with_margin(self, cosines: Tensor) -> Tensor:
-        inside = cosines.clamp(-1 + 1e-7, 1 - 1e-7)  # acos has no slope at its ends
-        return torch.cos(torch.acos(inside) + self.margin)
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss of ``embeddings`` (B, d) of any length with ``labels`` (B,) int64."""
+        return arcface(embeddings, self.weight, labels, scale=self.scale, margin=self.margin)
+
+
+def _softmax(cosines: Tensor, labels: Tensor, own: Tensor, scale: float) -> Tensor:
+    """Cross-entropy of ``cosines`` (B, C), that to the own class replaced by ``own`` (B, 1)."""
+    return functional.cross_entropy(scale * cosines.scatter(1, labels[:, None], own), labels)

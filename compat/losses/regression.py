@@ -7,7 +7,6 @@ from torch import Tensor
 from compat.errors import CompatError
 from compat.losses.base import (
     CompatibilityLoss,
-    at_least_float32,
     register_loss,
 )
 from compat.targets import Batch
@@ -30,5 +29,5 @@ class Regression(CompatibilityLoss):
 
     def forward(self, query: Tensor, target: Tensor, batch: Batch) -> Tensor:
         if self.distance == "l2":
-            return at_least_float32(query - target).square().sum(1).mean()
-        return (1 - at_least_float32(query * target).sum(1)).mean()
+            return (query - target).square().sum(1).mean()
+        return (1 - (query * target).sum(1)).mean()

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import typer
 
-from nas.cli import evaluate, export, gallery, pareto, profile, report, search
+from nas.cli import compare, evaluate, export, gallery, pareto, profile, report, search
 
 app = typer.Typer(
     name="querynas",
@@ -22,6 +22,7 @@ for command in (
     pareto.pareto,
     export.export,
     evaluate.evaluate,
+    compare.compare,
     profile.profile,
     report.report,
 ):

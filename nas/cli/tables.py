@@ -1,14 +1,14 @@
 """What the commands print: tables for people, plain rows for JSON and CSV."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from compat.gallery import GallerySpace
+from compat.gallery import Codes, GallerySpace
 from nas.budget import format_macs
 from nas.deployed import Evaluation
 from nas.files import write_atomically
@@ -26,8 +26,11 @@ def _console() -> Console:
 def print_gallery(space: GallerySpace) -> None:
     """Print the facts of a gallery space."""
     table = Table(title=f"Gallery space {space.path}", show_header=False, title_justify="left")
+    codes = f" from codes ({space.vectors.coder.kind})" if isinstance(space.vectors, Codes) else ""
     rows = {
-        "vectors": f"{len(space.vectors):,} × {space.dimension} {space.vectors.dtype}",
+        "vectors": f"{len(space.vectors):,} × {space.dimension} {space.vectors.dtype}{codes}",
+        "bytes per vector": f"{space.bytes_per_vector:,}",
+        "derivation": "; ".join(_step(step) for step in space.derivation) or "none",
         "metric": space.metric,
         "classes": "none" if space.labels is None else f"{len(space.classes):,}",
         "model": space.model or "unknown (imported vectors)",
@@ -42,6 +45,13 @@ def print_gallery(space: GallerySpace) -> None:
     for name, value in rows.items():
         table.add_row(name, value)
     _console().print(table)
+
+
+def _step(step: Mapping[str, Any]) -> str:
+    """One line on a step of a derivation."""
+    options = ", ".join(f"{k} {v}" for k, v in step.items() if k not in ("step", "sources"))
+    sources = " + ".join(source["gallery"] for source in step["sources"])
+    return f"{step.get('step', 'derived')} of {sources} ({options})"
 
 
 def front_rows(run: Run, records: Sequence[Record]) -> list[dict[str, Any]]:

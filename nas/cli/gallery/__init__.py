@@ -2,10 +2,14 @@
 
 import typer
 
-from nas.cli.gallery import build, import_, info, train
+from nas.cli.gallery import build, compress, fuse, hash, import_, info, reduce, train
 
 app = typer.Typer(help="Make the fixed gallery space, once.", no_args_is_help=True)
 app.command()(train.train)
 app.command()(build.build)
 app.command("import")(import_.import_)
+app.command()(reduce.reduce)
+app.command()(compress.compress)
+app.command()(fuse.fuse)
+app.command("hash")(hash.hash_)
 app.command()(info.info)

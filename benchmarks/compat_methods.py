@@ -1,0 +1,281 @@
+"""Every compatibility loss, and every kind of gallery, under one equal budget on real images.
+
+    python benchmarks/compat_methods.py losses    --data D --gallery G --out bench
+    python benchmarks/compat_methods.py galleries --data D --gallery G --model M --out bench
+    python benchmarks/compat_methods.py steps
+
+`losses` trains one query network with every loss to one gallery, `galleries` with the loss that
+suits each to variants of it (made in ``bench/galleries`` when they are not there). Trainings differ
+in the seed of weights and order only; the best epoch is picked on validation classes, the tables
+are of test classes. Intervals are 95% t-intervals over seeds. Every training leaves a file in
+``bench/``, so that a killed run continues where it was. `steps` times a training step of every loss
+against one of regression, in turns in one process, and its memory, each loss in a process of its
+own.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+Loss = str | dict[str, Any]
+
+LOSSES: dict[str, Loss] = {
+    "regression": "regression",
+    "fitnet (regressor dropped)": "fitnet",
+    "rkd": "rkd",
+    "logit_kd": "logit_kd",
+    "aml (Contr)": "aml",
+    "aml (Contr+)": {"aml": {"regression": 1.0}},
+    "raml": "raml",
+    "csd": "csd",
+    "rop": "rop",
+    "d3still": "d3still",
+    "ssp": "ssp",
+    "bct": "bct",
+    "bct_lwf": "bct_lwf",
+    "lce": "lce",
+    "hvs": "hvs",
+    "advbct": "advbct",
+    "odpp": "odpp",
+    "ndpp": "ndpp",
+    "ssp + regression": {"ssp": 1.0, "regression": 1.0},
+    "bct + regression": {"bct": 1.0, "regression": 5.0},
+    "rkd + regression": {"rkd": 1.0, "regression": 1.0},
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: a row of a table with one seed."""
+
+    row: str
+    seed: int
+    loss: Loss
+    data: str
+    gallery: str
+    network: str
+    resolution: int
+    epochs: int
+    out: str
+
+    @property
+    def file(self) -> Path:
+        name = "".join(c if c.isalnum() else "_" for c in self.row)
+        return Path(self.out) / f"{name}-{self.seed}.json"
+
+
+def train(job: Job) -> None:
+    """Align one query model, score it on the test part, and leave the result in ``job.file``."""
+    if job.file.exists():
+        return
+    import torch
+
+    from nas.align import Aligner
+    from nas.config import SplitConfig, TrainingConfig
+    from nas.files import write_atomically
+    from nas.task import load_study_data
+    from searchspaces import count_macs, timm_query_model
+
+    torch.set_num_threads(1)
+    torch.manual_seed(job.seed)
+    data = load_study_data(job.data, job.gallery, SplitConfig())
+    model = timm_query_model(
+        job.network, data.gallery.dimension, resolution=job.resolution, pretrained=False
+    )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    aligner = Aligner(
+        data.training(job.resolution).to(device), data.val, job.loss, job.seed, device
+    )
+    start = time.perf_counter()
+    config = TrainingConfig(epochs=job.epochs, validate_every=2, precision="bf16")
+    fitted = aligner.align(model, config, title=f"{job.row}, seed {job.seed}", quiet=True)
+    seconds = time.perf_counter() - start
+    score = data.test.score(data.test.embed(model, job.resolution, device))
+    result = {
+        "row": job.row,
+        "seed": job.seed,
+        "macs": count_macs(model, job.resolution),
+        "val": fitted.best,
+        "epoch": fitted.epoch,
+        "seconds": seconds,
+        "cross_test": score.cross_test.map,
+        "self_test": score.self_test.map,
+        "paragon": score.paragon.map,
+        "bytes_per_vector": data.gallery.bytes_per_vector,
+    }
+    write_atomically(job.file, lambda temporary: temporary.write_text(json.dumps(result)))
+
+
+def run(jobs: list[Job], processes: int) -> None:
+    """Train what is not trained yet, each in a process with one thread."""
+    open_jobs = [job for job in jobs if not job.file.exists()]
+    os.environ["OMP_NUM_THREADS"] = "1"
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(processes, maxtasksperchild=1) as pool:
+        for _ in tqdm(
+            pool.imap_unordered(train, open_jobs), total=len(open_jobs), desc="trainings"
+        ):
+            pass
+
+
+def table(jobs: list[Job], storage: bool) -> None:
+    """Print mean and interval over seeds of every row."""
+    middle = " bytes/vector |" if storage else ""
+    print(f"| |{middle} test cross-test | of paragon | test self-test | test paragon |")
+    print("|---|---|---|---|---|" + ("---|" if storage else ""))
+    for row in dict.fromkeys(job.row for job in jobs):
+        found = [json.loads(job.file.read_text()) for job in jobs if job.row == row]
+        cross, own, paragon = (
+            [f[key] for f in found] for key in ("cross_test", "self_test", "paragon")
+        )
+        share = statistics.mean(cross) / statistics.mean(paragon)
+        cell = f" {statistics.mean(f['bytes_per_vector'] for f in found):g} |" if storage else ""
+        print(
+            f"| {row} |{cell} {spread(cross)} | {share:.1%} | {spread(own)} "
+            f"| {statistics.mean(paragon):.3f} |"
+        )
+
+
+def spread(values: list[float]) -> str:
+    """Mean and half of the 95% t-interval of the mean."""
+    if len(values) < 2:
+        return f"{values[0]:.3f}"
+    from scipy.stats import t
+
+    half = t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    return f"{statistics.mean(values):.3f} ± {half:.3f}"
+
+
+def jobs_of(
+    rows: dict[str, tuple[Loss, str]], options: argparse.Namespace, folder: str
+) -> list[Job]:
+    """All trainings, seed after seed, so that a run cut short has whole tables of fewer seeds."""
+    out = Path(options.out) / folder
+    out.mkdir(parents=True, exist_ok=True)
+    return [
+        Job(
+            row,
+            seed,
+            loss,
+            options.data,
+            gallery,
+            options.network,
+            options.resolution,
+            options.epochs,
+            str(out),
+        )
+        for seed in range(options.seeds)
+        for row, (loss, gallery) in rows.items()
+    ]
+
+
+# --- the cost of a step ---------------------------------------------------------------------
+
+
+def steps(options: argparse.Namespace) -> None:
+    """Print milliseconds, ratio to regression and memory of a training step with every loss."""
+    print("| | ms a step | × regression | peak memory, MiB |")
+    print("|---|---|---|---|")
+    for row, loss in LOSSES.items():
+        command = [sys.executable, __file__, "step", json.dumps(loss), "--network", options.network]
+        command += ["--resolution", str(options.resolution)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        found = json.loads(done.stdout)
+        print(
+            f"| {row} | {found['ms']:.0f} | {found['ratio']:.2f} | {found['peak']:.0f} |",
+            flush=True,
+        )
+
+
+def step(options: argparse.Namespace) -> None:
+    """Time one loss against regression in turns: batch 128, 512-d, 11,560 images, 578 classes."""
+    import torch
+    import torch.nn.functional as F
+
+    from compat.losses import create_loss
+    from compat.targets import AlignmentTargets
+    from searchspaces import timm_query_model
+
+    torch.manual_seed(0)
+    classes, images, dimension, batch = 578, 11_560, 512, 128
+    labels = torch.arange(images) % classes
+    centres = torch.randn(classes, dimension)
+    gallery = F.normalize(centres[labels] + torch.randn(images, dimension), dim=1)
+    targets = AlignmentTargets(gallery, gallery, labels)
+    model = timm_query_model(
+        options.network, dimension, resolution=options.resolution, pretrained=False
+    ).to(memory_format=torch.channels_last)
+
+    def prepared(config: Loss) -> Iterator[float]:
+        loss = create_loss(config, targets)
+        both = torch.nn.ModuleList([model, loss])
+        optimizer = torch.optim.AdamW(both.parameters(), lr=1e-4)
+        generator = torch.Generator().manual_seed(0)
+        while True:
+            rows = torch.randint(images, (batch,), generator=generator)
+            pictures = torch.rand(
+                batch, 3, options.resolution, options.resolution, generator=generator
+            ).to(memory_format=torch.channels_last)
+            start = time.perf_counter()
+            optimizer.zero_grad(set_to_none=True)
+            value = loss(model(pictures), targets.vectors[rows], targets.batch(rows))
+            value.backward()
+            optimizer.step()
+            yield time.perf_counter() - start
+
+    base, other = prepared("regression"), prepared(json.loads(options.loss))
+    pairs = [(next(base), next(other)) for _ in range(5 + options.repeats)][5:]
+    print(
+        json.dumps(
+            {
+                "ms": 1000 * statistics.median(second for _, second in pairs),
+                "ratio": statistics.median(second / first for first, second in pairs),
+                "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            }
+        )
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["losses", "galleries", "steps", "step"])
+    parser.add_argument("loss", nargs="?", help=argparse.SUPPRESS)
+    parser.add_argument("--data", help="images, as `querynas gallery build` takes them")
+    parser.add_argument("--gallery", help="gallery folder of those images")
+    parser.add_argument("--model", help="gallery model, for `galleries`")
+    parser.add_argument("--out", default="bench", help="folder of results")
+    parser.add_argument("--network", default="test_resnet", help="timm name of the query network")
+    parser.add_argument("--resolution", type=int, default=32)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--processes", type=int, default=2, help="trainings side by side")
+    parser.add_argument("--repeats", type=int, default=15, help="timed pairs of steps")
+    options = parser.parse_args()
+    if options.what == "steps":
+        steps(options)
+    elif options.what == "step":
+        step(options)
+    else:
+        if options.what == "losses":
+            rows = {row: (loss, options.gallery) for row, loss in LOSSES.items()}
+        else:
+            rows = variants(options)
+        jobs = jobs_of(rows, options, options.what)
+        run(jobs, options.processes)
+        table(jobs, storage=options.what == "galleries")
+
+
+if __name__ == "__main__":
+    main()

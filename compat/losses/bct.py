@@ -1,0 +1,58 @@
+"""Backward-compatible training: query embeddings must suit the gallery's classifier as well."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from compat.losses.base import log_softmax_kl, register_loss
+from compat.losses.classifier import ClassifierLoss
+from compat.losses.margin import cosines
+from compat.losses.options import number
+from compat.targets import Batch
+
+
+@register_loss("bct", requires=("labels", "prototypes"))
+class BCT(ClassifierLoss):
+    """CE(s·cos(q, W_q), y) + CE(s·cos(q, W_g), y), W_g frozen.
+
+    Shen, Xiong, Xia, Soatto, "Towards backward-compatible representation learning", CVPR 2020:
+    the influence loss, with class means as the pseudo-classifier where the gallery model's own is
+    not known (section 3.3). Embeddings have length one here, so that cosines need a scale;
+    √d (22.6 for d = 512) is that of the losses of Duggal et al. (`hvs`).
+
+    Args:
+        scale: s; √d if None.
+    """
+
+    def forward(self, query: Tensor, target: Tensor, batch: Batch) -> Tensor:
+        return self.to_classifiers(query, batch.labels, self.gallery_weight)
+
+    def to_classifiers(self, query: Tensor, labels: Tensor, gallery_weight: Tensor) -> Tensor:
+        """Return the loss with ``gallery_weight`` (C, d) for W_g."""
+        own = F.cross_entropy(self.scale * cosines(query, self.query_weight), labels)
+        influence = F.cross_entropy(self.scale * cosines(query, gallery_weight), labels)
+        return own + influence
+
+
+@register_loss("bct_lwf", requires=("labels", "prototypes"))
+class BCTLwF(ClassifierLoss):
+    """CE(s·cos(q, W_q), y) + KL(softmax(s·cos(g, W_g)/T) ‖ softmax(s·cos(q, W_g)/T)), W_g frozen.
+
+    BCT whose influence term has soft targets: what the gallery's classifier says of the image's
+    gallery vector, as in Li, Hoiem, "Learning without forgetting", ECCV 2016, with which BCT is
+    compared. KL differs from their cross-entropy by a constant of the gallery, and is 0 at q = g.
+    There is no factor T².
+
+    Args:
+        scale: s; √d if None.
+        temperature: T; Li and Hoiem use 2.
+    """
+
+    def __init__(self, scale: float | None = None, temperature: float = 2.0) -> None:
+        super().__init__(scale)
+        self.temperature = number("temperature", temperature, above=0)
+
+    def forward(self, query: Tensor, target: Tensor, batch: Batch) -> Tensor:
+        own = F.cross_entropy(self.scale * cosines(query, self.query_weight), batch.labels)
+        teacher, student = (cosines(side, self.gallery_weight) for side in (target, query))
+        softness = self.scale / self.temperature
+        return own + log_softmax_kl(softness * teacher, softness * student)

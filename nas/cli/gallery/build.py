@@ -1,0 +1,57 @@
+"""`querynas gallery build`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nas.cli.gallery.options import Data, Strict
+
+
+def build(
+    data: Data,
+    model: Annotated[
+        str,
+        typer.Option(
+            help="timm:NAME[,checkpoint=FILE], FILE.safetensors, FILE.onnx or module:factory."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    enhance: Annotated[
+        str,
+        typer.Option(
+            help="Several looks at each image: some of multiscale, regions, keypoints and "
+            "adaptive, with commas between them; onlyglobal for all."
+        ),
+    ] = "",
+    views: Annotated[
+        int, typer.Option(min=0, help="Augmented views of each training image to embed as well.")
+    ] = 4,
+    flip: Annotated[bool, typer.Option(help="Whether views may be mirrored.")] = True,
+    half: Annotated[bool, typer.Option(help="Store float16 instead of float32.")] = False,
+    val: Annotated[float, typer.Option(help="Share of classes held out for validation.")] = 0.15,
+    test: Annotated[float, typer.Option(help="Share of classes held out for the test.")] = 0.25,
+    seed: Annotated[int, typer.Option(help="Seed of the split and of the views.")] = 0,
+    strict: Strict = False,
+) -> None:
+    """Embed every image once; the gallery model never runs again after this step."""
+    from compat.data import ViewRecipe, open_data, split
+    from compat.gallery import build_gallery, enhancing, load_gallery_model
+    from nas.cli.tables import print_gallery
+
+    sys.path.insert(0, str(Path.cwd()))  # so that module:factory finds the user's own module
+    images = open_data(data)
+    steps = [step.strip() for step in enhance.split(",") if step.strip()]
+    if steps:
+        print(f"Passes of the gallery model per image: {enhancing.passes(steps)}")
+    space = build_gallery(
+        images,
+        enhancing.enhance(load_gallery_model(model), steps),
+        out,
+        views=ViewRecipe(count=views, seed=seed, flip=flip) if views else None,
+        train=split(images, val=val, test=test, seed=seed).train,
+        dtype="float16" if half else "float32",
+        strict=strict,
+    )
+    print_gallery(space)

@@ -1,0 +1,67 @@
+"""`querynas gallery hash`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nas.cli.gallery.options import (
+    Data,
+    Epochs,
+    Jointly,
+    Pretrained,
+    Query,
+    Seed,
+    Size,
+    Test,
+    Val,
+)
+
+
+def hash_(
+    gallery: Annotated[Path, typer.Argument(help="Gallery folder to start from.")],
+    data: Data,
+    bits: Annotated[int, typer.Option(min=1, help="Length of a code.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    jointly: Jointly = None,
+    pretrained: Pretrained = True,
+    epochs: Epochs = 20,
+    size: Size = 64,
+    query: Query = None,
+    val: Val = 0.15,
+    test: Test = 0.25,
+    seed: Seed = 0,
+) -> None:
+    """Derive a gallery of binary codes, searched by Hamming distance."""
+    from compat.gallery.hashing import hash_gallery
+    from compat.gallery.heads import HeadTraining
+    from nas.cli.tables import print_gallery
+    from nas.config import SplitConfig, TrainingConfig
+    from nas.errors import StudyError
+    from nas.joint import Reference, hash_jointly, training_rows
+    from nas.task import load_study_data
+
+    if query is not None and jointly is None:
+        raise StudyError("--query keeps the query model of a joint training: give --jointly too.")
+    study = load_study_data(data, gallery, SplitConfig(val=val, test=test, seed=seed))
+    if jointly is not None:
+        reference = Reference(
+            backbone=jointly.removeprefix("timm:"),
+            size=size,
+            pretrained=pretrained,
+            training=TrainingConfig(epochs=epochs),
+            seed=seed,
+            out=query,
+        )
+        space = hash_jointly(study, out, reference, bits=bits)
+    else:
+        rows, labels = training_rows(study)
+        space = hash_gallery(
+            study.gallery,
+            out,
+            bits=bits,
+            train=rows,
+            labels=labels,
+            training=HeadTraining(seed=seed),
+        )
+    print_gallery(space)

@@ -1,0 +1,458 @@
+"""The losses on embeddings, relations and rankings against naive loops, in float64."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from compat.errors import CompatError
+from compat.losses import CompatibilityLoss, create_loss
+from compat.targets import AlignmentTargets
+
+DIMENSION = 8
+IMAGES = 40
+CLASSES = 5
+ROWS = torch.tensor([0, 41, 79, 7, 23, 50])
+
+Vector = list[float]
+
+
+def unit(rows: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    vectors = torch.randn(rows, DIMENSION, generator=generator, dtype=torch.float64)
+    return F.normalize(vectors, dim=1)
+
+
+def make_targets(labels: Tensor | None = None) -> AlignmentTargets:
+    gallery = unit(IMAGES, 0).float()
+    views = F.normalize(gallery + 0.2 * unit(IMAGES, 1).float(), dim=1)
+    if labels is None:
+        labels = torch.arange(IMAGES) * 7 % CLASSES
+    return AlignmentTargets(torch.cat([gallery, views]), gallery, labels.repeat(2))
+
+
+@pytest.fixture
+def targets() -> AlignmentTargets:
+    return make_targets()
+
+
+def prepared(name: str, targets: AlignmentTargets, **options: object) -> CompatibilityLoss:
+    return create_loss({name: options}, targets).double()
+
+
+def call(
+    loss: CompatibilityLoss, targets: AlignmentTargets, query: Tensor, rows: Tensor = ROWS
+) -> Tensor:
+    return loss(query, targets.vectors[rows].double(), targets.batch(rows))
+
+
+def inner(a: Sequence[float], b: Sequence[float]) -> float:
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def distance(a: Sequence[float], b: Sequence[float]) -> float:
+    return math.sqrt(sum((x - y) ** 2 for x, y in zip(a, b, strict=True)))
+
+
+def softmax(logits: Vector) -> Vector:
+    exponentials = [math.exp(v - max(logits)) for v in logits]
+    return [e / sum(exponentials) for e in exponentials]
+
+
+def logistic(x: float) -> float:
+    return 1 / (1 + math.exp(-x)) if x > -700 else 0.0
+
+
+def huber(x: float) -> float:
+    return x * x / 2 if abs(x) <= 1 else abs(x) - 0.5
+
+
+def neighbour_scores(
+    q: Vector, g: Vector, targets: AlignmentTargets, k: int
+) -> tuple[Vector, Vector]:
+    nearest = sorted(targets.gallery.tolist(), key=lambda v: -inner(g, v))[:k]
+    return [inner(g, v) for v in nearest], [inner(q, v) for v in nearest]
+
+
+def naive_raml(queries: list[Vector], goals: list[Vector], targets: AlignmentTargets) -> float:
+    n = len(queries)
+    total = sum((1 - inner(q, g)) ** 2 for q, g in zip(queries, goals, strict=True)) / n
+    for i in range(n):
+        for j in range(n):
+            wanted = inner(goals[i], goals[j])
+            total += 0.7482 * (inner(queries[i], goals[j]) - wanted) ** 2 / n**2
+            total += 0.6778 * (inner(queries[i], queries[j]) - wanted) ** 2 / n**2
+    return total
+
+
+def naive_rkd(queries: list[Vector], goals: list[Vector], targets: AlignmentTargets) -> float:
+    n = len(queries)
+    pairs = [(i, j) for i in range(n) for j in range(n) if i != j]
+    triplets = [(i, j, k) for i, j in pairs for k in range(n) if k not in (i, j)]
+
+    def scale(vectors: list[Vector]) -> float:
+        return sum(distance(vectors[i], vectors[j]) for i, j in pairs) / len(pairs)
+
+    def cosine(vectors: list[Vector], i: int, j: int, k: int) -> float:
+        left = [a - b for a, b in zip(vectors[i], vectors[j], strict=True)]
+        right = [a - b for a, b in zip(vectors[k], vectors[j], strict=True)]
+        return inner(left, right) / math.sqrt(inner(left, left) * inner(right, right))
+
+    of_q, of_g = scale(queries), scale(goals)
+    lengths = [
+        huber(distance(queries[i], queries[j]) / of_q - distance(goals[i], goals[j]) / of_g)
+        for i, j in pairs
+    ]
+    angles = [huber(cosine(queries, *t) - cosine(goals, *t)) for t in triplets]
+    return sum(lengths) / len(pairs) + 2 * sum(angles) / len(triplets)
+
+
+def naive_rop(queries: list[Vector], goals: list[Vector], targets: AlignmentTargets) -> float:
+    k, tau = 6, 0.1
+    total = 0.0
+    for q, g in zip(queries, goals, strict=True):
+        s_g, s_q = neighbour_scores(q, g, targets, k)
+        weights = softmax([0.2 * s for s in s_g])
+        for i in range(k):
+            for j in range(k):
+                in_gallery = logistic((s_g[j] - s_g[i]) / 1e-6)
+                in_query = logistic((s_q[j] - s_g[i]) / tau)
+                total += (i + 1) * weights[i] * (in_gallery - in_query) ** 2 / k
+    return total / len(queries)
+
+
+def naive_d3still(queries: list[Vector], goals: list[Vector], targets: AlignmentTargets) -> float:
+    k = 6
+    n = len(queries)
+    gaps, relations = 0.0, 0.0
+    for q, g in zip(queries, goals, strict=True):
+        s_g, s_q = neighbour_scores(q, g, targets, k)
+        gaps += (s_g[0] - s_q[0]) ** 2
+        hard = easy = 0.0
+        for i in range(1, k):
+            for j in range(1, k):
+                of_g, of_q = s_g[j] - s_g[i], s_q[j] - s_q[i]
+                error = ((of_q - of_g) / (0.1 + abs(of_g))) ** 2
+                if of_g * of_q < 0:
+                    hard += error
+                else:
+                    easy += error
+        relations += (2 * math.sqrt(hard) + math.sqrt(easy)) / (k - 1) / n
+    return 50 * math.sqrt(gaps) / n + relations
+
+
+def naive_fitnet(queries: list[Vector], goals: list[Vector], targets: AlignmentTargets) -> float:
+    squares = [distance(q, g) ** 2 for q, g in zip(queries, goals, strict=True)]
+    return sum(squares) / 2 / len(queries)
+
+
+NAIVE: dict[str, tuple[dict[str, object], Callable[..., float]]] = {
+    "raml": ({}, naive_raml),
+    "rkd": ({}, naive_rkd),
+    "rop": ({"k": 6}, naive_rop),
+    "d3still": ({"k": 6}, naive_d3still),
+    "fitnet": ({}, naive_fitnet),
+}
+SMALL: dict[str, dict[str, object]] = {
+    **{name: options for name, (options, _) in NAIVE.items()},
+    "logit_kd": {"scale": 6.0, "temperature": 2.0},
+    "aml": {"regression": 0.5, "pool": 25},
+}
+
+
+@pytest.mark.parametrize("name", sorted(NAIVE))
+def test_the_loss_is_its_formula(name: str, targets: AlignmentTargets) -> None:
+    options, naive = NAIVE[name]
+    query = F.normalize(targets.vectors[ROWS].double() + 0.5 * unit(len(ROWS), 2), dim=1)
+    expected = naive(query.tolist(), targets.vectors[ROWS].tolist(), targets)
+    assert expected > 0.01
+    assert call(prepared(name, targets, **options), targets, query).item() == pytest.approx(
+        expected, abs=1e-5
+    )
+
+
+def test_d3still_meets_both_kinds_of_pairs(targets: AlignmentTargets) -> None:
+    query = unit(len(ROWS), 3)
+    parts = [
+        call(prepared("d3still", targets, k=6, alpha=0, beta=beta, gamma=1 - beta), targets, query)
+        for beta in (0, 1)
+    ]
+    assert min(parts) > 0.1
+
+
+def test_logit_kd_is_the_divergence_of_the_class_probabilities(targets: AlignmentTargets) -> None:
+    loss = prepared("logit_kd", targets, scale=6.0, temperature=2.0)
+    own = F.normalize(loss.get_parameter("weight"), dim=1).tolist()
+    means = []
+    for number in range(CLASSES):
+        members = targets.gallery[targets.labels[:IMAGES] == number].double()
+        means.append(F.normalize(members.sum(0), dim=0).tolist())
+    query = unit(len(ROWS), 4)
+    expected = 0.0
+    for q, g in zip(query.tolist(), targets.vectors[ROWS].tolist(), strict=True):
+        teacher = softmax([6 * inner(g, w) / 2 for w in means])
+        student = softmax([6 * inner(q, w) / 2 for w in own])
+        divergence = [t * math.log(t / s) for t, s in zip(teacher, student, strict=True)]
+        expected += 2**2 * sum(divergence) / len(ROWS)
+    assert call(loss, targets, query).item() == pytest.approx(expected, abs=1e-5)
+
+
+def naive_aml(
+    queries: list[Vector],
+    rows: list[int],
+    targets: AlignmentTargets,
+    *,
+    step: int,
+    negatives: int = 5,
+    regression: float = 0.0,
+) -> float:
+    gallery, labels = targets.gallery.tolist(), targets.labels.tolist()
+    total = 0.0
+    for q, row in zip(queries, rows, strict=True):
+        own = row % IMAGES
+        others = [i for i in range(IMAGES) if labels[i] == labels[row] and i != own]
+        later = [i for i in others if i > own] + [i for i in others if i < own]
+        positive = gallery[later[step % len(later)]] if later else gallery[own]
+        total += 0.5 * distance(q, positive) ** 2
+        foreign = sorted(distance(q, gallery[i]) for i in range(IMAGES) if labels[i] != labels[row])
+        total += 0.5 * sum(max(0.0, 0.7 - d) ** 2 for d in foreign[:negatives])
+        total += regression * (1 - inner(q, targets.vectors[row].tolist()))
+    return total / len(queries)
+
+
+@pytest.mark.parametrize("regression", [0.0, 0.5])
+def test_aml_is_its_formula_step_after_step(regression: float) -> None:
+    gallery = F.normalize(unit(IMAGES, 0) + 2 * unit(1, 9), dim=1).float()  # crowded: many hinges
+    labels = torch.arange(IMAGES) * 7 % CLASSES
+    labels[3] = CLASSES  # a class of one image
+    targets = AlignmentTargets(gallery.repeat(2, 1), gallery, labels.repeat(2))
+    rows = torch.tensor([3, 43, 0, 41, 79, 7])
+    query = F.normalize(targets.vectors[rows].double() + 0.3 * unit(6, 5), dim=1)
+    loss = prepared("aml", targets, regression=regression)
+    values = [call(loss, targets, query, rows).item() for _ in range(3)]
+    expected = [
+        naive_aml(query.tolist(), rows.tolist(), targets, step=step, regression=regression)
+        for step in range(3)
+    ]
+    assert values == pytest.approx(expected, abs=1e-5)
+    assert len({round(v, 6) for v in values}) == 3  # the positives change
+
+
+def test_the_pool_of_aml_comes_round_to_the_whole_gallery(targets: AlignmentTargets) -> None:
+    loss = prepared("aml", targets, negatives=10, pool=10, margin=2.0)
+    query = unit(len(ROWS), 6)
+    labels = targets.labels[ROWS]
+    seen: list[set[int]] = [set() for _ in ROWS]
+    for _ in range(IMAGES // 10):
+        rows, found = loss._negatives(query, targets.batch(ROWS))  # type: ignore[operator]
+        for anchor, (chosen, valid) in enumerate(zip(rows, found, strict=True)):
+            assert (targets.labels[chosen[valid]] != labels[anchor]).all()
+            assert not seen[anchor] & set(chosen[valid].tolist())
+            seen[anchor] |= set(chosen[valid].tolist())
+        call(loss, targets, query)
+    for anchor, rows in enumerate(seen):
+        assert rows == set((targets.labels[:IMAGES] != labels[anchor]).nonzero().flatten().tolist())
+
+
+def test_aml_goes_on_where_a_checkpoint_left_it(targets: AlignmentTargets) -> None:
+    query = unit(len(ROWS), 7)
+    first = prepared("aml", targets, pool=12)
+    call(first, targets, query)
+    second = prepared("aml", targets, pool=12)
+    second.load_state_dict(first.state_dict())
+    assert call(first, targets, query).item() == call(second, targets, query).item()
+    second.eval()
+    assert call(second, targets, query).item() == call(second, targets, query).item()
+
+
+def test_aml_without_other_classes_only_attracts() -> None:
+    targets = make_targets(torch.zeros(IMAGES, dtype=torch.int64))
+    query = unit(2, 8)
+    rows = torch.tensor([5, 47])
+    loss = prepared("aml", targets)
+    expected = (distance(query[0], targets.gallery[6]) ** 2) / 4
+    expected += (distance(query[1], targets.gallery[8]) ** 2) / 4
+    assert call(loss, targets, query, rows).item() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_gradients_agree_with_finite_differences(name: str, targets: AlignmentTargets) -> None:
+    loss = prepared(name, targets, **SMALL[name]).eval()
+    parameters = tuple(loss.parameters())
+
+    def function(raw: Tensor, *_: Tensor) -> Tensor:
+        return call(loss, targets, F.normalize(raw, dim=1), ROWS[:4])
+
+    start = F.normalize(targets.vectors[ROWS[:4]].double() + 0.5 * unit(4, 10), dim=1)
+    assert torch.autograd.gradcheck(function, (start.requires_grad_(), *parameters))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("raml", {}),
+        ("rkd", {}),
+        ("fitnet", {}),
+        ("d3still", {"k": 6}),
+        ("rop", {"k": 6, "temperature": 1e-6}),
+    ],
+)
+def test_the_gallery_vector_itself_costs_nothing(
+    name: str, options: dict[str, object], targets: AlignmentTargets
+) -> None:
+    query = targets.vectors[ROWS].double().requires_grad_()
+    result = call(prepared(name, targets, **options), targets, query)
+    assert 0 <= result.item() < 1e-5
+    (gradient,) = torch.autograd.grad(result, query)
+    assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("name", [*sorted(SMALL), "csd"])
+def test_losses_are_exact_under_autocast(name: str, targets: AlignmentTargets) -> None:
+    loss = create_loss({name: SMALL.get(name, {"k": 6})}, targets).eval()
+    query = unit(len(ROWS), 11).float()
+    exact = loss(query, targets.vectors[ROWS], targets.batch(ROWS))
+    with torch.autocast("cpu", torch.bfloat16):
+        same = loss(query, targets.vectors[ROWS], targets.batch(ROWS))
+        half = loss(query.bfloat16(), targets.vectors[ROWS], targets.batch(ROWS))
+    assert same.dtype == half.dtype == torch.float32
+    assert same.item() == exact.item()
+    assert half.item() == pytest.approx(exact.item(), rel=0.05)
+
+
+@pytest.mark.parametrize("name", [*sorted(SMALL), "csd"])
+def test_a_batch_of_one_has_a_loss_and_slopes(name: str, targets: AlignmentTargets) -> None:
+    query = unit(1, 12).requires_grad_()
+    loss = prepared(name, targets, **SMALL.get(name, {"k": 6}))
+    result = call(loss, targets, query, ROWS[:1])
+    (gradient,) = torch.autograd.grad(result, query)
+    assert torch.isfinite(gradient).all()
+    if name == "rkd":  # one image has no relations
+        assert result.item() == 0
+    else:
+        assert gradient.abs().max() > 0
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_a_batch_of_one_class_is_no_special_case(name: str, targets: AlignmentTargets) -> None:
+    rows = (targets.labels == 2).nonzero().flatten()[:4]
+    query = unit(4, 13).requires_grad_()
+    result = call(prepared(name, targets, **SMALL[name]), targets, query, rows)
+    (gradient,) = torch.autograd.grad(result, query)
+    assert result.item() > 0
+    assert torch.isfinite(gradient).all()
+    assert gradient.abs().max() > 0
+
+
+@pytest.mark.parametrize("name", sorted({*SMALL, "csd"} - {"aml", "logit_kd"}))
+def test_images_without_labels_are_trained_on(name: str, targets: AlignmentTargets) -> None:
+    unlabelled = make_targets(torch.full((IMAGES,), -1))
+    query = unit(len(ROWS), 14)
+    options = SMALL.get(name, {"k": 6})
+    value = call(prepared(name, unlabelled, **options), unlabelled, query)
+    assert value.item() == call(prepared(name, targets, **options), targets, query).item()
+
+
+@pytest.mark.parametrize("name", ["aml", "logit_kd"])
+def test_losses_of_classes_ask_for_labels(name: str) -> None:
+    with pytest.raises(CompatError, match=rf"'{name}' requires labels.*folder per class"):
+        create_loss(name, make_targets(torch.full((IMAGES,), -1)))
+
+
+def test_relations_of_images_at_one_point_have_finite_slopes(targets: AlignmentTargets) -> None:
+    query = unit(4, 15)
+    query[1:3] = query[0]
+    for points in (query, query[:1].expand(4, -1)):
+        leaf = points.clone().requires_grad_()
+        rows = torch.tensor([0, 0, 5, 6])  # the gallery has two at one point, too
+        (gradient,) = torch.autograd.grad(call(prepared("rkd", targets), targets, leaf, rows), leaf)
+        assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("name", ["fitnet", "logit_kd"])
+def test_parameters_of_a_loss_get_slopes(name: str, targets: AlignmentTargets) -> None:
+    loss = prepared(name, targets)
+    call(loss, targets, unit(len(ROWS), 16)).backward()
+    gradients = [parameter.grad for parameter in loss.parameters()]
+    assert len(gradients) == 1
+    assert all(gradient is not None and gradient.abs().max() > 0 for gradient in gradients)
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"aml": {"margin": 0}}, "margin is 0; give a number above 0"),
+        ({"aml": {"negatives": 0}}, "negatives is 0; give a whole number of at least 1"),
+        ({"aml": {"pool": 3}}, "pool is 3; give a whole number of at least 5"),
+        ({"aml": {"regression": -1}}, "regression is -1"),
+        ({"raml": {"cross_weight": -1}}, "cross_weight is -1; give a number of at least 0"),
+        ({"raml": {"lambda1": 1}}, "does not take the options"),
+        ({"rkd": {"angle_weight": math.nan}}, "angle_weight is nan"),
+        ({"logit_kd": {"temperature": "hot"}}, "temperature is 'hot'; give a number above 0"),
+        ({"rop": {"k": 1}}, "k is 1; give a whole number of at least 2"),
+        ({"rop": {"temperature": 0}}, "temperature is 0"),
+        ({"rop": {"k": 41}}, "asks for 41 gallery neighbours.*holds 40 vectors"),
+        ({"d3still": {"k": 2.5}}, "k is 2.5; give a whole number of at least 3"),
+        ({"d3still": {"k": 41}}, "asks for 41 gallery neighbours.*holds 40 vectors"),
+        ({"csd": {"k": 1}}, "k is 1; give a whole number of at least 2"),
+        ({"csd": {"query_temperature": -1}}, "query_temperature is -1"),
+        ({"fitnet": {"k": 1}}, "does not take the options"),
+    ],
+)
+def test_nonsense_options_are_refused(
+    config: dict[str, object], sentence: str, targets: AlignmentTargets
+) -> None:
+    with pytest.raises(CompatError, match=sentence):
+        create_loss(config, targets)
+
+
+def mean_precision(queries: Tensor, gallery: Tensor, labels: Tensor) -> float:
+    """Share of a query's 20 nearest that are of its class; the query itself is left out."""
+    scores = (queries @ gallery.T).fill_diagonal_(-torch.inf)
+    nearest = scores.topk(20, dim=1).indices
+    return (labels[nearest] == labels[:, None]).double().mean().item()
+
+
+def self_and_cross_test(config: object) -> tuple[float, float]:
+    """Train a small query model from features in a space of their own; 8 classes, 16 dimensions."""
+    generator = torch.Generator().manual_seed(5)
+    labels = torch.arange(240) % 8
+    centres = F.normalize(torch.randn(8, 16, generator=generator), dim=1)
+    gallery = F.normalize(centres[labels] + 0.1 * torch.randn(240, 16, generator=generator), dim=1)
+    rotation = torch.linalg.qr(torch.randn(16, 16, generator=generator)).Q
+    features = gallery @ rotation + 0.05 * torch.randn(240, 16, generator=generator)
+
+    targets = AlignmentTargets(gallery, gallery, labels)
+    loss = create_loss(config, targets)  # type: ignore[arg-type]
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 16))
+    optimizer = torch.optim.Adam([*model.parameters(), *loss.parameters()], lr=3e-3)
+    for _ in range(250):
+        rows = torch.randperm(240, generator=generator)[:48]
+        query = F.normalize(model(features[rows]), dim=1)
+        optimizer.zero_grad()
+        loss(query, gallery[rows], targets.batch(rows)).backward()
+        optimizer.step()
+    with torch.no_grad():
+        query = F.normalize(model(features), dim=1)
+    return mean_precision(query, query, labels), mean_precision(query, gallery, labels)
+
+
+@pytest.mark.parametrize("name", ["rkd", "logit_kd"])
+def test_relations_or_logits_alone_do_not_find_the_gallery(name: str) -> None:
+    """As published: the self-test is high, the cross-test near chance (here 1/8)."""
+    own, cross = self_and_cross_test(name)
+    assert own > 0.9
+    assert cross < 0.3
+
+
+@pytest.mark.parametrize(
+    "config", ["regression", "raml", "aml", {"csd": {"k": 120}}, {"rop": {"k": 60}}, "d3still"]
+)
+def test_losses_that_name_gallery_vectors_find_the_gallery(config: object) -> None:
+    own, cross = self_and_cross_test(config)
+    assert min(own, cross) > 0.9
