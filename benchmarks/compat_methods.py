@@ -22,7 +22,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,11 +45,12 @@ LOSSES: dict[str, Loss] = {
     "ssp": "ssp",
     "bct": "bct",
     "bct_lwf": "bct_lwf",
-    "lce": "lce",
+    "lce (T dropped)": "lce",
+    "lce (without T)": {"lce": {"transform": False}},
     "hvs": "hvs",
     "advbct": "advbct",
-    "odpp": "odpp",
-    "ndpp": "ndpp",
+    "odpp (t 0.5)": {"odpp": {"threshold": 0.5}},
+    "ndpp (t 0.5)": {"ndpp": {"threshold": 0.5}},
     "ssp + regression": {"ssp": 1.0, "regression": 1.0},
     "bct + regression": {"bct": 1.0, "regression": 5.0},
     "rkd + regression": {"rkd": 1.0, "regression": 1.0},
@@ -181,6 +182,92 @@ def jobs_of(
     ]
 
 
+# --- kinds of gallery -----------------------------------------------------------------------
+
+
+def variants(options: argparse.Namespace) -> dict[str, tuple[Loss, str]]:
+    """Make the galleries that are not there yet; their rows with the loss that suits each."""
+    from compat.data import ViewRecipe, open_data, split
+    from compat.gallery import (
+        GallerySpace,
+        build_gallery,
+        compress_gallery,
+        enhance,
+        fuse_galleries,
+        hash_gallery,
+        load_gallery_model,
+        reduce_gallery,
+    )
+    from nas.config import SplitConfig, TrainingConfig
+    from nas.joint import Reference, fuse_jointly, hash_jointly
+    from nas.task import load_study_data
+
+    folder = Path(options.out) / "galleries"
+    folder.mkdir(parents=True, exist_ok=True)
+    images = open_data(options.data)
+
+    def built(name: str, steps: tuple[str, ...]) -> GallerySpace:
+        if not (folder / name).exists():
+            build_gallery(
+                images,
+                enhance(load_gallery_model(options.model), steps),
+                folder / name,
+                views=ViewRecipe(count=options.views, flip=False),
+                train=split(images).train,
+            )
+        return GallerySpace.open(folder / name)
+
+    def derived(
+        name: str, make: Callable[..., Any], source: GallerySpace | list[GallerySpace], **how: Any
+    ) -> str:
+        if not (folder / name).exists():
+            make(source, folder / name, **how)
+        return str(folder / name)
+
+    plain = built("plain", ())
+    scales = built("multiscale", ("multiscale",))
+    everything = built("onlyglobal", ("onlyglobal",))
+    fused = derived("fused", fuse_galleries, [plain, scales, everything])
+    to_class: Loss = {"aff": 1.0, "regression": 10.0}
+    rows: dict[str, tuple[Loss, str]] = {
+        "one look, float32 (raw)": ("regression", str(plain.path)),
+        "PCA to 64": ("regression", derived("pca", reduce_gallery, plain, dimension=64)),
+        "PCA to 64, whitened": (
+            "regression",
+            derived("whitened", reduce_gallery, plain, dimension=64, whiten=True),
+        ),
+        "PQ, 32 bytes": (
+            "regression",
+            derived("pq32", compress_gallery, plain, bytes_per_vector=32),
+        ),
+        "PQ, 8 bytes": ("regression", derived("pq8", compress_gallery, plain, bytes_per_vector=8)),
+        "OPQ, 8 bytes": (
+            "regression",
+            derived("opq8", compress_gallery, plain, bytes_per_vector=8, opq=True),
+        ),
+        "multi-scale": ("regression", str(scales.path)),
+        "OnlyGlobal": ("regression", str(everything.path)),
+        "AFF of the three, loss aff": ("aff", fused),
+        "AFF of the three, aff + regression": (to_class, fused),
+    }
+    for bits in (32, 64, 128):
+        hashed = derived(f"hash{bits}", hash_gallery, plain, bits=bits)
+        rows[f"CSCH, {bits} bits"] = ("csch", hashed)
+
+    data = load_study_data(options.data, plain.path, SplitConfig())
+    training = TrainingConfig(epochs=options.epochs, precision="bf16")
+    reference = Reference(options.network, options.resolution, training, pretrained=False)
+    fused = derived(
+        "fused-jointly", lambda _, out: fuse_jointly(data, [scales, everything], out, reference), []
+    )
+    rows["AFF of the three, made jointly, aff + regression"] = (to_class, fused)
+    hashed = derived(
+        "hash64-jointly", lambda _, out: hash_jointly(data, out, reference, bits=64), []
+    )
+    rows["CSCH, 64 bits, made jointly"] = ("csch", hashed)
+    return rows
+
+
 # --- the cost of a step ---------------------------------------------------------------------
 
 
@@ -255,6 +342,7 @@ def main() -> None:
     parser.add_argument("--data", help="images, as `querynas gallery build` takes them")
     parser.add_argument("--gallery", help="gallery folder of those images")
     parser.add_argument("--model", help="gallery model, for `galleries`")
+    parser.add_argument("--views", type=int, default=1, help="views of the galleries made")
     parser.add_argument("--out", default="bench", help="folder of results")
     parser.add_argument("--network", default="test_resnet", help="timm name of the query network")
     parser.add_argument("--resolution", type=int, default=32)

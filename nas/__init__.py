@@ -4,9 +4,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nas.comparing import compare_files
     from nas.config import StudyConfig, load_config
     from nas.errors import StudyError
     from nas.exporting import best_under, export
+    from nas.predicting import predictions
     from nas.profiling import profile
     from nas.reporting import report
     from nas.run import Run
@@ -17,8 +19,10 @@ _HOMES = {
     "StudyConfig": "nas.config",
     "StudyError": "nas.errors",
     "best_under": "nas.exporting",
+    "compare_files": "nas.comparing",
     "export": "nas.exporting",
     "load_config": "nas.config",
+    "predictions": "nas.predicting",
     "profile": "nas.profiling",
     "report": "nas.reporting",
     "search": "nas.study",
@@ -29,8 +33,10 @@ __all__ = [
     "StudyConfig",
     "StudyError",
     "best_under",
+    "compare_files",
     "export",
     "load_config",
+    "predictions",
     "profile",
     "report",
     "search",

@@ -60,9 +60,9 @@ def _rows(done: Comparison) -> dict[str, Any]:
 
 def _print(done: Comparison) -> None:
     """A table of tests and a verdict per protocol, and a table of agreement."""
-    from nas.cli.tables import _console
+    from nas.cli.tables import stdout_console
 
-    console = _console()
+    console = stdout_console()
     for protocol, difference in done.differences.items():
         console.print(_tests(done, protocol))
         low, high = difference.interval

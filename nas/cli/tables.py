@@ -17,7 +17,7 @@ from nas.profiling import Profile
 from nas.run import Run
 
 
-def _console() -> Console:
+def stdout_console() -> Console:
     """A console that does not squeeze tables where there is no terminal to fit them into."""
     console = Console()
     return console if console.is_terminal else Console(width=160)
@@ -44,7 +44,7 @@ def print_gallery(space: GallerySpace) -> None:
     }
     for name, value in rows.items():
         table.add_row(name, value)
-    _console().print(table)
+    stdout_console().print(table)
 
 
 def _step(step: Mapping[str, Any]) -> str:
@@ -101,7 +101,7 @@ def print_front(run: Run, records: Sequence[Record]) -> None:
             f"{r.self_test:.4f}",
             f"{r.cross_test / r.paragon:.1%}",
         )
-    console = _console()
+    console = stdout_console()
     console.print(table)
     if records:
         console.print(f"Paragon mAP on the validation classes: {records[0].paragon:.4f}")
@@ -170,7 +170,7 @@ def print_evaluation(done: Evaluation) -> None:
             low, high = part.interval
             recalls = [f"{part.recall[k]:.4f}" for k in (1, 5, 10)]
             table.add_row(test, f"{part.map:.4f}", f"{low:.3f}–{high:.3f}", *recalls)
-        _console().print(table)
+        stdout_console().print(table)
 
 
 def print_profile(done: Profile) -> None:
@@ -182,7 +182,7 @@ def print_profile(done: Profile) -> None:
     table.add_column("share", justify="right")
     for name, macs in done.layers.items():
         table.add_row(name or "(itself)", format_macs(macs), f"{macs / (done.macs or 1):.1%}")
-    console = _console()
+    console = stdout_console()
     if done.layers:
         console.print(table)
     total = "unknown for ONNX, see the card" if done.macs is None else format_macs(done.macs)

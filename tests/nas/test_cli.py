@@ -69,8 +69,10 @@ def test_help_does_not_import_torch() -> None:
 
 
 def test_every_command_explains_itself(cli: Cli) -> None:
-    for command in ("search", "pareto", "export", "evaluate", "profile", "report", "gallery"):
-        code, out, _ = cli(command, "--help")
+    ours = ("search", "pareto", "export", "evaluate", "compare", "profile", "report", "gallery")
+    of_gallery = ("train", "build", "import", "info", "reduce", "compress", "fuse", "hash")
+    for command in [*((name,) for name in ours), *(("gallery", name) for name in of_gallery)]:
+        code, out, _ = cli(*command, "--help")
         assert code == 0
         assert "Usage" in out
 
