@@ -153,6 +153,7 @@ class StudyConfig(_Section):
     budget: BudgetConfig = BudgetConfig()
     finish: FinishConfig = FinishConfig()
     split: SplitConfig = SplitConfig()
+    imports: tuple[str, ...] = ()
     seed: int = 0
 
 

@@ -18,12 +18,13 @@ from nas.config import StudyConfig
 from nas.errors import StudyError
 from nas.files import write_atomically
 from nas.front import Record, pareto_front, scored
+from nas.plugins import import_modules
 from nas.routes import Route, create_route
 from nas.task import StudyData, load_study_data
 from pruning import load_model
 from searchspaces import QueryModel
 
-_FREE = ("trials", "finish")
+_FREE = ("trials", "finish", "imports")
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +95,7 @@ class Run:
                 "`querynas search`."
             )
         config = StudyConfig.model_validate(yaml.safe_load((path / "study.yaml").read_text()))
+        import_modules(config.imports, needed=False)
         return cls(path, config, json.loads((path / "run.json").read_text())["storage"])
 
     @cached_property

@@ -25,6 +25,7 @@ from nas.device import describe
 from nas.errors import StudyError
 from nas.finish import finish
 from nas.front import Record, is_scored
+from nas.plugins import import_modules
 from nas.routes import Route
 from nas.run import Run
 from nas.scoring import keep_weights, measure
@@ -69,6 +70,7 @@ def search(
             another study.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    import_modules(config.imports)
     create_loss(config.loss)  # a misspelt loss should not wait for hours of data
     run = Run.create(out, config, storage)
     logger.info("Computing on %s; results go to %s.", describe(pick_device()), run.path)

@@ -51,5 +51,5 @@ class SSP(CompatibilityLoss):
     def _similarities(self, embeddings: Tensor) -> Tensor:
         """(B, d) to (m, B, 2**bits) scaled similarities."""
         parts = embeddings.unflatten(1, (self.subspaces, -1)).transpose(0, 1)
-        parts = F.normalize(parts, dim=2)
-        return parts @ self.anchors.to(parts.dtype).transpose(1, 2) / self.temperature
+        parts = F.normalize(parts, dim=2) / self.temperature  # smaller than the product
+        return parts @ self.anchors.to(parts.dtype).transpose(1, 2)
