@@ -5,7 +5,7 @@
     python benchmarks/compat_methods.py steps
 
 `losses` trains one query network with every loss to one gallery, `galleries` with the loss that
-suits each to variants of it (made in ``bench/galleries`` when they are not there). Trainings differ
+suits each to variants of it (made in ``bench/spaces`` when they are not there). Trainings differ
 in the seed of weights and order only; the best epoch is picked on validation classes, the tables
 are of test classes. Intervals are 95% t-intervals over seeds. Every training leaves a file in
 ``bench/``, so that a killed run continues where it was. `steps` times a training step of every loss
@@ -49,6 +49,7 @@ LOSSES: dict[str, Loss] = {
     "lce (without T)": {"lce": {"transform": False}},
     "hvs": "hvs",
     "advbct": "advbct",
+    "advbct (threshold 0.6)": {"advbct": {"threshold": 0.6}},
     "odpp (t 0.5)": {"odpp": {"threshold": 0.5}},
     "ndpp (t 0.5)": {"ndpp": {"threshold": 0.5}},
     "ssp + regression": {"ssp": 1.0, "regression": 1.0},
@@ -202,7 +203,7 @@ def variants(options: argparse.Namespace) -> dict[str, tuple[Loss, str]]:
     from nas.joint import Reference, fuse_jointly, hash_jointly
     from nas.task import load_study_data
 
-    folder = Path(options.out) / "galleries"
+    folder = Path(options.out) / "spaces"
     folder.mkdir(parents=True, exist_ok=True)
     images = open_data(options.data)
 
