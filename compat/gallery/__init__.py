@@ -8,6 +8,7 @@ from compat.gallery.enhancing import enhance
 from compat.gallery.fusing import fuse_galleries
 from compat.gallery.hashing import hash_gallery
 from compat.gallery.importing import import_gallery
+from compat.gallery.indexing import gallery_index, search_gallery
 from compat.gallery.models import (
     GalleryModel,
     load_gallery_model,
@@ -32,11 +33,13 @@ __all__ = [
     "derive_gallery",
     "enhance",
     "fuse_galleries",
+    "gallery_index",
     "hash_gallery",
     "import_gallery",
     "load_gallery_model",
     "reduce_gallery",
     "save_gallery_model",
+    "search_gallery",
     "torch_gallery_model",
     "train_gallery_model",
 ]
