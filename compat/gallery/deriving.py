@@ -100,7 +100,7 @@ def derive_gallery(
             metric=metric,
             model=_joined([space.model for space in spaces]),
             model_digest=_joined([space.model_digest for space in spaces]),
-            model_macs=_total([space.model_macs for space in spaces]),
+            model_macs=_total(spaces),
             preprocessing=first.preprocessing,
             data=first.data,
             view_recipe=first.view_recipe,
@@ -236,9 +236,11 @@ def _joined(names: Sequence[str | None]) -> str | None:
     return " + ".join(known) if None not in names else None
 
 
-def _total(macs: Sequence[int | None]) -> int | None:
-    known = [count for count in macs if count is not None]
-    return sum(known) if len(known) == len(macs) else None
+def _total(spaces: Sequence[GallerySpace]) -> int | None:
+    """MACs of one image through every gallery network, each counted once."""
+    by_model = {space.model_digest or space.path: space.model_macs for space in spaces}
+    known = [count for count in by_model.values() if count is not None]
+    return sum(known) if len(known) == len(by_model) else None
 
 
 def _steps(spaces: Sequence[GallerySpace], derivation: Mapping[str, Any]) -> list[dict[str, Any]]:

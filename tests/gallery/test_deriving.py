@@ -264,7 +264,8 @@ def test_sources_are_matched_by_id(tmp_path):
     vectors, other = correlated(COUNT, WIDTH), correlated(COUNT + 4, 5, seed=9)
     first = write(tmp_path / "a", vectors)
     order = np.random.default_rng(2).permutation(COUNT + 4)
-    second = write(tmp_path / "b", other, order=order, model="timm:resnet50", model_macs=500)
+    other_model = {"model": "timm:resnet50", "model_digest": "other", "model_macs": 500}
+    second = write(tmp_path / "b", other, order=order, **other_model)
 
     space = derive_gallery(
         (first, second), tmp_path / "both", lambda a, b: np.hstack([a, b]), derivation=STEP
@@ -280,6 +281,8 @@ def test_sources_are_matched_by_id(tmp_path):
     assert (space.model, space.model_macs) == ("timm:resnet18 + timm:resnet50", 1500)
     (step,) = space.derivation
     assert [s["gallery"] for s in step["sources"]] == ["a", "b"]
+    same = derive_gallery((first, first), tmp_path / "same", np.add, derivation=STEP)
+    assert same.model_macs == first.model_macs  # the network runs once for both
 
     with pytest.raises(CompatError, match=r"a: the gallery has no image '06\d\.jpg'"):
         derive_gallery((second, first), tmp_path / "no", np.add, derivation=STEP)
