@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from nas.profiling import profile
     from nas.reporting import report
     from nas.run import Run
+    from nas.shrinking import PruneConfig, prune
     from nas.study import search
 
 _HOMES = {
+    "PruneConfig": "nas.shrinking",
     "Run": "nas.run",
     "StudyConfig": "nas.config",
     "StudyError": "nas.errors",
@@ -24,11 +26,13 @@ _HOMES = {
     "load_config": "nas.config",
     "predictions": "nas.predicting",
     "profile": "nas.profiling",
+    "prune": "nas.shrinking",
     "report": "nas.reporting",
     "search": "nas.study",
 }
 
 __all__ = [
+    "PruneConfig",
     "Run",
     "StudyConfig",
     "StudyError",
@@ -38,6 +42,7 @@ __all__ = [
     "load_config",
     "predictions",
     "profile",
+    "prune",
     "report",
     "search",
 ]

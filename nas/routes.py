@@ -19,6 +19,7 @@ from nas.config import (
 )
 from nas.errors import StudyError
 from nas.files import write_atomically
+from nas.rounds import fade
 from pruning import PrunedSpace, load_model, save_model
 from searchspaces import (
     Architecture,
@@ -188,9 +189,20 @@ class PrunedRoute:
 
     def candidate(self, architecture: Architecture, aligner: Aligner) -> Candidate:
         assert self._aligned is not None, "prepare() comes first"
-        model = self.space.derive(self._aligned, architecture)
-        aligner.calibrate(model, self._config.calibration_images)
-        aligner.align(model, self._config.realign, title="re-align", quiet=True)
+        start, config = self._aligned, self._config
+
+        def realign(model: QueryModel) -> None:
+            aligner.calibrate(model, config.calibration_images)
+            aligner.align(model, config.realign, title="re-align", quiet=True)
+
+        schedule = self.space.schedule(architecture)
+        if schedule == "growing":
+            pruned = self.space.derive(start, architecture)
+            start = self.space.adapt(start, architecture)
+            fade(aligner, start, pruned, config.realign, title="fade", quiet=True)
+        between = realign if schedule == "iterative" else None
+        model = self.space.derive(start, architecture, between=between)
+        realign(model)
         return Candidate(model, "re-aligned", owns_weights=True)
 
     def start(

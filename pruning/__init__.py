@@ -1,17 +1,32 @@
 """Cutting a query model without leaving the gallery space."""
 
-from pruning.cutting import CRITERIA, cut
+from pruning.cutting import check_prunable, cut
 from pruning.errors import PruningError
-from pruning.recipe import load_model, save_model
+from pruning.families import SUPPORTED
+from pruning.growing import fading, removed_weights
+from pruning.importance import CRITERIA, NEEDS_LOSS
+from pruning.reaching import Target, check_reachable, figure, parse_target, reach
+from pruning.recipe import kept_channels, load_model, save_model
 from pruning.space import PrunedSpace
 from pruning.stages import stages
 
 __all__ = [
     "CRITERIA",
+    "NEEDS_LOSS",
+    "SUPPORTED",
     "PrunedSpace",
     "PruningError",
+    "Target",
+    "check_prunable",
+    "check_reachable",
     "cut",
+    "fading",
+    "figure",
+    "kept_channels",
     "load_model",
+    "parse_target",
+    "reach",
+    "removed_weights",
     "save_model",
     "stages",
 ]

@@ -1,38 +1,40 @@
-"""Cut channels out of a query model, with torch-pruning's dependency graph."""
+"""Cut channels out of a query model."""
 
 import copy
 import math
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 import torch_pruning as tp
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pruning.channels import Group, Member, Side, removed
 from pruning.errors import PruningError
+from pruning.families import MISREAD, forget, mend, prepare
+from pruning.graph import find_groups, tracing
+from pruning.importance import CRITERIA, NEEDS_LOSS, BatchLoss, score
+from pruning.recipe import record_kept
 from pruning.stages import stages
-from searchspaces import QueryModel, count_macs
+from searchspaces import QueryModel
 from searchspaces.parameters import near
+from searchspaces.query_model import TimmBackbone
 
-CRITERIA: Mapping[str, Callable[[], Callable[..., Tensor]]] = {
-    "magnitude": tp.importance.GroupMagnitudeImportance,
-    "bn_scale": tp.importance.BNScaleImportance,
-    "lamp": tp.importance.LAMPImportance,
-    "fpgm": tp.importance.FPGMImportance,
-    "random": tp.importance.RandomImportance,
-    "taylor": tp.importance.GroupTaylorImportance,
-}
+Scope = Literal["local", "global", "isomorphic"]
 
 
 def cut(
     model: QueryModel,
-    ratios: Mapping[str, float],
+    ratios: Mapping[str, float] | float,
     *,
     criterion: str = "magnitude",
+    scope: Scope = "local",
     round_to: int = 8,
-    batch_loss: Callable[[QueryModel], Tensor] | None = None,
+    batch_loss: BatchLoss | None = None,
     seed: int = 0,
 ) -> QueryModel:
     """Return a narrower copy of a query model; the output dimension stays.
@@ -43,15 +45,26 @@ def cut(
 
     Args:
         model: The model; it is not changed.
-        ratios: Share of channels to remove by stage, 0 <= ratio < 1; other stages are not cut.
+        ratios: Share of channels to remove by stage, 0 <= ratio < 1; other stages are not cut. One
+            number is the share for every stage.
         criterion: Which channels are least important. "magnitude": L2 norm over the group;
             "bn_scale": BatchNorm scales (Liu et al., ICCV 2017); "lamp": layer-adaptive magnitude
-            (Lee et al., ICLR 2021), by which the layers of a stage compete; "fpgm": distance to
-            the geometric median (He et al., CVPR 2019); "random"; "taylor": first-order change of
-            `batch_loss` (Molchanov et al., CVPR 2019).
+            (Lee et al., ICLR 2021), by which the groups of a stage compete even in the scope
+            "local"; "fpgm": distance to the geometric median (He et al., CVPR 2019); "random";
+            "taylor": first-order change of `batch_loss`, the mean over batches of |weight x
+            gradient| (after Molchanov et al., CVPR 2019); "fisher": second-order change with the
+            diagonal of the empirical Fisher matrix for the Hessian, the mean over batches of weight
+            squared x gradient squared (after Theis et al., "Faster gaze prediction with dense
+            networks and Fisher pruning", 2018).
+        scope: Among which channels the least important ones are looked for. "local": in every
+            group, so that every group loses the ratio of its stage; "global": in all groups
+            together; "isomorphic": in all groups of the same structure together (Fang et al.,
+            "Isomorphic pruning for vision models", ECCV 2024). Groups that compete lose as many
+            channels in all as their ratios say.
         round_to: The numbers of kept channels are rounded down to a multiple of this, and stay at
             least this where there were as many.
-        batch_loss: Maps a model to a scalar loss on some batch; for "taylor".
+        batch_loss: Maps a model to a scalar loss on some batch, or to several losses, best one by
+            one as a generator does; for "taylor" and "fisher". The model is in evaluation mode.
         seed: For "random".
 
     Raises:
@@ -60,34 +73,204 @@ def cut(
     """
     name = _name(model)
     by_stage = stages(model)
-    _check(name, by_stage, ratios, criterion, batch_loss)
+    if isinstance(ratios, int | float):
+        ratios = dict.fromkeys(by_stage, float(ratios))
+    _check(name, by_stage, ratios, criterion, scope, batch_loss)
+    for module in model.modules():
+        if isinstance(module, MISREAD):
+            raise PruningError(
+                f"'{name}' cannot be cut: torch-pruning misreads its {type(module).__name__}; "
+                "choose a model of a family in pruning.SUPPORTED"
+            )
+    forget(model)
     pruned = copy.deepcopy(model)
+    prepare(pruned)
     if not any(ratios.values()):
         return pruned
-    before = count_macs(model, model.resolution)
-    try:
-        with torch.random.fork_rng(devices=[]), _tracing(pruned):
-            torch.default_generator.manual_seed(seed)
-            if criterion == "taylor" and batch_loss is not None:
-                batch_loss(pruned).backward()
-            _prune(pruned, by_stage, ratios, criterion, round_to)
-            pruned.zero_grad(set_to_none=True)
-            _mend_attention(pruned)
-        after = count_macs(pruned, pruned.resolution)
-    except Exception as error:  # torch-pruning lets whatever went wrong inside it through
-        raise PruningError(
-            f"'{name}' cannot be cut: its layers do not fit together afterwards, or torch-pruning "
-            f"cannot follow them ({type(error).__name__}: {' '.join(str(error).split())[:160]})"
-        ) from error
-    if after >= before:
+    with _explained(name):
+        groups = _in_stages(find_groups(pruned), by_stage, ratios)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        scores = score(pruned, [each.group for each in groups], criterion, batch_loss)
+    shares = _shares(groups, scores, criterion, scope, round_to)
+    stays = [
+        _stays(each.group, values, share, round_to)
+        for each, values, share in zip(groups, scores, shares, strict=True)
+    ]
+    if all(kept.all() for kept in stays):
         reason = (
             "it has no BatchNorm scales to go by"
-            if criterion == "bn_scale"
+            if criterion == "bn_scale" and all(values is None for values in scores)
             else "all layers are "
             f"at most {round_to} channels wide or are tied to stages that are not cut"
         )
         raise PruningError(f"nothing was cut out of '{name}' with ratios {dict(ratios)}: {reason}")
+    with _explained(name):
+        remove(pruned, [(each.group, kept) for each, kept in zip(groups, stays, strict=True)])
+        with tracing(pruned), torch.no_grad():
+            pruned(_image(pruned))
     return pruned
+
+
+def check_prunable(model: QueryModel) -> None:
+    """Cut half of the channels out of a copy, to know before any work whether that goes.
+
+    Takes a few forward passes of one or two images.
+
+    Raises:
+        PruningError: If the network cannot be cut.
+    """
+    cut(model, 0.5)
+
+
+@dataclass(frozen=True)
+class _Staged:
+    """A group with the share of its units that is to go."""
+
+    group: Group
+    stage: str
+    ratio: float
+
+
+def _in_stages(
+    groups: list[Group], by_stage: Mapping[str, list[str]], ratios: Mapping[str, float]
+) -> list[_Staged]:
+    stage_of = {layer: stage for stage, layers in by_stage.items() for layer in layers}
+    staged = []
+    for group in groups:
+        outputs = [member for member in group.members if member.side != "in"]
+        voters = [each.name for each in outputs if each.side == "out"]
+        touched = {
+            stage_of[name] for name in voters or [each.name for each in outputs] if name in stage_of
+        }
+        if touched:
+            stage = min(touched, key=lambda each: ratios.get(each, 0.0))
+            staged.append(_Staged(group, stage, ratios.get(stage, 0.0)))
+    return staged
+
+
+def _shares(
+    groups: list[_Staged],
+    scores: list[Tensor | None],
+    criterion: str,
+    scope: Scope,
+    round_to: int,
+) -> list[float]:
+    """Return the share of units that each group keeps."""
+    rivals: dict[Any, list[tuple[int, Tensor]]] = {}
+    for index, (each, values) in enumerate(zip(groups, scores, strict=True)):
+        if each.ratio and values is not None:
+            key: Any = index
+            if scope == "global":
+                key = None
+            elif scope == "isomorphic":
+                key = tuple((type(member.layer), member.side) for member in each.group.members)
+            elif criterion == "lamp":
+                key = each.stage
+            rivals.setdefault(key, []).append((index, values))
+    shares = [1.0] * len(groups)
+    for members in rivals.values():
+        if len(members) == 1:
+            index = members[0][0]
+            shares[index] -= groups[index].ratio
+            continue
+        leaving = sum(groups[index].ratio * groups[index].group.units for index, _ in members)
+        bounded = [_bounded(groups[index].group, each, round_to) for index, each in members]
+        ranked = torch.cat(bounded).sort().values
+        threshold = ranked[min(round(leaving), len(ranked) - 1)]
+        for (index, _), values in zip(members, bounded, strict=True):
+            shares[index] = float((values >= threshold).float().mean())
+    return shares
+
+
+def _bounded(group: Group, scores: Tensor, round_to: int) -> Tensor:
+    """Put those units beyond comparison that a group keeps in any case."""
+    fewest = max(_fewest(group), _kept(group.units, 0.0, group.channels, round_to))
+    return scores.index_fill(0, scores.topk(fewest).indices, torch.inf)
+
+
+def _stays(group: Group, scores: Tensor | None, share: float, round_to: int) -> NDArray[np.bool_]:
+    """Return for every unit whether it is among the most important ones, as many as may stay."""
+    stays = np.ones(group.units, dtype=bool)
+    if scores is not None:
+        kept = max(_fewest(group), _kept(group.units, share, group.channels, round_to))
+        stays[scores.argsort(stable=True)[: group.units - kept].numpy()] = False
+    return stays
+
+
+def _fewest(group: Group) -> int:
+    """A grouped convolution with one output per group would pass for a depthwise one later."""
+    grouped = any(
+        isinstance(member.layer, nn.Conv2d) and member.layer.groups > 1 and member.side == "out"
+        for member in group.members
+    )
+    return min(2 if grouped else 1, group.units)
+
+
+def _kept(units: int, share: float, channels: int, round_to: int) -> int:
+    """Number of units to keep, each of them with so many channels."""
+    wanted = math.floor(units * share + 1e-6)
+    if wanted >= units:
+        return units
+    step = round_to // math.gcd(round_to, channels)
+    if step >= units:
+        return max(1, wanted) if channels > 1 else units
+    return max(step, wanted - wanted % step)
+
+
+def remove(model: QueryModel, groups: list[tuple[Group, NDArray[np.bool_]]]) -> None:
+    """Take channels out of all layers, and set what depends on their widths."""
+    frozen = [name for name, each in model.named_parameters() if not each.requires_grad]
+    gone: dict[tuple[str, Side], set[int]] = {}
+    members = {}
+    for member, positions in removed(groups):
+        key = member.name, member.side
+        members[key] = member
+        gone.setdefault(key, set()).update(positions.tolist())
+    for key, all_positions in gone.items():
+        if all_positions:
+            _remove_from(model, members[key], sorted(all_positions))
+    record_kept(model, {key: (len(members[key].unit_of), where) for key, where in gone.items()})
+    for name in frozen:
+        model.get_parameter(name).requires_grad_(False)
+    mend(model)
+    if isinstance(model.backbone, TimmBackbone):
+        _state_widths(model.backbone.network, model)
+
+
+def _state_widths(network: Any, model: QueryModel) -> None:
+    """Set the two widths that users of timm read: of the last map, and of the pooled vector."""
+    pooled = model.projection.linear.in_features
+    if network.num_features == network.head_hidden_size:
+        network.num_features = pooled
+    else:  # a convolution between them, so the map has its channels first
+        with tracing(model), torch.no_grad():
+            network.num_features = network.forward_features(_image(model)).shape[1]
+    network.head_hidden_size = pooled
+
+
+def _image(model: QueryModel) -> Tensor:
+    return torch.zeros(1, 3, model.resolution, model.resolution, device=model.mean.device)
+
+
+def _remove_from(model: QueryModel, member: Member, positions: list[int]) -> None:
+    layer: Any = member.layer
+    if layer is None:
+        owner, _, leaf = member.name.rpartition(".")
+        parameter = model.get_parameter(member.name)
+        pruner = tp.function.ParameterPruner(pruning_dim=member.dim)
+        setattr(model.get_submodule(owner), leaf, pruner.prune_out_channels(parameter, positions))
+    elif member.side == "both" and isinstance(layer, nn.Conv2d):
+        per_group = layer.out_channels // layer.groups
+        tp.prune_depthwise_conv_out_channels(layer, positions)
+        layer.groups = layer.out_channels // per_group
+        layer.in_channels = layer.groups * layer.weight.shape[1]
+    else:
+        conv = isinstance(layer, nn.Conv2d)  # with as many groups as outputs it is one nonetheless
+        kind = tp.ops.OPTYPE.CONV if conv else tp.ops.module2type(layer)
+        pruner = tp.function.PrunerBox[kind]
+        prune = pruner.prune_in_channels if member.side == "in" else pruner.prune_out_channels
+        prune(layer, positions)
 
 
 def _check(
@@ -95,7 +278,8 @@ def _check(
     by_stage: Mapping[str, list[str]],
     ratios: Mapping[str, float],
     criterion: str,
-    batch_loss: Callable[[QueryModel], Tensor] | None,
+    scope: str,
+    batch_loss: BatchLoss | None,
 ) -> None:
     for stage, ratio in ratios.items():
         if stage not in by_stage:
@@ -106,131 +290,21 @@ def _check(
             )
     if criterion not in CRITERIA:
         raise PruningError(f"no pruning criterion '{criterion}': {near(criterion, list(CRITERIA))}")
-    if criterion == "taylor" and batch_loss is None:
-        raise PruningError("the criterion 'taylor' needs batch_loss, a function of the model")
-
-
-def _prune(
-    model: QueryModel,
-    by_stage: Mapping[str, list[str]],
-    ratios: Mapping[str, float],
-    criterion: str,
-    round_to: int,
-) -> None:
-    stage_of = {
-        model.get_submodule(layer): stage for stage, layers in by_stage.items() for layer in layers
-    }
-    heads = {module.qkv: module.num_heads for module in _attentions(model)}
-    images = torch.zeros(2, 3, model.resolution, model.resolution, device=model.mean.device)
-    pruner = tp.pruner.BasePruner(
-        model,
-        images,
-        importance=CRITERIA[criterion](),
-        pruning_ratio=0.0,
-        pruning_ratio_dict=dict.fromkeys(stage_of, 0.0),
-        ignored_layers=[model.projection.linear],
-        in_channel_groups={},  # its own defaults are shared between calls
-        out_channel_groups={},
-        num_heads=heads,
-    )
-    groups = []
-    for group in pruner.DG.get_all_groups(pruner.ignored_layers, pruner.root_module_types):
-        modules = _cut_at_output(pruner, group)
-        voters = [module for module in modules if not _is_depthwise(module)] or modules
-        touched = {stage_of[module] for module in voters if module in stage_of}
-        if touched:
-            groups.append((group, modules, min(touched, key=lambda s: ratios.get(s, 0.0))))
-    shares = _competing_shares(pruner, groups, ratios) if criterion == "lamp" else {}
-    for index, (group, modules, stage) in enumerate(groups):
-        parts = max(
-            [heads.get(module, pruner.out_channel_groups.get(module, 1)) for module in modules]
-            + [pruner.in_channel_groups.get(dep.target.module, 1) for dep, _ in group]
-        )
-        channels = len(group[0].idxs)
-        if any(module in heads for module in modules):
-            channels //= 3  # queries, keys and values are one linear layer
-        share = shares.get(index, 1.0 - ratios.get(stage, 0.0))
-        kept = _kept(channels // parts, share, parts, round_to)
-        for module in modules:
-            # torch-pruning keeps int(channels * (1 - ratio)); the half guards against round-off
-            pruner.pruning_ratio_dict[module] = [0.0, 1.0 - (kept + 0.5) / (channels // parts)]
-    pruner.step()
-
-
-def _cut_at_output(pruner: Any, group: Any) -> list[nn.Module]:
-    return [
-        dep.target.module
-        for dep, _ in group
-        if pruner.DG.is_out_channel_pruning_fn(dep.handler)
-        and isinstance(dep.target.module, nn.Conv2d | nn.Linear)
-    ]
-
-
-def _is_depthwise(module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv2d) and module.groups == module.out_channels > 1
-
-
-def _kept(channels: int, share: float, parts: int, round_to: int) -> int:
-    """Number of channels to keep in each of `parts` equal parts of a group."""
-    wanted = math.floor(channels * share + 1e-9)
-    if wanted >= channels:
-        return channels
-    unit = round_to // math.gcd(round_to, parts)
-    if unit >= channels:
-        return max(1, wanted) if parts > 1 else channels
-    return max(unit, wanted - wanted % unit)
-
-
-def _competing_shares(
-    pruner: Any, groups: list[tuple[Any, list[nn.Module], str]], ratios: Mapping[str, float]
-) -> dict[int, float]:
-    """Share of channels that each group keeps when the groups of a stage are ranked together."""
-    scores: dict[str, dict[int, Tensor]] = {}
-    for index, (group, modules, stage) in enumerate(groups):
-        if ratios.get(stage, 0.0) and not any(module in pruner.num_heads for module in modules):
-            score = pruner.estimate_importance(group)
-            if score is not None:
-                scores.setdefault(stage, {})[index] = score
-    shares = {}
-    for stage, members in scores.items():
-        ranked = torch.cat(list(members.values())).sort().values
-        threshold = ranked[min(int(len(ranked) * ratios[stage]), len(ranked) - 1)]
-        for index, score in members.items():
-            shares[index] = float((score >= threshold).float().mean())
-    return shares
-
-
-def _attentions(model: nn.Module) -> list[Any]:
-    return [
-        module
-        for module in model.modules()
-        if isinstance(getattr(module, "qkv", None), nn.Linear) and hasattr(module, "num_heads")
-    ]
-
-
-def _mend_attention(model: nn.Module) -> None:
-    for module in _attentions(model):
-        head = module.qkv.out_features // (3 * module.num_heads)
-        for attribute, value in {"head_dim": head, "attn_dim": head * module.num_heads}.items():
-            if hasattr(module, attribute):
-                setattr(module, attribute, value)
+    if scope not in get_args(Scope):
+        raise PruningError(f"no pruning scope '{scope}': {near(scope, list(get_args(Scope)))}")
+    if criterion in NEEDS_LOSS and batch_loss is None:
+        raise PruningError(f"the criterion '{criterion}' needs batch_loss, a function of the model")
 
 
 @contextmanager
-def _tracing(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, gradients on, attention written out: what torch-pruning can follow."""
-    training = model.training
-    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
-    for parameter in frozen:
-        parameter.requires_grad_(True)
-    for module in model.modules():
-        if hasattr(module, "fused_attn"):
-            setattr(module, "fused_attn", False)  # noqa: B010
-    with torch.enable_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model.eval()
+def _explained(name: str) -> Iterator[None]:
+    try:
         yield
-    model.train(training)
+    except Exception as error:  # torch-pruning lets whatever went wrong inside it through
+        raise PruningError(
+            f"'{name}' cannot be cut: its layers do not fit together afterwards, or torch-pruning "
+            f"cannot follow them ({type(error).__name__}: {' '.join(str(error).split())[:160]})"
+        ) from error
 
 
 def _name(model: QueryModel) -> str:

@@ -1,13 +1,15 @@
 """Save and load a query model whose layers no longer have their family's widths, without pickle.
 
 One safetensors file holds everything: all parameters and buffers, and, as JSON in its header, how
-to make the uncut network and which plain attributes of its modules differ. Loading needs neither
-torch-pruning nor the training code.
+to make the uncut network, which plain attributes of its modules differ, and which of the uncut
+network's channels are left in the layers that were cut. Loading needs neither torch-pruning nor the
+training code.
 """
 
+import copy
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,59 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pruning.errors import PruningError
+from pruning.families import prepare
 from searchspaces import QueryModel, SearchSpaceError, rebuild
 
 HEADER = "querynas.model"
+_KEPT = "kept_channels"
 Scalar = bool | int | float | str
+
+
+def kept_channels(model: QueryModel) -> dict[str, dict[str, list[int]]]:
+    """Return which channels of the uncut network are left, also after several cuts and a reload.
+
+    Returns:
+        By the name of each layer that was cut, {"in": [...], "out": [...]} with indices into the
+        uncut layer's channels. A side that is whole is left out. Norms, depthwise convolutions and
+        bare parameters have "out" only.
+    """
+    return copy.deepcopy(vars(model).get(_KEPT, {}))
+
+
+def record_kept(
+    model: QueryModel, gone: Mapping[tuple[str, str], tuple[int, Collection[int]]]
+) -> None:
+    """Note that a cut took channels away.
+
+    Args:
+        model: The model that was cut.
+        gone: For each layer's name and side the number of channels before, and which ones went.
+    """
+    kept = kept_channels(model)
+    for (name, side), (before, positions) in gone.items():
+        if positions:
+            sides = kept.setdefault(name, {})
+            side = "in" if side == "in" else "out"
+            earlier = sides.get(side, range(before))
+            sides[side] = [each for at, each in enumerate(earlier) if at not in positions]
+    vars(model)[_KEPT] = kept
+
+
+def record_order(model: QueryModel, name: str, side: str, order: Sequence[int]) -> None:
+    """Note that the channels of a layer's side were put in another order.
+
+    Args:
+        model: The model whose channels moved.
+        name: The layer.
+        side: "in", or any other word for its outputs.
+        order: For every place the channel that stands there now.
+    """
+    kept = kept_channels(model)
+    sides = kept.setdefault(name, {})
+    side = "in" if side == "in" else "out"
+    earlier = sides.get(side, range(len(order)))
+    sides[side] = [earlier[at] for at in order]
+    vars(model)[_KEPT] = kept
 
 
 def save_model(model: QueryModel, path: str | Path) -> None:
@@ -38,7 +89,11 @@ def save_model(model: QueryModel, path: str | Path) -> None:
             "a query model without an origin cannot be saved: make it with timm_query_model or "
             "with a search space"
         )
-    recipe = {"origin": dict(model.origin), "modules": _differences(model, rebuild(model.origin))}
+    recipe = {
+        "origin": dict(model.origin),
+        "modules": _differences(model, rebuild(model.origin)),
+        "kept": kept_channels(model),
+    }
     tensors = {name: tensor.detach().contiguous().clone() for name, tensor in _tensors(model)}
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
@@ -63,6 +118,7 @@ def load_model(path: str | Path) -> QueryModel:
         model = rebuild(recipe["origin"])
     except SearchSpaceError as error:
         raise PruningError(f"the network in {path} cannot be made here: {error}") from error
+    prepare(model)
     modules = dict(model.named_modules())
     known = {name for name, _ in _tensors(model)}
     if known != tensors.keys() or not recipe["modules"].keys() <= modules.keys():
@@ -81,6 +137,7 @@ def load_model(path: str | Path) -> QueryModel:
             module._parameters[leaf] = nn.Parameter(tensor)
         else:
             module._buffers[leaf] = tensor
+    vars(model)[_KEPT] = recipe.get("kept", {})  # older files do not say
     return model.eval()
 
 

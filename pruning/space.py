@@ -2,7 +2,7 @@
 
 import copy
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -16,8 +16,9 @@ from optuna.distributions import (
 )
 from optuna.trial import BaseTrial
 
-from pruning.cutting import CRITERIA, cut
+from pruning.cutting import cut
 from pruning.errors import PruningError
+from pruning.importance import CRITERIA, NEEDS_LOSS
 from pruning.stages import stages
 from searchspaces import (
     Architecture,
@@ -30,6 +31,8 @@ from searchspaces import (
 )
 from searchspaces.parameters import near
 
+SCHEDULES = ("one_shot", "iterative", "growing")
+
 
 @register_space("pruned")
 @dataclass(frozen=True)
@@ -41,8 +44,11 @@ class PrunedSpace:
         resolutions: Sides of the input in pixels; the backbone's own when empty.
         max_ratio: Largest share of channels that is cut out of a stage, below 1.
         step: Distance of the ratios.
-        criteria: Which criteria of `cut` there are to choose from, except "taylor", which needs a
-            loss, and "lamp", with which the weights and not the ratios decide on the widths.
+        criteria: Which criteria of `cut` there are to choose from, except those that need a loss,
+            and "lamp", with which the weights and not the ratios decide on the widths.
+        schedules: Which schedules there are to choose from: "one_shot", "iterative" and "growing".
+            When empty there is no such parameter, and every architecture is cut in one shot.
+        rounds: Cuts of the schedule "iterative".
         pooling: As for `timm_query_model`.
         pretrained: As for `timm_query_model`; for `build` only.
         checkpoint: As for `timm_query_model`; for `build` only.
@@ -58,6 +64,8 @@ class PrunedSpace:
     max_ratio: float = 0.875
     step: float = 0.125
     criteria: tuple[str, ...] = ("magnitude",)
+    schedules: tuple[str, ...] = ()
+    rounds: int = 3
     pooling: str = "avg"
     pretrained: bool = True
     checkpoint: str | None = None
@@ -65,7 +73,7 @@ class PrunedSpace:
     def __post_init__(self) -> None:
         if not self.resolutions:
             object.__setattr__(self, "resolutions", (own_resolution(self.backbone),))
-        for option in ("resolutions", "criteria"):
+        for option in ("resolutions", "criteria", "schedules"):
             object.__setattr__(self, option, tuple(getattr(self, option)))
         if not self.criteria:
             raise PruningError("'criteria' of the space 'pruned' is empty: give at least one")
@@ -74,12 +82,20 @@ class PrunedSpace:
                 f"the space 'pruned' has step {self.step} and max_ratio {self.max_ratio}: "
                 "0 < step <= max_ratio < 1 is needed"
             )
-        free = [criterion for criterion in CRITERIA if criterion not in ("taylor", "lamp")]
+        free = [each for each in CRITERIA if each not in (*NEEDS_LOSS, "lamp")]
         for criterion in self.criteria:
             if criterion not in free:
                 raise PruningError(
                     f"'{criterion}' is no criterion for the space 'pruned': {near(criterion, free)}"
                 )
+        for schedule in self.schedules:
+            if schedule not in SCHEDULES:
+                raise PruningError(
+                    f"'{schedule}' is no schedule for the space 'pruned': "
+                    f"{near(schedule, list(SCHEDULES))}"
+                )
+        if self.rounds < 1:
+            raise PruningError(f"the space 'pruned' has rounds {self.rounds}: give at least 1")
 
     @cached_property
     def _distributions(self) -> dict[str, BaseDistribution]:
@@ -88,6 +104,7 @@ class PrunedSpace:
         return {
             "resolution": CategoricalDistribution(self.resolutions),
             "criterion": CategoricalDistribution(self.criteria),
+            **({"schedule": CategoricalDistribution(self.schedules)} if self.schedules else {}),
             **{f"ratio_{stage}": ratio for stage in stages(uncut)},
         }
 
@@ -96,7 +113,7 @@ class PrunedSpace:
         return {}
 
     def distributions(self) -> dict[str, BaseDistribution]:
-        """Return resolution, criterion and one ratio per stage ("ratio_layer1")."""
+        """Return resolution, criterion, any schedule, and a ratio per stage ("ratio_layer1")."""
         return dict(self._distributions)
 
     def suggest(self, trial: BaseTrial) -> Architecture:
@@ -139,8 +156,32 @@ class PrunedSpace:
         )
         return self._cut(uncut, arch)
 
-    def derive(self, model: QueryModel, arch: Architecture) -> QueryModel:
+    def schedule(self, arch: Architecture) -> str:
+        """Return how an architecture is to be cut and trained, one of `SCHEDULES`."""
+        return str(arch.params.get("schedule", "one_shot"))
+
+    def derive(
+        self,
+        model: QueryModel,
+        arch: Architecture,
+        *,
+        between: Callable[[QueryModel], object] | None = None,
+    ) -> QueryModel:
         """Cut a query model that has been aligned already, so that its weights are inherited.
+
+        Args:
+            model: An uncut query model of this backbone; it is not changed.
+            arch: An architecture of this space.
+            between: Called with the model after every cut but the last, to train it in place.
+
+        Raises:
+            PruningError: If the model has another backbone, or another resolution that its
+                backbone cannot change.
+        """
+        return self._cut(self.adapt(model, arch), arch, between)
+
+    def adapt(self, model: QueryModel, arch: Architecture) -> QueryModel:
+        """Return an uncut copy of a query model at the resolution of an architecture.
 
         Args:
             model: An uncut query model of this backbone; it is not changed.
@@ -158,32 +199,46 @@ class PrunedSpace:
                 f"'{origin.get('name', type(model.backbone).__name__)}'"
             )
         resolution = self._resolution(arch)
+        model = copy.deepcopy(model)
         if resolution == model.resolution:
-            return self._cut(model, arch)
+            return model
         config = timm.get_pretrained_cfg(self.backbone)
         if config is not None and config.fixed_input_size:
             raise PruningError(
                 f"'{self.backbone}' was aligned at {model.resolution} pixels and cannot change to "
                 f"{resolution}: give the space 'pruned' that one resolution"
             )
-        model = copy.deepcopy(model)
         model.resolution = resolution
         model.origin = {"timm": {**origin, "resolution": resolution}}
-        return self._cut(model, arch)
+        return model
 
     def _uncut(self, resolution: int, dimension: int, **weights: Any) -> QueryModel:
         return timm_query_model(
             self.backbone, dimension, resolution=resolution, pooling=self.pooling, **weights
         )
 
-    def _cut(self, model: QueryModel, arch: Architecture) -> QueryModel:
+    def _cut(
+        self,
+        model: QueryModel,
+        arch: Architecture,
+        between: Callable[[QueryModel], object] | None = None,
+    ) -> QueryModel:
         params: Mapping[str, Any] = arch.params
+        rounds = self.rounds if self.schedule(arch) == "iterative" else 1
         ratios = {
-            name.removeprefix("ratio_"): float(params[name])
+            name.removeprefix("ratio_"): 1 - (1 - float(params[name])) ** (1 / rounds)
             for name in self._distributions
             if name.startswith("ratio_")
         }
-        return cut(model, ratios, criterion=params["criterion"])
+        pruned = cut(model, ratios, criterion=params["criterion"])
+        for _ in range(rounds - 1):
+            if between is not None:
+                between(pruned)
+            try:
+                pruned = cut(pruned, ratios, criterion=params["criterion"])
+            except PruningError:  # the first cut worked: nothing is left that could be cut
+                break
+        return pruned
 
     @staticmethod
     def _resolution(arch: Architecture) -> int:

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import typer
 
-from nas.cli import compare, evaluate, export, gallery, pareto, profile, report, search
+from nas.cli import compare, evaluate, export, gallery, nest, pareto, profile, prune, report, search
 
 app = typer.Typer(
     name="querynas",
@@ -17,8 +17,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(gallery.app, name="gallery")
+app.add_typer(nest.app, name="nest")
 for command in (
     search.search,
+    prune.prune,
     pareto.pareto,
     export.export,
     evaluate.evaluate,

@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from pruning import PruningError, cut, load_model, save_model, stages
+from pruning import PruningError, cut, kept_channels, load_model, save_model, stages
 from searchspaces import MBConvSpace, QueryModel
 from searchspaces.query_model import Projection
 
@@ -65,6 +65,38 @@ def test_the_header_is_readable_json(uncut, tmp_path):
     assert recipe["origin"]["timm"]["name"] == "resnet10t"
     changed = recipe["modules"]["backbone.network.layer4.0.conv1"]
     assert changed == {"out_channels": 256}
+
+
+def test_the_header_says_which_channels_of_the_uncut_network_are_left(uncut, tmp_path):
+    whole = uncut("resnet10t")
+    once = cut(whole, {"layer3": 0.5})
+    save_model(once, tmp_path / "once")
+    twice = cut(load_model(tmp_path / "once"), {"layer3": 0.5})
+    save_model(twice, tmp_path / "twice")
+    with safe_open(tmp_path / "twice", framework="np") as file:
+        kept = json.loads(file.metadata()["querynas.model"])["kept"]
+    assert kept == kept_channels(twice) == kept_channels(load_model(tmp_path / "twice"))
+    name = "backbone.network.layer3.0.conv2"
+    out, into = kept[name]["out"], kept[name]["in"]
+    assert (len(out), len(into)) == (64, 64)
+    expected = whole.get_submodule(name).weight[out][:, into]
+    assert torch.equal(twice.get_submodule(name).weight, expected)
+    assert kept["backbone.network.layer4.0.conv1"].keys() == {"in"}
+    assert kept_channels(whole) == {}
+
+
+def test_files_without_kept_channels_are_read(uncut, tmp_path):
+    model = cut(uncut("resnet10t"), {"layer4": 0.5})
+    save_model(model, tmp_path / "new")
+    with safe_open(tmp_path / "new", framework="pt") as file:
+        recipe = json.loads(file.metadata()["querynas.model"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    del recipe["kept"]
+    save_file(tensors, tmp_path / "old", metadata={"querynas.model": json.dumps(recipe)})
+    again = load_model(tmp_path / "old")
+    assert kept_channels(again) == {}
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(outputs(again, images), outputs(model, images))
 
 
 def test_files_of_other_kinds_are_refused(uncut, tmp_path):

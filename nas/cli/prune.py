@@ -1,0 +1,175 @@
+"""`querynas prune`: one model cut down to a target, still in the gallery's space."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from nas.shrinking import Pruned
+
+
+class Criterion(StrEnum):
+    """Which channels go first."""
+
+    taylor = "taylor"
+    fisher = "fisher"
+    magnitude = "magnitude"
+    bn_scale = "bn_scale"
+    lamp = "lamp"
+    fpgm = "fpgm"
+    random = "random"
+
+
+class Scope(StrEnum):
+    """Among which channels the least important ones are looked for."""
+
+    everywhere = "global"
+    local = "local"
+    isomorphic = "isomorphic"
+
+
+class Schedule(StrEnum):
+    """In which order the model is cut and trained."""
+
+    iterative = "iterative"
+    one_shot = "one_shot"
+    growing = "growing"
+
+
+def _list(wanted: bool) -> None:
+    if not wanted:
+        return
+    from pruning import SUPPORTED
+
+    width = max(map(len, SUPPORTED))
+    for family, model in sorted(SUPPORTED.items(), key=lambda item: item[0].lower()):
+        print(f"{family:<{width}}  {model}")
+    print("Others may work too: what cannot be cut is refused before anything is trained.")
+    raise typer.Exit
+
+
+def prune(
+    model: Annotated[str, typer.Argument(help="timm name, or a saved query model, .safetensors.")],
+    gallery: Annotated[Path, typer.Option(help="Gallery folder.")],
+    data: Annotated[str, typer.Option(help="Data set, whose images have vectors in the gallery.")],
+    target: Annotated[str, typer.Option(help="0.25x (of the MACs), 50M (MACs), 2Mparams or 5ms.")],
+    out: Annotated[Path, typer.Option(help="Run folder; a begun one is continued.")],
+    criterion: Annotated[
+        Criterion, typer.Option(help="Which channels go first; taylor and fisher ask the loss.")
+    ] = Criterion.taylor,
+    scope: Annotated[
+        Scope, typer.Option(help="Among which channels the least important are looked for.")
+    ] = Scope.everywhere,
+    schedule: Annotated[Schedule, typer.Option(help="When to cut.")] = Schedule.iterative,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of cutting and re-aligning.")] = 5,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of re-alignment in a round.")] = 2,
+    align_epochs: Annotated[
+        int, typer.Option(min=0, help="Epochs of the uncut model's alignment to the gallery.")
+    ] = 20,
+    finish_epochs: Annotated[
+        int, typer.Option(min=0, help="Epochs of the pruned model's alignment in the end.")
+    ] = 10,
+    loss: Annotated[
+        str, typer.Option(help="Compatibility loss: a name, or weights as {ssp: 1, regression: 1}.")
+    ] = "regression",
+    resolution: Annotated[
+        int | None, typer.Option(min=8, help="Side of a timm model's input; its own by default.")
+    ] = None,
+    pretrained: Annotated[bool, typer.Option(help="Start a timm model from its weights.")] = True,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="File with a timm model's weights instead.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=2, help="Images per training step.")] = 128,
+    round_to: Annotated[int, typer.Option(min=1, help="Widths are multiples of this.")] = 8,
+    val: Annotated[float, typer.Option(help="Share of classes held out for validation.")] = 0.15,
+    test: Annotated[float, typer.Option(help="Share of classes held out for the test.")] = 0.25,
+    seed: Annotated[int, typer.Option(help="Of weights, split and order of images.")] = 0,
+    list: Annotated[
+        bool,
+        typer.Option(
+            "--list", callback=_list, is_eager=True, help="Print the families known to work."
+        ),
+    ] = False,
+) -> None:
+    """Align a model to a gallery and cut it down to a target; continues a stopped pruning."""
+    import yaml
+
+    from nas.config import FinishTraining, RealignTraining, SplitConfig, TrainingConfig
+    from nas.shrinking import PruneConfig
+    from nas.shrinking import prune as run_prune
+
+    config = PruneConfig(
+        model=model,
+        gallery=str(gallery),
+        data=data,
+        target=target,
+        criterion=criterion.value,
+        scope=scope.value,
+        schedule=schedule.value,
+        rounds=rounds,
+        round_to=round_to,
+        loss=yaml.safe_load(loss),
+        resolution=resolution,
+        pretrained=pretrained,
+        checkpoint=None if checkpoint is None else str(checkpoint),
+        align=TrainingConfig(epochs=align_epochs, batch=batch) if align_epochs else None,
+        realign=RealignTraining(epochs=epochs, batch=batch),
+        finish=FinishTraining(epochs=finish_epochs, batch=batch) if finish_epochs else None,
+        split=SplitConfig(val=val, test=test, seed=seed),
+        seed=seed,
+    )
+    try:
+        _print(run_prune(config, out))
+    except KeyboardInterrupt:
+        print(
+            "\nquerynas: stopped; finished steps are kept, the same command goes on from there.",
+            file=sys.stderr,
+        )
+        raise typer.Exit(130) from None
+
+
+def _print(done: Pruned) -> None:
+    """One row per step, then the test classes and where the files are."""
+    from rich.table import Table
+
+    from nas.budget import format_macs
+    from nas.cli.tables import stdout_console
+
+    table = Table(title=f"{done.run.path}, target {done.target}", title_justify="left")
+    for column in _COLUMNS:
+        table.add_column(column, justify="left" if column == "step" else "right", no_wrap=True)
+    uncut, console = done.steps[0], stdout_console()
+    for record in done.steps:
+        low, high = record.interval
+        table.add_row(
+            record.fidelity,
+            format_macs(record.macs),
+            f"{record.macs / uncut.macs:.3f}",
+            format_macs(record.parameters),
+            f"{(record.latency or 0) * 1e3:.2f} ms",
+            f"{(record.latency or 0) / (uncut.latency or 1):.3f}",
+            f"{record.cross_test:.4f}",
+            f"{low:.3f}–{high:.3f}",
+        )
+    console.print(table)
+    console.print("Cross-test on the validation classes; latency in PyTorch, one CPU thread.")
+    last = done.files[-1].card
+    for name, scores in (("uncut", done.uncut.scores), ("pruned", last.scores)):
+        cross, paragon = scores.cross_test, scores.paragon.map
+        low, high = cross.interval
+        console.print(
+            f"Test classes, {name}: cross-test mAP {cross.map:.4f} (95% interval {low:.3f} to "
+            f"{high:.3f}), {cross.map / paragon:.1%} of the paragon {paragon:.4f}"
+        )
+    runtime = (last.latency.onnxruntime or 0) * 1e3
+    console.print(f"ONNX Runtime: {runtime:.2f} ms for one query, one CPU thread")
+    for file in done.files:
+        console.print(f"{file.path}, card {file.card_path.name}", soft_wrap=True)
+
+
+_COLUMNS = ("step", "MACs", "of uncut", "params", "latency", "of uncut", "cross-test", "interval")

@@ -1,0 +1,66 @@
+"""The gradients of a nested model's capacities, merged into one step."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from pruning.nested import NestedModel, integrate, norm_parameters, pcgrad
+
+Gradients = Literal["integrated", "pcgrad", "sum"]
+
+
+class Merge:
+    """Makes one gradient of those of all capacities, the dense network's first.
+
+    Norms, the projection and what the loss holds take the dense network's gradient; kernels and
+    biases take the integrated one; what belongs to some capacities only (scores, private norms)
+    takes the sum. With PCGrad norms, projection and kernels count as one vector, and with "sum"
+    everything is summed.
+    """
+
+    def __init__(self, nested: NestedModel, loss: nn.Module, rule: Gradients, seed: int) -> None:
+        self._rule = rule
+        self._seed = seed
+        named = dict(nested.dense.named_parameters())
+        private = norm_parameters(nested.dense) if nested.method == "switchable" else frozenset()
+        dense_only = norm_parameters(nested.dense) | {
+            name for name in named if name.startswith("projection.")
+        }
+        self._shared = [p for name, p in named.items() if name not in private]
+        self._kernels = [
+            p for name, p in named.items() if name not in private and name not in dense_only
+        ]
+        self._dense = [p for name, p in named.items() if name in dense_only - private]
+        self._dense += list(loss.parameters())
+        self._all = [*nested.parameters(), *loss.parameters()]
+
+    def collect(self) -> dict[nn.Parameter, Tensor]:
+        """Take the gradients of the loss that was sent backward last."""
+        found = {p: p.grad for p in self._all if p.grad is not None}
+        for parameter in found:
+            parameter.grad = None
+        return found
+
+    def apply(self, gradients: Sequence[Mapping[nn.Parameter, Tensor]], step: int) -> None:
+        """Set the gradient of every parameter."""
+        for parameter in self._all:
+            parts = [g[parameter] for g in gradients if parameter in g]
+            parameter.grad = torch.stack(parts).sum(dim=0) if parts else None
+        if self._rule == "integrated":
+            for parameter in self._kernels:
+                parameter.grad = integrate([_of(g, parameter) for g in gradients])
+            for parameter in self._dense:
+                parameter.grad = gradients[0].get(parameter)
+        elif self._rule == "pcgrad":
+            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
+            tasks = [[_of(g, parameter) for parameter in self._shared] for g in gradients]
+            merged = pcgrad(tasks, generator=generator)
+            for parameter, gradient in zip(self._shared, merged, strict=True):
+                parameter.grad = gradient
+
+
+def _of(gradients: Mapping[nn.Parameter, Tensor], parameter: nn.Parameter) -> Tensor:
+    found = gradients.get(parameter)
+    return torch.zeros_like(parameter) if found is None else found

@@ -1,0 +1,139 @@
+"""Schedules: in which order a model is cut, trained and cut again."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+from torch import Tensor
+
+from compat.losses import create_loss
+from nas.align import Aligner
+from nas.config import TrainingConfig
+from nas.task import resize
+from pruning import fading, removed_weights
+from searchspaces import QueryModel
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a schedule; what it leaves is kept on disk.
+
+    Attributes:
+        name: What the model is after it.
+        training: The alignment at the end of the step; None for none.
+        cut_to: Figure (MACs, parameters or seconds) that the model is cut to first.
+        fade_to: Figure of a cut to come, whose channels fade out during the training.
+    """
+
+    name: str
+    training: TrainingConfig | None
+    cut_to: float | None = None
+    fade_to: float | None = None
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """The alignments that schedules are made of.
+
+    Attributes:
+        rounds: Number of rounds.
+        realign: The alignment after a cut, with the epochs of one round.
+        finish: The alignment of the pruned model; None for none.
+    """
+
+    rounds: int
+    realign: TrainingConfig
+    finish: TrainingConfig | None
+
+    def of(self, rounds: float) -> TrainingConfig:
+        """Return an alignment with the epochs of so many rounds."""
+        epochs = max(1, round(rounds * self.realign.epochs))
+        return self.realign.model_copy(update={"epochs": epochs})
+
+    def last(self) -> list[Step]:
+        """Return the step after the last cut."""
+        return [] if self.finish is None else [Step("finished", self.finish)]
+
+
+def one_shot(uncut: float, target: float, trainings: Trainings) -> list[Step]:
+    """Cut once, then align for as long as the other schedules do in all."""
+    return [Step("cut", trainings.of(trainings.rounds), cut_to=target), *trainings.last()]
+
+
+def iterative(uncut: float, target: float, trainings: Trainings) -> list[Step]:
+    """Cut and re-align in rounds, each of which takes the same share of what is left.
+
+    The importance of channels is estimated anew in every round.
+    """
+    rounds = trainings.rounds
+    return [
+        Step(
+            f"round {i} of {rounds}",
+            trainings.realign,
+            cut_to=uncut * (target / uncut) ** (i / rounds) if i < rounds else target,
+        )
+        for i in range(1, rounds + 1)
+    ] + trainings.last()
+
+
+def growing(uncut: float, target: float, trainings: Trainings) -> list[Step]:
+    """Let the least important channels fade out in half of the epochs, cut them, align.
+
+    Wang et al., "Neural pruning via growing regularization", ICLR 2021.
+    """
+    half = trainings.of(trainings.rounds / 2)
+    return [
+        Step("faded", half, fade_to=target),
+        Step("cut", half, cut_to=target),
+        *trainings.last(),
+    ]
+
+
+SCHEDULES: Mapping[str, Callable[[float, float, Trainings], list[Step]]] = {
+    "one_shot": one_shot,
+    "iterative": iterative,
+    "growing": growing,
+}
+
+
+def fade(
+    aligner: Aligner,
+    model: QueryModel,
+    pruned: QueryModel,
+    training: TrainingConfig,
+    *,
+    title: str,
+    quiet: bool = False,
+) -> None:
+    """Align a model in place while the channels that ``pruned`` lacks fade out.
+
+    The last epoch is kept and not the best one, which would be the first.
+    """
+    training = training.model_copy(update={"validate_every": training.epochs})
+    steps = training.epochs * max(1, len(aligner.data) // training.batch)
+    with fading(model, removed_weights(model, pruned), steps):
+        aligner.align(model, training, title=title, quiet=quiet)
+
+
+def compatibility_losses(
+    aligner: Aligner, *, batches: int, size: int
+) -> Callable[[QueryModel], Iterator[Tensor]]:
+    """Return the compatibility loss of a model on some training batches, for its importance.
+
+    Only training pictures and their stored gallery vectors are looked at.
+
+    Args:
+        aligner: The alignment set-up, whose loss it is.
+        batches: Number of batches.
+        size: Images of a batch.
+    """
+    loss = create_loss(aligner.loss, aligner.data.targets, seed=aligner.seed)
+    loss.to(aligner.device).eval()
+
+    def losses(model: QueryModel) -> Iterator[Tensor]:
+        drawn = aligner.data.epoch(size, seed=aligner.seed, device=aligner.device)
+        for images, batch in islice(drawn, batches):
+            query = model(resize(images, model.resolution))
+            yield loss(query, batch.targets.vectors[batch.rows], batch)
+
+    return losses

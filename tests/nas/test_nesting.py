@@ -1,0 +1,259 @@
+"""Training many capacities at once, resuming, the matrix of cross-tests, and the command."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from typer.testing import CliRunner
+
+from compat.losses import create_loss
+from nas.cli.nest import app
+from nas.config import TrainingConfig
+from nas.cross_tests import CrossTests, cross_tests, heatmap
+from nas.deployed import evaluate_file
+from nas.errors import StudyError
+from nas.merging import Merge
+from nas.nesting import Nest, NestConfig
+from nas.profiling import profile
+from pruning import PruningError, load_model, save_model
+from pruning.nested import METHODS, NestedModel, integrate
+from searchspaces import timm_query_model
+
+DATA = "facades:classes=16,images=8,size=32,seed=0"
+
+
+def config(gallery: Path, **fields: Any) -> NestConfig:
+    given = {
+        "model": "timm:test_resnet",
+        "gallery": str(gallery),
+        "data": DATA,
+        "capacities": (0.3, 0.6, 1.0),
+        "size": 32,
+        "pretrained": False,
+        "training": TrainingConfig(epochs=4, batch=16, validate_every=2, ema=0.5),
+        "calibration_images": 64,
+    }
+    return NestConfig.model_validate(given | fields)
+
+
+@pytest.fixture(scope="module")
+def trained(gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Nest, CrossTests]:
+    nest = Nest.create(tmp_path_factory.mktemp("nests") / "structured", config(gallery))
+    return nest, nest.train()
+
+
+def cosines(nest: Nest, model: NestedModel, capacities: tuple[float, ...]) -> list[float]:
+    """Mean cosine to the gallery vectors of the training images, BatchNorm re-estimated."""
+    data = nest.data.training(32)
+    images = torch.tensor(data.pictures[0]).permute(0, 3, 1, 2) / 255
+    target = data.targets.vectors[: len(images)]
+    found = []
+    for capacity in capacities:
+        network = model.extract(capacity)
+        nest._aligner.calibrate(network, 64)
+        with torch.inference_mode():
+            found.append(float((network(images) * target).sum(dim=1).mean()))
+    return found
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_training_brings_every_capacity_nearer(
+    gallery: Path, tmp_path: Path, method: str, trained: tuple[Nest, CrossTests]
+) -> None:
+    if method == "structured":
+        nest = trained[0]
+    else:
+        nest = Nest.create(tmp_path / method, config(gallery, method=method))
+        nest.train()
+    capacities = nest.model.capacities
+    before = cosines(nest, nest._untrained(), capacities)
+    after = cosines(nest, nest.model, capacities)
+    assert all(late > early + 0.05 for early, late in zip(before, after, strict=True))
+
+
+def test_capacities_between_are_compatible_too(trained: tuple[Nest, CrossTests]) -> None:
+    nest, _ = trained
+    start = cosines(nest, nest._untrained(), (0.45,))
+    assert cosines(nest, nest.model, (0.45,))[0] > start[0] + 0.05
+
+
+def test_the_matrix_is_square_and_ends_in_the_fixed_gallery(
+    trained: tuple[Nest, CrossTests],
+) -> None:
+    nest, tests = trained
+    assert tests.names == ("100%", "60%", "30%", "gallery")
+    assert tests.maps.shape == (4, 4)
+    task = nest.data.test
+    for row, capacity in enumerate(nest.model.capacities):
+        model = nest.extract(capacity)
+        score = task.score(task.embed(model, model.resolution, torch.device("cpu")))
+        assert tests.maps[row, -1] == pytest.approx(score.cross_test.map)
+        assert tests.maps[row, row] == pytest.approx(score.self_test.map)
+        assert tests.maps[-1, -1] == pytest.approx(score.paragon.map)
+        assert tests.with_gallery(tests.names[row]) == tests.maps[row, -1]
+    kept = json.loads((nest.path / "cross_tests.json").read_text())
+    np.testing.assert_allclose(kept["maps"], tests.maps)
+    assert "Plotly" in (nest.path / "cross_tests.html").read_text()
+
+
+def test_who_asks_and_who_answers(trained: tuple[Nest, CrossTests]) -> None:
+    task = trained[0].data.test
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=task.vectors.shape).astype(np.float32)
+    tests = cross_tests(task, {"noise": noise, "same": task.vectors})
+    np.testing.assert_allclose(tests.maps[1], tests.maps[2])
+    assert tests.maps[1, 2] > tests.maps[0, 2]
+    assert tests.maps[1, 2] > tests.maps[1, 0]
+    shown = heatmap(tests).data[0]
+    assert list(shown.y) == ["noise", "same", "gallery"]
+    np.testing.assert_array_equal(shown.z, tests.maps)
+
+
+def test_an_extracted_file_is_an_ordinary_query_model(
+    trained: tuple[Nest, CrossTests], gallery: Path, tmp_path: Path
+) -> None:
+    nest, tests = trained
+    card = nest.write(0.6, tmp_path / "q.safetensors")
+    assert torch.equal(
+        load_model(tmp_path / "q.safetensors")(torch.ones(1, 3, 32, 32)),
+        nest.extract(0.6).cpu()(torch.ones(1, 3, 32, 32)),
+    )
+    done = evaluate_file(tmp_path / "q.safetensors", gallery, DATA)
+    assert done.scores["labels"].cross_test.map == pytest.approx(tests.with_gallery("60%"))
+    assert profile(str(tmp_path / "q.safetensors")).macs == card.macs
+    between = nest.write(0.45, tmp_path / "between.safetensors")
+    assert nest.write(0.3, tmp_path / "s.safetensors").macs < between.macs < card.macs
+
+
+def test_a_killed_training_ends_like_an_unbroken_one(
+    trained: tuple[Nest, CrossTests],
+    gallery: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    applied = 0
+    whole = Merge.apply
+
+    def dies(self: Any, gradients: Any, step: int) -> None:
+        nonlocal applied
+        applied += 1
+        if applied == 11:  # in the third epoch, after the first validation
+            raise KeyboardInterrupt
+        whole(self, gradients, step)
+
+    monkeypatch.setattr(Merge, "apply", dies)
+    with pytest.raises(KeyboardInterrupt):
+        Nest.create(tmp_path / "n", config(gallery)).train()
+    monkeypatch.undo()
+    assert (tmp_path / "n/nested.checkpoint").exists()
+    with pytest.raises(StudyError, match="not trained to its end"):
+        _ = Nest.open(tmp_path / "n").model
+    again = Nest.create(tmp_path / "n", config(gallery))
+    again.train()
+    assert not (tmp_path / "n/nested.checkpoint").exists()
+    expected = trained[0].model.state_dict()
+    assert all(torch.equal(v, expected[k]) for k, v in again.model.state_dict().items())
+
+
+def merged(nest: Nest, method: str, rule: Any) -> tuple[NestedModel, list[dict[str, Tensor]]]:
+    """A nested model after one merge, and each capacity's gradients before it, by name."""
+    torch.manual_seed(0)
+    dense = timm_query_model("test_resnet", 16, resolution=32, pretrained=False)
+    nested = NestedModel(dense, (0.5, 1.0), method=method)  # type: ignore[arg-type]
+    loss = create_loss("regression")
+    merge = Merge(nested, loss, rule, 0)
+    names = {parameter: name for name, parameter in nested.named_parameters()}
+    gradients = []
+    for capacity in nested.capacities:
+        nested(torch.rand(4, 3, 32, 32), capacity)[:, 0].sum().backward()
+        gradients.append(merge.collect())
+        assert all(parameter.grad is None for parameter in nested.parameters())
+    with torch.no_grad():
+        merge.apply(gradients, 0)
+    return nested, [{names[p]: g for p, g in each.items()} for each in gradients]
+
+
+def test_which_gradient_goes_where(trained: tuple[Nest, CrossTests]) -> None:
+    nested, (dense, half) = merged(trained[0], "structured", "integrated")
+    for name, parameter in nested.named_parameters():
+        assert parameter.grad is not None
+        if "bn" in name or "projection" in name:
+            expected = dense[name]
+        elif name.endswith("conv2.weight"):
+            expected = integrate([dense[name], half[name]])
+        else:
+            continue
+        torch.testing.assert_close(parameter.grad, expected)
+    nested, (dense, half) = merged(trained[0], "structured", "sum")
+    name = "dense.projection.linear.weight"
+    torch.testing.assert_close(nested.get_parameter(name).grad, dense[name] + half[name])
+    nested, (dense, half) = merged(trained[0], "masks", "integrated")
+    assert "scores.scores.0" not in dense
+    name = "scores.scores.0"
+    torch.testing.assert_close(nested.get_parameter(name).grad, half[name])
+    nested, (dense, half) = merged(trained[0], "switchable", "pcgrad")
+    private = [name for name, _ in nested.shells.named_parameters()]
+    for name in private:
+        torch.testing.assert_close(nested.shells.get_parameter(name).grad, half[f"shells.{name}"])
+
+
+def test_a_saved_query_model_can_be_nested(gallery: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    nest = Nest(tmp_path, config(gallery))
+    dimension = nest.data.gallery.dimension
+    model = timm_query_model("test_resnet", dimension, resolution=32, pretrained=False)
+    save_model(model, tmp_path / "m.safetensors")
+    once = TrainingConfig(epochs=1, batch=32)
+    given = config(gallery, model=str(tmp_path / "m.safetensors"), training=once, pairwise=0.5)
+    tests = Nest.create(tmp_path / "n", given).train()
+    assert tests.maps.shape == (4, 4)
+
+
+def test_the_command(gallery: Path, tmp_path: Path) -> None:
+    run = CliRunner().invoke
+    out = str(tmp_path / "n")
+    arguments = ["timm:test_resnet", "--gallery", str(gallery), "--data", DATA, "--out", out]
+    arguments += ["--capacities", "40,100", "--epochs", "1", "--batch", "32", "--size", "32"]
+    done = run(app, [*arguments, "--no-pretrained"])
+    assert done.exit_code == 0, done.output
+    assert re.search(r"40%.*40%.*0\.\d{4}", done.output)
+    again = run(app, ["train", *arguments, "--no-pretrained"])
+    table = done.output[done.output.index("Cross-tests") :]
+    assert again.output == table
+    file = tmp_path / "q.safetensors"
+    done = run(app, ["extract", out, "--capacity", "37%", "--out", str(file)])
+    assert done.exit_code == 0, done.output
+    assert load_model(file).resolution == 32
+    done = run(app, [*arguments, "--no-pretrained", "--method", "masks"])
+    assert isinstance(done.exception, StudyError)
+    assert "begun with method = 'structured', not 'masks'" in str(done.exception)
+
+
+def test_errors(gallery: Path, tmp_path: Path, trained: tuple[Nest, CrossTests]) -> None:
+    with pytest.raises(StudyError, match="is no nest"):
+        Nest.open(tmp_path)
+    with pytest.raises(StudyError, match=r"give timm:NAME or a saved query model"):
+        Nest.create(tmp_path / "n", config(gallery, model="test_resnet")).train()
+    with pytest.raises(PruningError, match="lack 100%"):
+        Nest.create(tmp_path / "n", config(gallery, capacities=(0.5,))).train()
+    save_model(
+        timm_query_model("test_resnet", 6, resolution=32, pretrained=False),
+        tmp_path / "m.safetensors",
+    )
+    with pytest.raises(StudyError, match="gives 6 dimensions, but the gallery"):
+        Nest.create(tmp_path / "n", config(gallery, model=str(tmp_path / "m.safetensors"))).train()
+    assert not (tmp_path / "n").exists()
+    with pytest.raises(StudyError, match=r"must end in \.safetensors"):
+        trained[0].write(0.6, tmp_path / "q.onnx")
+    (tmp_path / "nest.json").write_text("{}")
+    with pytest.raises(StudyError, match="cannot be read"):
+        Nest.open(tmp_path)
+    begun = json.loads((trained[0].path / "nest.json").read_text()) | {"gallery fingerprint": "f00"}
+    (tmp_path / "nest.json").write_text(json.dumps(begun))
+    with pytest.raises(StudyError, match="begun with a gallery of fingerprint f00, but"):
+        _ = Nest.open(tmp_path).data

@@ -1,0 +1,299 @@
+"""`querynas prune`: schedules, a whole small pruning, and going on after it was stopped."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nas import PruneConfig, prune
+from nas.align import Aligner
+from nas.cli import main
+from nas.config import FinishTraining, RealignTraining, StudyConfig, TrainingConfig
+from nas.deployed import evaluate_file
+from nas.errors import StudyError
+from nas.exporting import export
+from nas.rounds import Trainings, compatibility_losses, growing, iterative, one_shot
+from nas.routes import PrunedRoute
+from nas.run import Run
+from nas.shrinking import Pruned
+from pruning import PruningError, load_model, save_model
+from searchspaces import Architecture, count_macs, timm_query_model
+
+DATA = "facades:classes=16,images=8,size=32,seed=0"  # of the gallery in conftest.py
+SHORT = {"epochs": 1, "batch": 32, "validate_every": 1}
+
+
+def config(gallery: Path, **changes: Any) -> PruneConfig:
+    fields: dict[str, Any] = {
+        "model": "resnet10t",
+        "gallery": str(gallery),
+        "data": DATA,
+        "target": "0.4x",
+        "scope": "local",
+        "rounds": 2,
+        "resolution": 32,
+        "pretrained": False,
+        "align": TrainingConfig(**SHORT),
+        "realign": RealignTraining(**SHORT),
+        "finish": FinishTraining(**SHORT),
+        "importance_batches": 2,
+        "calibration_images": 32,
+    }
+    return PruneConfig(**(fields | changes))
+
+
+@pytest.fixture(scope="module")
+def pruned(gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> Pruned:
+    """A finished pruning in two rounds; read it, do not change it."""
+    return prune(config(gallery), tmp_path_factory.mktemp("pruned") / "run")
+
+
+def trainings(finish: bool = True) -> Trainings:
+    last = FinishTraining(epochs=7) if finish else None
+    return Trainings(4, RealignTraining(epochs=3), last)
+
+
+def test_iterative_takes_the_same_share_in_every_round() -> None:
+    *rounds, last = iterative(160.0, 10.0, trainings())
+    assert [step.cut_to for step in rounds] == pytest.approx([80, 40, 20, 10])
+    assert rounds[-1].cut_to == 10.0
+    assert [step.training.epochs for step in rounds if step.training] == [3] * 4
+    assert (last.cut_to, last.training) == (None, FinishTraining(epochs=7))
+
+
+def test_all_schedules_train_for_as_long() -> None:
+    for schedule in (one_shot, iterative, growing):
+        steps = schedule(160.0, 10.0, trainings(finish=False))
+        assert sum(step.training.epochs for step in steps if step.training) == 12
+        assert steps[-1].cut_to == 10.0
+    assert growing(160.0, 10.0, trainings())[0].fade_to == 10.0
+
+
+def test_every_step_is_kept_and_the_target_is_met(pruned: Pruned) -> None:
+    names = [record.fidelity for record in pruned.steps]
+    assert names == ["uncut", "round 1 of 2", "round 2 of 2", "finished"]
+    macs = [record.macs for record in pruned.steps]
+    assert pruned.target.value == pytest.approx(0.4 * macs[0])
+    assert 0.98 * pruned.target.value <= macs[2] == macs[3] <= pruned.target.value
+    assert 0.9 <= macs[1] / (macs[0] * 0.4**0.5) <= 1
+    assert all(record.latency and record.latency > 0 for record in pruned.steps)
+    for record in pruned.steps:
+        model = pruned.run.model(record)
+        assert count_macs(model, 32) == record.macs
+
+
+def test_the_files_are_what_was_scored(pruned: Pruned, gallery: Path) -> None:
+    for file in pruned.files:
+        found = evaluate_file(file.path, gallery, DATA).scores["labels"].cross_test.map
+        assert found == pytest.approx(file.card.scores.cross_test.map, abs=1e-6)
+        assert file.card.macs == pruned.steps[-1].macs
+    assert [file.path.name for file in pruned.files] == ["model.safetensors", "model.onnx"]
+    assert pruned.files[1].card.latency.onnxruntime
+
+
+def test_a_pruning_is_a_run(pruned: Pruned, tmp_path: Path) -> None:
+    run = Run.open(pruned.run.path)
+    assert len(run.front()) >= 1
+    done = export(run, run.record(1), "safetensors", tmp_path / "first.safetensors")
+    assert done.card.fidelity == "round 1 of 2"
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+def test_a_stopped_pruning_goes_on(
+    pruned: Pruned, gallery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int
+) -> None:
+    align, titles = Aligner.align, []
+
+    def stopping(self: Aligner, model: Any, *arguments: Any, **options: Any) -> Any:
+        if len(titles) == place:
+            raise Stopped
+        titles.append(options["title"])
+        return align(self, model, *arguments, **options)
+
+    monkeypatch.setattr(Aligner, "align", stopping)
+    with pytest.raises(Stopped):
+        prune(config(gallery), tmp_path)
+    kept = {r.trial: r for r in Run.open(tmp_path).records()}
+    assert len(kept) == place
+
+    monkeypatch.setattr(Aligner, "align", align)
+    steps = prune(config(gallery), tmp_path).steps
+    assert [kept[r.trial] for r in steps[:place]] == list(kept.values())
+    assert [r.macs for r in steps] == [r.macs for r in pruned.steps]
+    scores = [r.cross_test for r in pruned.steps]
+    assert [r.cross_test for r in steps] == pytest.approx(scores, abs=1e-6)
+
+
+def test_a_killed_pruning_goes_on(gallery: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    arguments = ["prune", "resnet10t", "--gallery", gallery, "--data", DATA, "--target", "0.5x"]
+    arguments += ["--out", out, "--no-pretrained", "--resolution", 32, "--batch", 32]
+    arguments += ["--criterion", "magnitude", "--align-epochs", 1, "--rounds", 2]
+    arguments += ["--epochs", 1, "--finish-epochs", 1]
+    command = [sys.executable, "-c", "from nas.cli import main; main()", *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and finished(out / "study.db") < 2:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    before = Run.open(out).records()
+    assert 2 <= len(before) < 4
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    after = Run.open(out).records()
+    assert after[: len(before)] == before
+    assert [r.fidelity for r in after] == ["uncut", "round 1 of 2", "round 2 of 2", "finished"]
+    assert "round 2 of 2" in done.stdout
+    assert "Test classes, pruned: cross-test mAP" in done.stdout
+
+
+def finished(database: Path) -> int:
+    """Trials that are complete, read without taking part in the run."""
+    try:
+        with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+            query = "select count(*) from trials where state = 'COMPLETE'"
+            return int(connection.execute(query).fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
+
+
+def test_growing_fades_and_then_cuts(gallery: Path, tmp_path: Path) -> None:
+    settings = config(gallery, schedule="growing", criterion="magnitude")
+    uncut, faded, cut, last = prune(settings, tmp_path).steps
+    assert [r.fidelity for r in (faded, cut, last)] == ["faded", "cut", "finished"]
+    assert faded.macs == uncut.macs > 2 * cut.macs
+    assert cut.macs == last.macs
+
+
+def test_what_cannot_be_reached_stops_before_any_training(
+    gallery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Aligner, "align", None)
+    out = tmp_path / "run"
+    with pytest.raises(PruningError, match=r"cannot be reached: the lowest .* is \d+k MACs"):
+        prune(config(gallery, target="0.001x"), out)
+    assert not out.exists()
+
+
+def test_other_settings_are_refused(pruned: Pruned, gallery: Path) -> None:
+    with pytest.raises(StudyError, match=r"begun with target = '0.4x', not '0.3x'"):
+        prune(config(gallery, target="0.3x"), pruned.run.path)
+
+
+def test_a_model_of_this_gallery_is_not_aligned_again(
+    pruned: Pruned, gallery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    align, titles = Aligner.align, []
+
+    def listening(self: Aligner, *arguments: Any, **options: Any) -> Any:
+        titles.append(options["title"])
+        return align(self, *arguments, **options)
+
+    monkeypatch.setattr(Aligner, "align", listening)
+    file = pruned.files[0].path
+    settings = {"model": str(file), "resolution": None, "schedule": "one_shot", "finish": None}
+    again = prune(config(gallery, target="0.8x", **settings), tmp_path)
+    assert titles == ["cut (2/2)"]
+    assert again.steps[0].macs == pruned.steps[-1].macs
+    assert again.steps[0].cross_test == pytest.approx(pruned.steps[-1].cross_test, abs=1e-6)
+    assert again.steps[1].macs <= 0.8 * again.steps[0].macs
+
+
+def test_a_model_of_another_dimension_is_refused(gallery: Path, tmp_path: Path) -> None:
+    save_model(
+        timm_query_model("lcnet_050", 3, resolution=32, pretrained=False),
+        tmp_path / "m.safetensors",
+    )
+    settings = config(gallery, model=str(tmp_path / "m.safetensors"), resolution=None)
+    with pytest.raises(StudyError, match="gives 3 dimensions, but the gallery"):
+        prune(settings, tmp_path / "run")
+    with pytest.raises(StudyError, match="takes images of 32 pixels, not 64"):
+        prune(settings.model_copy(update={"resolution": 64}), tmp_path / "run")
+
+
+def test_importance_looks_at_some_training_batches(pruned: Pruned) -> None:
+    aligner, model = pruned.run.aligner, pruned.run.model(pruned.steps[0])
+    losses = compatibility_losses(aligner, batches=2, size=16)
+    first, second = losses(model)
+    assert first.requires_grad
+    assert first.item() != second.item()
+    assert [each.item() for each in losses(model)] == [first.item(), second.item()]
+
+
+@pytest.mark.parametrize("schedule", ["one_shot", "iterative", "growing"])
+def test_a_study_searches_over_schedules(
+    gallery: Path, tiny_study: dict[str, Any], tmp_path: Path, schedule: str
+) -> None:
+    options = {"resolutions": [32], "schedules": ["one_shot", schedule], "rounds": 2}
+    space = {**tiny_study["spaces"]["cuts"], "options": options}
+    content = {**tiny_study, "spaces": {"cuts": space}}
+    run = Run.create(tmp_path, StudyConfig.model_validate(content))
+    run.prepare()
+    route = run.routes["cuts"]
+    assert isinstance(route, PrunedRoute)
+    params = {
+        name: 0.5 if name.startswith("ratio_") else schedule if name == "schedule" else values
+        for name, values in {
+            **dict.fromkeys(route.space.distributions()),
+            "resolution": 32,
+            "criterion": "magnitude",
+        }.items()
+    }
+    architecture = Architecture("pruned", params)
+    model = route.candidate(architecture, run.aligner).model
+    assert count_macs(model, 32) == route.space.macs(architecture, model.dimension)
+    assert not torch.isnan(model(torch.rand(2, 3, 32, 32))).any()
+
+
+def test_supported_families_are_listed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["querynas", "prune", "--list"])
+    with pytest.raises(SystemExit) as exit:
+        main()
+    assert not exit.value.code
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.split()[-1] == "resnet18" for line in lines)
+    assert len(lines) > 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--target", "1kparams"], "cannot be reached: the lowest that cutting this model"),
+        (["--target", "half"], "'half' is no target"),
+        (["--target", "0.5x", "--loss", "regresion"], "regression"),
+    ],
+)
+def test_refusals_are_one_sentence(
+    arguments: list[str],
+    words: str,
+    gallery: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = ["querynas", "prune", "lcnet_050", "--gallery", str(gallery), "--data", DATA]
+    command += ["--out", str(tmp_path / "run"), "--resolution", "32", "--no-pretrained", *arguments]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as exit:
+        main()
+    assert exit.value.code == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_pruned_files_load_alone(pruned: Pruned) -> None:
+    model = load_model(pruned.files[0].path)
+    assert count_macs(model, model.resolution) == pruned.steps[-1].macs

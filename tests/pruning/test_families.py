@@ -1,0 +1,216 @@
+"""Every supported family can be cut, and what is cut is what it should be."""
+
+import contextlib
+import copy
+import io
+import warnings
+from functools import cache
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+import torch.nn.functional as F
+from timm.utils.model import reparameterize_model
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pruning import (
+    SUPPORTED,
+    PruningError,
+    check_prunable,
+    cut,
+    kept_channels,
+    load_model,
+    save_model,
+    stages,
+)
+from searchspaces import QueryModel, count_macs, timm_query_model
+from searchspaces.query_model import Projection
+
+SIDE = 64
+NEAR_ZERO = ("gamma", "gamma_xca", "attention_biases", "relative_position_bias_table")
+every_family = pytest.mark.parametrize("name", SUPPORTED.values())
+
+
+@cache
+def whole(name):
+    """A network none of whose branches is near zero, as some are at their start."""
+    torch.manual_seed(0)
+    model = timm_query_model(name, 16, resolution=SIDE, pretrained=False).eval()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, _BatchNorm):
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.uniform_(-0.5, 0.5)
+                module.running_mean.uniform_(-0.5, 0.5)
+                module.running_var.uniform_(0.5, 1.5)
+        for key, parameter in model.named_parameters():
+            if key.rpartition(".")[2] in NEAR_ZERO:
+                parameter.uniform_(-0.5, 0.5)
+            if "qkv" in key and parameter.ndim == 2:
+                parameter *= 5.0  # attention that is not nearly uniform
+    return model
+
+
+@cache
+def half(name):
+    return cut(whole(name), 0.5)
+
+
+def images(count=2):
+    return torch.rand(count, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+
+
+def outputs(model):
+    with torch.no_grad():
+        return model.eval()(images())
+
+
+def share(model, uncut):
+    return count_macs(model, SIDE) / count_macs(uncut, SIDE)
+
+
+def silenced(model, kept):
+    """A copy of a whole network in which the channels that are not kept carry nothing."""
+    model = copy.deepcopy(model)
+    layers = dict(model.named_modules())
+    with torch.no_grad():
+        for name, sides in kept.items():
+            if name not in layers:
+                continue  # a bare parameter, whose channels end in silenced layers
+            weight = layers[name].weight
+            if "out" in sides:
+                gone = np.setdiff1d(np.arange(len(weight)), sides["out"])
+                weight[gone] = 0
+                if layers[name].bias is not None:
+                    layers[name].bias[gone] = 0
+            if "in" in sides:
+                parts = getattr(layers[name], "groups", 1)
+                gone = np.setdiff1d(np.arange(weight.shape[1] * parts), sides["in"])
+                rows = len(weight) // parts
+                for part, column in zip(*np.divmod(gone, weight.shape[1]), strict=True):
+                    weight[part * rows : (part + 1) * rows, column] = 0
+    return model
+
+
+@pytest.mark.parametrize("name", [*SUPPORTED.values(), "fastvit_sa12", "ghostnetv2_100"])
+def test_a_cut_network_is_the_whole_one_without_the_channels_that_went(name, monkeypatch):
+    def scaled(maps, shape, weight, bias, eps=1e-5):
+        return maps * weight + bias  # the statistics of a LayerNorm depend on all channels
+
+    monkeypatch.setattr(F, "layer_norm", scaled)
+    pruned = half(name)
+    expected = outputs(silenced(whole(name), kept_channels(pruned)))
+    torch.testing.assert_close(outputs(pruned), expected, atol=5e-4, rtol=0)
+    assert (outputs(whole(name)) - expected).abs().max() > 0.05
+
+
+@every_family
+def test_half_of_the_work_and_less_can_be_reached(name):
+    assert 0.2 < share(half(name), whole(name)) < 0.42
+    assert share(cut(whole(name), 0.75), whole(name)) < 0.3
+
+
+@every_family
+def test_preparing_for_a_cut_changes_no_output(name):
+    torch.testing.assert_close(outputs(cut(whole(name), 0.0)), outputs(whole(name)))
+
+
+@every_family
+def test_cut_networks_are_trained_saved_and_loaded(name, tmp_path):
+    pruned = copy.deepcopy(half(name)).train()
+    pruned(images()).sum().backward()
+    assert all(each.grad is not None and each.grad.isfinite().all() for each in pruned.parameters())
+    save_model(pruned, tmp_path / "model.safetensors")
+    again = load_model(tmp_path / "model.safetensors")
+    assert torch.equal(outputs(again), outputs(pruned))
+    assert kept_channels(again) == kept_channels(pruned)
+
+
+@every_family
+def test_cut_networks_are_timm_networks(name):
+    network = half(name).backbone.network
+    before = whole(name).backbone.network
+    with torch.no_grad():
+        maps = network.forward_features(images())
+        assert network.forward_head(maps, pre_logits=True).shape == (2, network.head_hidden_size)
+    assert network.num_features in (maps.shape[1], maps.shape[-1])
+    assert network.num_features < before.num_features
+    assert network.default_cfg == before.default_cfg
+
+
+@every_family
+def test_cut_networks_give_the_same_in_onnx_runtime(name, tmp_path):
+    pruned, file = half(name).eval(), str(tmp_path / "model.onnx")
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            pruned,
+            (images(),),
+            file,
+            input_names=["images"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            opset_version=18,
+            dynamo=True,
+            verbose=False,
+        )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(file, options)
+    (found,) = session.run(None, {"images": images().numpy()})
+    np.testing.assert_allclose(found, outputs(pruned).numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["fastvit_t8", "mobileone_s0", "repvgg_a0", "repghostnet_050"])
+def test_branches_of_cut_networks_can_be_fused_for_deployment(name):
+    pruned = half(name)
+    fused = copy.deepcopy(pruned)
+    fused.backbone.network = reparameterize_model(fused.backbone.network)
+    assert sum(1 for _ in fused.parameters()) < sum(1 for _ in pruned.parameters())
+    torch.testing.assert_close(outputs(fused), outputs(pruned), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["edgenext_xx_small", "levit_128s", "regnety_002", "ghostnet_100"])
+def test_cut_networks_can_be_cut_again(name):
+    once = cut(whole(name), 0.3)
+    twice = cut(once, 0.3)
+    assert share(twice, whole(name)) < share(once, whole(name))
+    for layer, sides in kept_channels(twice).items():
+        for side, kept in sides.items():
+            assert set(kept) <= set(kept_channels(once).get(layer, {}).get(side, kept))
+
+
+def test_single_stages_of_window_transformers_lose_their_inner_widths():
+    model = whole("tiny_vit_5m_224")
+    stage = list(stages(model))[-1]
+    before, after = (
+        each.backbone.network.stages[-1].blocks[0] for each in (model, cut(model, {stage: 0.5}))
+    )
+    assert after.attn.key_dim == before.attn.key_dim // 2
+    assert after.mlp.fc1.out_features == before.mlp.fc1.out_features // 2
+
+
+class Stubborn(nn.Module):
+    """A network that insists on a number of channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.ReLU())
+        self.body = nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), nn.ReLU())
+
+    def forward(self, pictures):
+        return self.body(self.stem(pictures)).reshape(-1, 32, 64).mean(-1)
+
+
+def test_a_network_that_cannot_be_cut_is_named():
+    model = QueryModel(Stubborn(), Projection(32, 4), resolution=8)
+    with pytest.raises(PruningError, match="'Stubborn' cannot be cut"):
+        check_prunable(model)
+    check_prunable(whole("lcnet_050"))
+
+
+def test_a_network_whose_channels_would_be_mixed_up_is_refused():
+    model = timm_query_model("ghostnetv3_100", 16, resolution=SIDE, pretrained=False)
+    with pytest.raises(PruningError, match="misreads its GhostModuleV3"):
+        check_prunable(model)

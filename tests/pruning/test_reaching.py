@@ -1,0 +1,116 @@
+"""Targets in words, and models that meet them."""
+
+import pytest
+import torch
+
+from pruning import PruningError, Target, check_reachable, cut, figure, parse_target, reach
+from searchspaces import count_macs, count_parameters
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("0.25x", Target("macs", 0.25, relative=True)),
+        ("50M", Target("macs", 50e6)),
+        ("5000", Target("macs", 5000)),
+        (" 1.2g ", Target("macs", 1.2e9)),
+        ("900kMACs", Target("macs", 900e3)),
+        ("2Mparams", Target("parameters", 2e6)),
+        ("1.5Mparameters", Target("parameters", 1.5e6)),
+        ("5ms", Target("latency", 5e-3)),
+        (".5ms", Target("latency", 0.5e-3)),
+    ],
+)
+def test_targets_are_read(text, target):
+    assert parse_target(text) == target
+
+
+@pytest.mark.parametrize("text", ["", "x", "1x", "0x", "1.5.2M", "5 s", "-3M", ".", "0M", "3q"])
+def test_what_is_no_target_is_refused(text):
+    with pytest.raises(PruningError, match="is no target: give a share"):
+        parse_target(text)
+
+
+def test_targets_speak_for_themselves():
+    assert str(parse_target("50M")) == "50M MACs"
+    assert str(parse_target("2Mparams")) == "2M parameters"
+    assert str(parse_target("5ms")) == "5 ms"
+
+
+def test_a_share_is_of_the_model(uncut):
+    model = uncut("resnet10t")
+    target = parse_target("0.5x").of(model)
+    assert target == Target("macs", 0.5 * count_macs(model, 32))
+    assert target.of(uncut("lcnet_050")) == target
+
+
+@pytest.mark.parametrize("scope", ["local", "global", "isomorphic"])
+@pytest.mark.parametrize(("name", "text"), [("resnet18", "0.3x"), ("lcnet_050", "0.5x")])
+def test_macs_are_reached_within_two_percent(uncut, name, text, scope):
+    model = uncut(name)
+    before = count_macs(model, 32)
+    bound = parse_target(text).of(model).value
+    pruned = reach(model, parse_target(text), scope=scope)
+    assert 0.98 * bound <= count_macs(pruned, 32) <= bound
+    assert count_macs(model, 32) == before
+    assert pruned(torch.rand(2, 3, 32, 32)).shape == (2, 16)
+
+
+def test_parameters_are_reached_within_two_percent(uncut):
+    pruned = reach(uncut("resnet10t"), parse_target("1Mparams"))
+    assert 0.98e6 <= count_parameters(pruned) <= 1e6
+
+
+def test_a_latency_is_reached(uncut, monkeypatch):
+    # a clock that needs a microsecond for a thousand MACs
+    monkeypatch.setattr(
+        "pruning.reaching.measure_latency", lambda model, side, **_: count_macs(model, side) / 1e9
+    )
+    model = uncut("resnet10t")
+    bound = 0.4 * figure(model, "latency")
+    pruned = reach(model, Target("latency", bound))
+    assert 0.98 * bound <= figure(pruned, "latency") <= bound
+
+
+def test_latency_is_measured(uncut):
+    assert 0 < figure(uncut("lcnet_050"), "latency") < 10
+
+
+def test_an_unreachable_target_names_the_lowest_figure(uncut):
+    model = uncut("lcnet_050")
+    with pytest.raises(PruningError, match=r"of 1k MACs cannot be reached: the lowest .* is"):
+        check_reachable(model, parse_target("1k"))
+    with pytest.raises(PruningError) as caught:
+        reach(model, parse_target("1kparams"))
+    lowest = count_parameters(cut(model, 0.999))
+    assert f"{lowest / 1e3:.3g}k parameters" in str(caught.value)
+
+
+def test_a_model_below_the_target_is_refused(uncut):
+    with pytest.raises(PruningError, match="not above the target of 50G MACs: nothing has to be"):
+        reach(uncut("lcnet_050"), parse_target("50G"))
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "fisher"])
+def test_a_loss_is_differentiated_once_and_rates_alike(uncut, criterion):
+    model = uncut("resnet10t")
+    calls = []
+    images = torch.rand(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+    def losses(candidate):
+        for batch in images:
+            calls.append(None)
+            yield candidate(batch).square().sum(1).sub(candidate(batch)[:, 0]).mean()
+
+    pruned = reach(model, parse_target("0.5x"), criterion=criterion, batch_loss=losses)
+    widths = {n: p.shape for n, p in pruned.named_parameters()}
+    assert 0.98 <= count_macs(pruned, 32) / (0.5 * count_macs(model, 32)) <= 1
+    first_search = len(calls)
+    assert first_search in (2, 4)  # once for the model, once more if it was trimmed
+    if first_search == 2:
+        for ratio in torch.linspace(0.05, 0.6, 40).tolist():
+            same = cut(model, ratio, criterion=criterion, batch_loss=losses)
+            if {n: p.shape for n, p in same.named_parameters()} == widths:
+                pairs = zip(same.parameters(), pruned.parameters(), strict=True)
+                assert all(torch.equal(a, b) for a, b in pairs)
+                return
