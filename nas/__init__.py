@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nas.comparing import compare_files
     from nas.config import StudyConfig, load_config
+    from nas.distinguishing import distinguish
     from nas.errors import StudyError
     from nas.exporting import best_under, export
     from nas.predicting import predictions
     from nas.profiling import profile
+    from nas.repeating import repeat
     from nas.reporting import report
     from nas.run import Run
     from nas.shrinking import PruneConfig, prune
@@ -22,11 +24,13 @@ _HOMES = {
     "StudyError": "nas.errors",
     "best_under": "nas.exporting",
     "compare_files": "nas.comparing",
+    "distinguish": "nas.distinguishing",
     "export": "nas.exporting",
     "load_config": "nas.config",
     "predictions": "nas.predicting",
     "profile": "nas.profiling",
     "prune": "nas.shrinking",
+    "repeat": "nas.repeating",
     "report": "nas.reporting",
     "search": "nas.study",
 }
@@ -38,11 +42,13 @@ __all__ = [
     "StudyError",
     "best_under",
     "compare_files",
+    "distinguish",
     "export",
     "load_config",
     "predictions",
     "profile",
     "prune",
+    "repeat",
     "report",
     "search",
 ]

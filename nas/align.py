@@ -1,6 +1,5 @@
-"""Alignment: train a query model, or a whole supernet, into the gallery space."""
+"""Alignment: train a query model into the gallery space."""
 
-import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from compat.targets import Batch
 from nas.config import TrainingConfig
 from nas.task import RetrievalTask, TrainingSet, resize, to_float
 from nas.training import Fitted, fit
-from searchspaces import Architecture, MBConvSupernet, QueryModel, recalibrate
+from searchspaces import Architecture, QueryModel, Supernet, recalibrate
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,55 +62,7 @@ class Aligner:
             quiet=quiet,
         )
 
-    def align_supernet(
-        self,
-        supernet: MBConvSupernet,
-        config: TrainingConfig,
-        *,
-        random_subnetworks: int,
-        calibration: int,
-        checkpoint: Path | None = None,
-    ) -> Fitted:
-        """Train a supernet by the sandwich rule: largest, smallest and random subnetworks.
-
-        Every subnetwork of a step is trained towards the same gallery vectors (Yu and Huang,
-        "Universally slimmable networks", ICCV 2019, give the sandwich rule). The best epoch is
-        the one with the highest mean cross-test of the largest and the smallest subnetwork.
-        """
-        loss = create_loss(self.loss, self.data.targets, seed=self.seed)
-        space = supernet.space
-        ends = [space.largest(), space.smallest()]
-
-        def losses(images: Tensor, batch: Batch, step: int) -> Iterator[Tensor]:
-            rng = random.Random(f"{self.seed} {step}")
-            drawn = [space.sample(rng) for _ in range(random_subnetworks)]
-            for architecture in [*ends, *drawn]:
-                supernet.activate(architecture)
-                size = int(architecture.params["resolution"])
-                yield _loss(loss, supernet, resize(images, size), batch) / (2 + len(drawn))
-
-        def validate(module: nn.Module) -> float:
-            assert isinstance(module, MBConvSupernet)
-            slices = [self.slice(module, end, calibration) for end in ends]
-            return sum(self.cross_test(model) for model in slices) / len(slices)
-
-        return fit(
-            supernet,
-            losses,
-            self.data,
-            config,
-            loss=loss,
-            seed=self.seed,
-            device=self.device,
-            validate=validate,
-            checkpoint=checkpoint,
-            title="train supernet",
-            quiet=False,
-        )
-
-    def slice(
-        self, supernet: MBConvSupernet, architecture: Architecture, calibration: int
-    ) -> QueryModel:
+    def slice(self, supernet: Supernet, architecture: Architecture, calibration: int) -> QueryModel:
         """Cut a subnetwork out of the supernet and re-estimate its BatchNorm statistics."""
         model = supernet.extract(architecture).to(self.device)
         self.calibrate(model, calibration)

@@ -110,12 +110,12 @@ class Card(Part):
 
     Attributes:
         querynas: Version that wrote the card.
-        run: Run folder of the study.
-        trial: Number of the trial in it.
+        run: Folder of the study, pruning or nest.
+        trial: Number of the trial in it; None for a nest, which has no trials.
         format: File format of the model.
         sha256: Hash (hex) of the model file.
         architecture: The point of the search space.
-        route: Name of the search space in the study file.
+        route: Name of the search space in the study file, or "nest".
         fidelity: How the weights came about.
         macs: Multiply-accumulates of one query (fvcore).
         parameters: Number of parameters.
@@ -124,13 +124,13 @@ class Card(Part):
         dimension: Width of the embeddings.
         gallery: The space that the embeddings live in.
         data: The images of the study.
-        validation: What the search saw.
+        validation: What selection went by.
         scores: The exported file's own scores on the test split.
     """
 
     querynas: str
     run: str
-    trial: int
+    trial: int | None
     format: Format
     sha256: str
     architecture: ArchitectureCard

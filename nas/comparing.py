@@ -7,6 +7,7 @@ from pathlib import Path
 from compat.evaluation import Difference, Score, paired_difference
 from compat.metrics import Agreement, Criteria, agreement, criteria
 from nas.deployed import Evaluation, evaluate_file
+from nas.distinguishing import difference_by_class
 from nas.errors import StudyError
 
 _LEVEL = 0.05
@@ -79,11 +80,17 @@ def compare_files(
         one,
         two,
         (_agreement(one), _agreement(two)),
-        {
-            name: paired_difference(score.cross_test.ap, two.scores[name].cross_test.ap)
-            for name, score in one.scores.items()
-        },
+        {name: _difference(one, two, name) for name in one.scores},
     )
+
+
+def _difference(one: Evaluation, two: Evaluation, protocol: str) -> Difference:
+    """By class where queries have one, else by query."""
+    first, second = (each.scores[protocol].cross_test.ap for each in (one, two))
+    if protocol != "labels":
+        return paired_difference(first, second)
+    task = one.task
+    return difference_by_class(first, second, task.images.labels[task.retrieval.queries])
 
 
 def criteria_of(score: Score) -> Criteria:

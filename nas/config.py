@@ -12,6 +12,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -21,7 +22,19 @@ from nas.errors import StudyError
 
 _ROUTES = ("supernet", "pruned", "standalone")
 
-Objective = Literal["macs", "parameters", "latency", "cross_test", "self_test"]
+Objective = Literal[
+    "macs",
+    "parameters",
+    "activations",
+    "int8_bytes",
+    "latency",
+    "onnx_latency",
+    "table_latency",
+    "cross_test",
+    "self_test",
+    "product",
+]
+Sampling = Literal["uniform", "fair", "macs", "attentive"]
 
 
 class _Section(BaseModel):
@@ -62,9 +75,17 @@ class TrainingConfig(_Section):
 
 
 class SupernetTraining(TrainingConfig):
-    """Training of a supernet, whose subnetworks share the steps."""
+    """Training of a supernet, whose subnetworks share the steps.
+
+    ``distill`` is the weight of the largest subnetwork's embeddings as targets of the others,
+    ``sampling`` says how the random subnetworks are drawn, and ``progressive`` over which share
+    of the training the choices open, from the largest subnetwork on.
+    """
 
     epochs: int = Field(40, ge=1)
+    distill: float = Field(0.0, ge=0, le=1)
+    sampling: Sampling = "uniform"
+    progressive: float = Field(0.0, ge=0, lt=1)
 
 
 class RealignTraining(TrainingConfig):
@@ -87,6 +108,7 @@ class SupernetConfig(_Section):
     route: Literal["supernet"]
     space: str = "mbconv"
     options: dict[str, Any] = Field(default_factory=dict)
+    kernel_transform: bool = False
     random_subnetworks: int = Field(2, ge=0)
     calibration_images: int = Field(1024, ge=2)
     training: SupernetTraining = SupernetTraining()
@@ -128,15 +150,31 @@ class FinishConfig(_Section):
 
 
 class BudgetConfig(_Section):
-    """Bounds on a candidate's MACs (multiply-accumulates); '50M' and '1.2G' are understood."""
+    """Bounds on a candidate's costs, each called after the objective that it bounds.
+
+    Counts and bytes understand '50M' and '1.2G'; latencies are milliseconds, '5ms' or 5.
+    """
 
     min_macs: int | None = None
     max_macs: int | None = None
+    max_parameters: int | None = Field(None, gt=0)
+    max_activations: int | None = Field(None, gt=0)
+    max_int8_bytes: int | None = Field(None, gt=0)
+    max_latency: float | None = Field(None, gt=0)
+    max_onnx_latency: float | None = Field(None, gt=0)
+    max_table_latency: float | None = Field(None, gt=0)
 
-    @field_validator("min_macs", "max_macs", mode="before")
+    @field_validator(
+        "min_macs", "max_macs", "max_parameters", "max_activations", "max_int8_bytes", mode="before"
+    )
     @classmethod
     def _quantity(cls, value: Any) -> Any:
-        return parse_macs(value) if isinstance(value, str) else value
+        return parse_macs(value.removesuffix("B")) if isinstance(value, str) else value
+
+    @field_validator("max_latency", "max_onnx_latency", "max_table_latency", mode="before")
+    @classmethod
+    def _milliseconds(cls, value: Any) -> Any:
+        return value.removesuffix("ms") if isinstance(value, str) else value
 
 
 class StudyConfig(_Section):
@@ -146,15 +184,33 @@ class StudyConfig(_Section):
     gallery: str
     spaces: dict[str, RouteConfig] = Field(min_length=1)
     loss: str | dict[str, Any] = "regression"
-    objectives: tuple[Objective, ...] = Field(("macs", "cross_test"), min_length=1)
+    objectives: tuple[Objective, ...] = Field(("macs", "cross_test"), min_length=1, max_length=4)
     sampler: Literal["tpe", "nsga2", "gp", "random"] = "nsga2"
     trials: int = Field(100, ge=1)
     start: int = Field(16, ge=0)
     budget: BudgetConfig = BudgetConfig()
+    latency_table: str | None = Field(None, validate_default=True)
     finish: FinishConfig = FinishConfig()
     split: SplitConfig = SplitConfig()
     imports: tuple[str, ...] = ()
     seed: int = 0
+
+    @field_validator("objectives")
+    @classmethod
+    def _each_once(cls, value: tuple[Objective, ...]) -> tuple[Objective, ...]:
+        if len(set(value)) < len(value):
+            raise StudyError("an objective is named twice; remove it")
+        return value
+
+    @field_validator("latency_table")
+    @classmethod
+    def _given_where_needed(cls, value: str | None, info: ValidationInfo) -> str | None:
+        bound = getattr(info.data.get("budget"), "max_table_latency", None)
+        if value is None and ("table_latency" in info.data.get("objectives", ()) or bound):
+            raise StudyError(
+                "`table_latency` needs a file that `querynas latency calibrate` wrote; add it"
+            )
+        return value
 
 
 def load_config(path: str | Path) -> StudyConfig:
@@ -211,6 +267,7 @@ def _first_sentence(error: ValidationError) -> str:
     return f"The field '{field}' is {problem['input']!r}: {problem['msg']}."
 
 
-def _all_fields() -> set[str]:
-    sections: list[type[_Section]] = _Section.__subclasses__()
-    return {name for section in sections for name in section.model_fields}
+def _all_fields(section: type[_Section] = _Section) -> set[str]:
+    """Names of the fields of every section of a study file."""
+    inner = (_all_fields(each) for each in section.__subclasses__())
+    return set(section.model_fields).union(*inner)

@@ -21,6 +21,7 @@ from nas.card import Card, read_card
 from nas.errors import StudyError
 from nas.task import RetrievalTask, load_study_data
 from nas.testing import scores_by_protocol
+from nas.vectors import directed
 from pruning import load_model
 
 Embed = Callable[[np.ndarray], np.ndarray]
@@ -155,7 +156,7 @@ def evaluate_file(
         )
     task = load_study_data(data, gallery, card.data.split).test
     pixels = decode(task.images, card.input.resolution, fit=card.input.fit).pixels
-    embeddings = deployed.embed(pixels)
+    embeddings = directed(deployed.embed(pixels))
     scores = scores_by_protocol(task, embeddings)
     return Evaluation(Path(path), card, space.fingerprint, scores, task, embeddings)
 

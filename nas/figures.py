@@ -27,14 +27,19 @@ def pareto(
     records: Sequence[Record],
     front: Sequence[Record],
     *,
+    ties: Mapping[int, int],
     stepped: bool,
     gallery_macs: int | None,
 ) -> go.Figure:
     """Plot MACs against the validation cross-test of every candidate, the front drawn through.
 
+    Members of the front that are not distinguishable from a cheaper one are hollow, and a band
+    leads from one to the other.
+
     Args:
         records: All scored candidates.
         front: Those that no other dominates, by MACs.
+        ties: Trial of the cheaper member by trial of the one that is tied with it.
         stepped: Whether the front is one of MACs and cross-test, so that a staircase bounds it.
         gallery_macs: MACs of the gallery network, which gets a mark of its own; None if unknown.
     """
@@ -63,12 +68,29 @@ def pareto(
             hoverinfo="skip",
             name="Pareto front",
         )
-    members = {r.trial for r in front}
+    members = {r.trial: r for r in front}
+    tied = [(members[cheaper], members[trial]) for trial, cheaper in ties.items()]
+    if tied:
+        figure.add_scatter(
+            x=[x for pair in tied for x in (*(r.macs for r in pair), None)],
+            y=[y for pair in tied for y in (*(r.cross_test for r in pair), None)],
+            mode="lines",
+            line={"color": _INK, "width": 7},
+            opacity=0.3,
+            hoverinfo="skip",
+            name="hollow: not distinguishable at 95%",
+        )
     for route, fidelity in dict.fromkeys((r.route, r.fidelity) for r in records):
         group = [r for r in records if (r.route, r.fidelity) == (route, fidelity)]
         look = {"color": colours[route], "symbol": _SYMBOLS.get(fidelity, "square")}
-        _add_candidates(figure, [r for r in group if r.trial not in members], look, front=False)
-        _add_candidates(figure, [r for r in group if r.trial in members], look, front=True)
+        others = [r for r in group if r.trial not in members]
+        _add_candidates(figure, others, look, ties, front=False)
+        chosen = [r for r in group if r.trial in members]
+        sure = [r for r in chosen if r.trial not in ties]
+        _add_candidates(figure, sure, look, ties, front=True)
+        hollow = {**look, "symbol": f"{look['symbol']}-open"}
+        unsure = [r for r in chosen if r.trial in ties]
+        _add_candidates(figure, unsure, hollow, ties, front=True)
     if records:
         _add_paragon(figure, records[0].paragon, gallery_macs)
         ticks = _log_ticks([r.macs for r in records] + ([gallery_macs] if gallery_macs else []))
@@ -181,7 +203,12 @@ def styled(figure: go.Figure, *, height: int) -> go.Figure:
 
 
 def _add_candidates(
-    figure: go.Figure, group: Sequence[Record], look: Mapping[str, str], *, front: bool
+    figure: go.Figure,
+    group: Sequence[Record],
+    look: Mapping[str, str],
+    ties: Mapping[int, int],
+    *,
+    front: bool,
 ) -> None:
     """Marks of one route and fidelity; members of the front are larger and have error bars."""
     if not group:
@@ -199,7 +226,9 @@ def _add_candidates(
             **look,
             "size": 12 if front else 8,
             "opacity": 1.0 if front else 0.5,
-            "line": {"width": 1, "color": "rgba(255,255,255,0.7)"},
+            "line": {"width": 2}
+            if look["symbol"].endswith("-open")
+            else {"width": 1, "color": "rgba(255,255,255,0.7)"},
         },
         error_y={
             "visible": front,
@@ -209,7 +238,7 @@ def _add_candidates(
             "thickness": 1,
             "width": 3,
         },
-        text=[_hover(r) for r in group],
+        text=[_hover(r, ties.get(r.trial)) for r in group],
         hovertemplate="%{text}<extra></extra>",
     )
 
@@ -244,7 +273,7 @@ def _routes(records: Sequence[Record]) -> list[str]:
     return list(dict.fromkeys(r.route for r in sorted(records, key=lambda r: r.route)))
 
 
-def _hover(record: Record) -> str:
+def _hover(record: Record, tied: int | None) -> str:
     params = [f"{name} {value}" for name, value in record.architecture.params.items()]
     lines = [", ".join(params[i : i + 4]) for i in range(0, len(params), 4)]
     low, high = record.interval
@@ -256,7 +285,7 @@ def _hover(record: Record) -> str:
             f"cross-test {record.cross_test:.4f} ({low:.3f} to {high:.3f}), "
             f"{record.cross_test / record.paragon:.1%} of paragon",
             f"self-test {record.self_test:.4f}",
-            "",
+            "" if tied is None else f"not distinguishable at 95% from trial {tied}<br>",
             *lines,
         ]
     )

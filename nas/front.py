@@ -27,7 +27,12 @@ class Record:
         interval: 95% bootstrap interval of ``cross_test``.
         self_test: M(q, q).
         paragon: M(g, g).
-        latency: Median seconds of one query in PyTorch, where the study measures it.
+        latency: Median seconds of one query in PyTorch; this and the following where the study
+            asks for them.
+        onnx_latency: Median seconds of one query in ONNX Runtime.
+        table_latency: Seconds of one query by the study's latency table.
+        activations: Output elements of convolutions, linear maps and matrix products (fvcore).
+        int8_bytes: Bytes of the weights in int8.
         parent: Trial that a finished model was grown from.
     """
 
@@ -43,7 +48,16 @@ class Record:
     self_test: float
     paragon: float
     latency: float | None = None
+    onnx_latency: float | None = None
+    table_latency: float | None = None
+    activations: int | None = None
+    int8_bytes: int | None = None
     parent: int | None = None
+
+    @property
+    def product(self) -> float:
+        """M(q, q) · M(q, g), the reward R3 of CMP-NAS (Duggal et al., CVPR 2021)."""
+        return self.self_test * self.cross_test
 
     def attributes(self) -> dict[str, Any]:
         """Return JSON-able user attributes for the Optuna trial."""
@@ -56,7 +70,7 @@ class Record:
     @classmethod
     def of_trial(cls, trial: FrozenTrial) -> "Record":
         """Read the record back from a trial that :meth:`attributes` was stored in."""
-        content = {k: trial.user_attrs[k] for k in cls.__dataclass_fields__ if k != "trial"}
+        content = {k: v for k, v in trial.user_attrs.items() if k in cls.__dataclass_fields__}
         content["architecture"] = Architecture.from_json(json.dumps(content["architecture"]))
         content["interval"] = tuple(content["interval"])
         return cls(trial=trial.number, **content)

@@ -18,26 +18,16 @@ from compat.embedding import pick_device
 from compat.losses import CompatibilityLoss, create_loss
 from compat.targets import Batch
 from nas.align import Aligner
-from nas.card import (
-    ArchitectureCard,
-    Card,
-    DataCard,
-    GalleryCard,
-    InputCard,
-    LatencyCard,
-    Scores,
-    Validation,
-    file_hash,
-    product_version,
-    write_card,
-)
+from nas.card import Validation
 from nas.config import SplitConfig, TrainingConfig
 from nas.cross_tests import CrossTests, cross_tests, heatmap
 from nas.errors import StudyError
 from nas.files import write_atomically
 from nas.merging import Gradients, Merge
-from nas.task import StudyData, load_study_data, resize
+from nas.task import RetrievalTask, StudyData, load_study_data, resize
 from nas.training import fit
+from nas.vectors import directed
+from nas.writing import Exported, Source, format_of, write_model
 from pruning import load_model, save_model
 from pruning.nested import (
     Method,
@@ -46,14 +36,7 @@ from pruning.nested import (
     format_capacity,
     order_channels,
 )
-from searchspaces import (
-    Architecture,
-    QueryModel,
-    count_macs,
-    count_parameters,
-    measure_latency,
-    timm_query_model,
-)
+from searchspaces import Architecture, QueryModel, timm_query_model
 
 _RULE: Mapping[Method, Gradients] = {
     "structured": "integrated",
@@ -200,6 +183,7 @@ class Nest:
             CompatError, StudyError, PruningError: The data, gallery, model or loss do not fit.
         """
         if not self._weights.exists():
+            create_loss(self.config.loss)  # a misspelt loss should not wait for hours of data
             start = self._start
             if not start.exists():
                 model = self._ordered()
@@ -211,17 +195,18 @@ class Nest:
                 write_atomically(self.path / "nest.json", lambda file: file.write_text(text))
                 save_model(model, start)
             nested = self._untrained()
-            checkpoint = self.path / "nested.checkpoint"
-            train_nested(nested, self._aligner, self.config, checkpoint=checkpoint)
+            train_nested(nested, self._aligner, self.config, checkpoint=self._checkpoint)
             state = {k: v.contiguous() for k, v in nested.state_dict().items()}
             write_atomically(self._weights, lambda file: save_file(state, file))
-            checkpoint.unlink(missing_ok=True)
+        self._checkpoint.unlink(missing_ok=True)
         return self.cross_tests()
 
     def cross_tests(self) -> CrossTests:
         """Tests of all trained capacities on the test classes, also written as JSON and HTML."""
         task = self.data.test
-        vectors = {format_capacity(c): self._embed(task, c) for c in self.model.capacities}
+        vectors = {
+            format_capacity(c): self._vectors(task, self.extract(c)) for c in self.model.capacities
+        }
         tests = cross_tests(task, vectors)
         content = json.dumps({"names": tests.names, "maps": tests.maps.tolist()}, indent=1)
         write_atomically(self.path / "cross_tests.json", lambda file: file.write_text(content))
@@ -241,27 +226,43 @@ class Nest:
             self._aligner.calibrate(model, self.config.calibration_images)
         return model
 
-    def write(self, capacity: float, out: str | Path) -> Card:
-        """Write a subnetwork for a device: a ``.safetensors`` file and its card beside it.
+    def write(self, capacity: float, out: str | Path) -> Exported:
+        """Write a subnetwork for a device, checked against PyTorch, and its card beside it.
+
+        Args:
+            capacity: The share to extract; it need not be a trained one.
+            out: The file; .safetensors, .onnx or .pt2, as for `nas.writing.write_model`.
 
         Raises:
-            StudyError: The file has another ending.
+            StudyError: As `nas.writing.write_model`.
             PruningError: As `extract`.
         """
-        out = Path(out)
-        if out.suffix != ".safetensors":
-            raise StudyError(f"The query model's file '{out}' must end in .safetensors.")
-        model = self.extract(capacity).cpu().to(memory_format=torch.contiguous_format)
-        card = self._card(model, capacity)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        save_model(model, out)
-        card = card.model_copy(update={"sha256": file_hash(out)})
-        write_card(out, card)
-        return card
+        format_of(Path(out))  # a wrong ending should not wait for the data
+        model = self.extract(capacity)
+        val = self.data.val.score(self._vectors(self.data.val, model)).cross_test
+        params: dict[str, bool | int | float | str]
+        params = {"model": self.config.model, "method": self.config.method, "capacity": capacity}
+        source = Source(
+            name=f"the nest '{self.path}' at {format_capacity(capacity)}",
+            run=self.path,
+            trial=None,
+            architecture=Architecture("nested", params),
+            route="nest",
+            fidelity="nested",
+            gallery=self.config.gallery,
+            data=self.config.data,
+            split=self.config.split,
+            validation=Validation(cross_test=val.map, interval=val.interval),
+        )
+        return write_model(model, out, source, self.data)
 
     @property
     def _start(self) -> Path:
         return self.path / "start.safetensors"
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.path / "nested.checkpoint"
 
     @property
     def _weights(self) -> Path:
@@ -307,45 +308,12 @@ class Nest:
             for images, batch in islice(batches, _ORDER_BATCHES):
                 yield _loss(loss, network(images), batch)
 
-        return order_channels(model, groups, criterion=config.order, batch_loss=batch_losses)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)  # for the order "random"
+            return order_channels(model, groups, criterion=config.order, batch_loss=batch_losses)
 
-    def _embed(self, task: Any, capacity: float) -> np.ndarray:
-        model = self.extract(capacity)
-        embeddings: np.ndarray = task.embed(model, model.resolution, pick_device())
-        return embeddings
-
-    def _card(self, model: QueryModel, capacity: float) -> Card:
-        config, gallery = self.config, self.data.gallery
-        val, test = (
-            task.score(task.embed(model, model.resolution, torch.device("cpu")))
-            for task in (self.data.val, self.data.test)
-        )
-        params: dict[str, bool | int | float | str]
-        params = {"model": config.model, "method": config.method, "capacity": capacity}
-        return Card(
-            querynas=product_version(),
-            run=str(self.path),
-            trial=0,
-            format="safetensors",
-            sha256="",
-            architecture=ArchitectureCard.of(Architecture("nested", params)),
-            route="nest",
-            fidelity="nested",
-            macs=count_macs(model, model.resolution),
-            parameters=count_parameters(model),
-            latency=LatencyCard(pytorch=measure_latency(model, model.resolution), onnxruntime=None),
-            input=InputCard.model_validate({"resolution": model.resolution, "fit": self.data.fit}),
-            dimension=model.dimension,
-            gallery=GalleryCard(
-                path=config.gallery,
-                fingerprint=gallery.fingerprint,
-                model=gallery.model,
-                metric=gallery.metric,
-            ),
-            data=DataCard(spec=config.data, split=config.split),
-            validation=Validation(cross_test=val.cross_test.map, interval=val.cross_test.interval),
-            scores=Scores.of(test),
-        )
+    def _vectors(self, task: RetrievalTask, model: QueryModel) -> np.ndarray:
+        return directed(task.embed(model, model.resolution, pick_device()))
 
 
 def train_nested(

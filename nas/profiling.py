@@ -1,4 +1,4 @@
-"""What a network costs: MACs by layer, parameters, latency."""
+"""What a network costs: MACs by layer, activations, parameters, bytes, latency."""
 
 import math
 import re
@@ -9,6 +9,7 @@ from nas.deployed import onnx_latency
 from nas.errors import StudyError
 from pruning import load_model
 from searchspaces import count_parameters, macs_by_layer, measure_latency, timm_query_model
+from searchspaces.cost import count_activations, int8_bytes
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,9 @@ class Profile:
         input: Shape of the input, (channels, height, width).
         macs: Multiply-accumulates (fvcore; one per multiply-add), None for an ONNX file.
         parameters: Number of parameters.
+        activations: Output elements of convolutions, linear maps and matrix products (fvcore), None
+            for an ONNX file.
+        int8_bytes: Bytes of the weights in int8, None for an ONNX file.
         latency: Median seconds of one query on one CPU thread.
         layers: MACs by layer, empty for an ONNX file.
     """
@@ -28,6 +32,8 @@ class Profile:
     input: tuple[int, int, int]
     macs: int | None
     parameters: int
+    activations: int | None
+    int8_bytes: int | None
     latency: float
     layers: dict[str, int]
 
@@ -64,6 +70,8 @@ def profile(model: str, input: str | None = None) -> Profile:
         input=(3, side, side),
         macs=sum(layers.values()),
         parameters=count_parameters(network),
+        activations=count_activations(network, side),
+        int8_bytes=int8_bytes(network),
         latency=measure_latency(network, side),
         layers=layers,
     )
@@ -94,6 +102,8 @@ def _profile_onnx(path: Path, side: int | None) -> Profile:
         input=(3, side, side),
         macs=None,
         parameters=sum(math.prod(tensor.dims) for tensor in graph.initializer),
+        activations=None,
+        int8_bytes=None,
         latency=onnx_latency(path, side),
         layers={},
     )

@@ -1,5 +1,6 @@
 """The report of a study: one HTML page that needs nothing but a browser."""
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,10 +21,13 @@ from nas import figures
 from nas.budget import format_macs
 from nas.card import product_version
 from nas.device import describe
+from nas.distinguishing import Ties, distinguish
 from nas.errors import StudyError
 from nas.files import write_atomically
 from nas.front import Record
 from nas.pictures import examples
+from nas.query_scores import restore
+from nas.repeating import repeated
 from nas.run import Run
 from nas.testing import Measured, measured_on_test
 
@@ -32,16 +36,29 @@ _KEPT = 0.9  # share of the best cross-test that a small model must keep to be s
 
 @dataclass(frozen=True)
 class Row:
-    """One member of the front, with what the test classes say of it."""
+    """One member of the front, with what the test classes say of it.
+
+    Attributes:
+        record: The member.
+        measured: On the test classes.
+        share_of_gallery: MACs as a share of the gallery network's; None where those are unknown.
+        tied: The cheaper trial that it is not distinguishable from.
+    """
 
     record: Record
     measured: Measured
     share_of_gallery: float | None
+    tied: int | None
 
     @property
     def of_paragon(self) -> float:
         """Test cross-test as a share of the test paragon."""
         return self.measured.scores.cross_test.map / self.measured.scores.paragon.map
+
+    @property
+    def promised(self) -> float:
+        """Validation cross-test as a share of the validation paragon."""
+        return self.record.cross_test / self.record.paragon
 
 
 def report(run: Run) -> Path:
@@ -59,8 +76,10 @@ def report(run: Run) -> Path:
         raise StudyError(
             f"The run '{run.path}' has no scored candidate to report; `querynas search` first."
         )
+    restore(run, front)
+    ties = distinguish(run, front)
     rows = [
-        _row(run, record)
+        _row(run, record, ties)
         for record in tqdm(front, desc="measuring the front on test classes", unit="model")
     ]
     featured = _featured(rows)
@@ -71,12 +90,18 @@ def report(run: Run) -> Path:
         unseen=_unseen(run),
         facts=_facts(run),
         rows=rows,
+        ties=ties.words(run),
+        promised=statistics.fmean(row.promised for row in rows),
+        kept=statistics.fmean(row.of_paragon for row in rows),
+        repeated=repeated(run),
+        measured={row.record.trial: row.measured for row in rows},
         featured=featured,
         gallery_macs=run.data.gallery.model_macs,
         pareto=_embedded(
             figures.pareto(
                 run.records(),
                 front,
+                ties={row.record.trial: row.tied for row in rows if row.tied is not None},
                 stepped=set(run.config.objectives) == {"macs", "cross_test"},
                 gallery_macs=run.data.gallery.model_macs,
             )
@@ -91,10 +116,10 @@ def report(run: Run) -> Path:
     return write_atomically(run.path / "report.html", lambda file: file.write_text(page, "utf-8"))
 
 
-def _row(run: Run, record: Record) -> Row:
+def _row(run: Run, record: Record, ties: Ties) -> Row:
     gallery_macs = run.data.gallery.model_macs
     share = record.macs / gallery_macs if gallery_macs else None
-    return Row(record, measured_on_test(run, record), share)
+    return Row(record, measured_on_test(run, record), share, ties.tied_with(record.trial))
 
 
 def _featured(rows: Sequence[Row]) -> list[Row]:

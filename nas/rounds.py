@@ -45,10 +45,14 @@ class Trainings:
     realign: TrainingConfig
     finish: TrainingConfig | None
 
-    def of(self, rounds: float) -> TrainingConfig:
-        """Return an alignment with the epochs of so many rounds."""
-        epochs = max(1, round(rounds * self.realign.epochs))
-        return self.realign.model_copy(update={"epochs": epochs})
+    @property
+    def epochs(self) -> int:
+        """Epochs of all rounds."""
+        return self.rounds * self.realign.epochs
+
+    def lasting(self, epochs: int) -> TrainingConfig:
+        """Return an alignment of so many epochs, at least one."""
+        return self.realign.model_copy(update={"epochs": max(1, epochs)})
 
     def last(self) -> list[Step]:
         """Return the step after the last cut."""
@@ -57,7 +61,7 @@ class Trainings:
 
 def one_shot(uncut: float, target: float, trainings: Trainings) -> list[Step]:
     """Cut once, then align for as long as the other schedules do in all."""
-    return [Step("cut", trainings.of(trainings.rounds), cut_to=target), *trainings.last()]
+    return [Step("cut", trainings.lasting(trainings.epochs), cut_to=target), *trainings.last()]
 
 
 def iterative(uncut: float, target: float, trainings: Trainings) -> list[Step]:
@@ -79,12 +83,13 @@ def iterative(uncut: float, target: float, trainings: Trainings) -> list[Step]:
 def growing(uncut: float, target: float, trainings: Trainings) -> list[Step]:
     """Let the least important channels fade out in half of the epochs, cut them, align.
 
+    Both halves take one epoch at least.
     Wang et al., "Neural pruning via growing regularization", ICLR 2021.
     """
-    half = trainings.of(trainings.rounds / 2)
+    fading = max(1, trainings.epochs // 2)
     return [
-        Step("faded", half, fade_to=target),
-        Step("cut", half, cut_to=target),
+        Step("faded", trainings.lasting(fading), fade_to=target),
+        Step("cut", trainings.lasting(trainings.epochs - fading), cut_to=target),
         *trainings.last(),
     ]
 

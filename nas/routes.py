@@ -20,14 +20,17 @@ from nas.config import (
 from nas.errors import StudyError
 from nas.files import write_atomically
 from nas.rounds import fade
+from nas.supernet_training import train_supernet
 from pruning import PrunedSpace, load_model, save_model
 from searchspaces import (
     Architecture,
-    MBConvSpace,
-    MBConvSupernet,
+    ElasticSpace,
     QueryModel,
     SearchSpace,
+    StagedSpace,
+    Supernet,
     create_space,
+    parameters,
     timm_query_model,
 )
 
@@ -82,28 +85,34 @@ class SupernetRoute:
 
     def __init__(self, name: str, config: SupernetConfig, dimension: int) -> None:
         space = create_space(config.space, **config.options)
-        if not isinstance(space, MBConvSpace):
+        if not isinstance(space, ElasticSpace):
             raise StudyError(
                 f"The space '{name}' is sliced from a supernet, but '{config.space}' has none; "
-                "use space: mbconv."
+                "use an elastic space as mbconv, or route: standalone."
+            )
+        if config.kernel_transform and not isinstance(space, StagedSpace):
+            raise StudyError(
+                f"The space '{name}' has kernel_transform: true, but supernets of '{config.space}' "
+                "have none; leave it out."
             )
         self.name = name
         self.space = space
         self._config = config
         self._dimension = dimension
-        self._supernet: MBConvSupernet | None = None
+        self._supernet: Supernet | None = None
 
     @property
     def largest_resolution(self) -> int:
-        return max(self.space.resolutions)
+        return _largest_resolution(self.space)
 
     def prepare(self, aligner: Aligner, folder: Path) -> None:
         weights = folder / f"{self.name}.safetensors"
         torch.manual_seed(aligner.seed)
-        supernet = MBConvSupernet(self.space, self._dimension)
+        supernet = self._fresh()
         if not weights.exists():
             checkpoint = folder / f"{self.name}.checkpoint"
-            aligner.align_supernet(
+            train_supernet(
+                aligner,
                 supernet,
                 self._config.training,
                 random_subnetworks=self._config.random_subnetworks,
@@ -115,6 +124,12 @@ class SupernetRoute:
             checkpoint.unlink(missing_ok=True)
         supernet.load_state_dict(load_file(weights))
         self._supernet = supernet.to(aligner.device).eval()
+
+    def _fresh(self) -> Supernet:
+        if isinstance(self.space, StagedSpace):
+            transform = self._config.kernel_transform
+            return self.space.supernet(self._dimension, kernel_transform=transform)
+        return self.space.supernet(self._dimension)
 
     def candidate(self, architecture: Architecture, aligner: Aligner) -> Candidate:
         assert self._supernet is not None, "prepare() comes first"
@@ -239,9 +254,7 @@ class StandaloneRoute:
 
     @property
     def largest_resolution(self) -> int:
-        rng = random.Random(0)
-        drawn = [self.space.sample(rng) for _ in range(_POOL)]
-        return max(int(a.params["resolution"]) for a in drawn)
+        return _largest_resolution(self.space)
 
     def prepare(self, aligner: Aligner, folder: Path) -> None:
         # Nothing is shared; the mark binds the run to its settings, as weights do elsewhere.
@@ -275,6 +288,15 @@ def create_route(name: str, config: RouteConfig, dimension: int) -> Route:
     if isinstance(config, StandaloneConfig):
         return StandaloneRoute(name, config, dimension)
     return PrunedRoute(name, config, dimension)
+
+
+def _largest_resolution(space: SearchSpace) -> int:
+    return max(
+        int(side)
+        for name, axis in space.distributions().items()
+        if name.rpartition(".")[2] == "resolution"
+        for side in parameters.grid(name, axis)
+    )
 
 
 def _with_ratios(architecture: Architecture, ratio: float) -> Architecture:

@@ -11,6 +11,7 @@ import optuna
 import yaml
 from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from pydantic import ValidationError
 
 from compat.embedding import pick_device
 from nas.align import Aligner
@@ -58,15 +59,16 @@ class Run:
         identity = run._identity()
         known = path / "run.json"
         if known.exists() and run._begun:
-            before = json.loads(known.read_text())
-            changed = [k for k, v in identity.items() if before["identity"].get(k) != v]
+            content = json.loads(known.read_text())
+            before = _with_defaults(content["identity"])
+            changed = [k for k, v in identity.items() if before.get(k) != v]
             if changed:
                 field = changed[0]
                 raise StudyError(
-                    f"The run '{path}' was begun with {field} = {before['identity'].get(field)!r}, "
-                    f"not {identity[field]!r}; choose another --out, or restore that setting."
+                    f"The run '{path}' was begun with {field} = {before.get(field)!r}, not "
+                    f"{identity[field]!r}; choose another --out, or restore that setting."
                 )
-            run = cls(path, config, storage or before["storage"])
+            run = cls(path, config, storage or content["storage"])
         return run
 
     def save(self) -> None:
@@ -214,3 +216,13 @@ class Run:
             del content[field]
         content["gallery fingerprint"] = self.data.gallery.fingerprint
         return content
+
+
+def _with_defaults(identity: dict[str, Any]) -> dict[str, Any]:
+    """Add the settings that did not exist yet when a run was begun."""
+    fingerprint = identity.pop("gallery fingerprint")
+    try:
+        content = StudyConfig.model_validate(identity).model_dump(mode="json")
+    except ValidationError:  # a setting is gone: say which below
+        content = identity
+    return {**content, "gallery fingerprint": fingerprint}

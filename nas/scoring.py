@@ -1,17 +1,20 @@
 """Measuring one candidate, and keeping the weights of those that own them."""
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import optuna
 from optuna.artifacts import upload_artifact
 from optuna.trial import FrozenTrial
 
+from nas import query_scores
 from nas.front import Record
+from nas.objectives import asked_costs
 from nas.routes import Candidate
 from nas.run import Run
 from pruning import save_model
-from searchspaces import Architecture, count_macs, count_parameters, measure_latency
+from searchspaces import Architecture, count_macs, count_parameters
 
 
 def measure(
@@ -22,13 +25,19 @@ def measure(
     candidate: Candidate,
     *,
     parent: int | None = None,
+    costs: Mapping[str, float] | None = None,
 ) -> Record:
-    """Return the record of a candidate: its cost, and its score on the validation classes."""
+    """Return the record of a candidate: its cost, and its score on the validation classes.
+
+    The average precisions of single queries are kept in the run folder.
+
+    Of the costs that the study asks for, those in ``costs`` are taken as they are.
+    """
     model = candidate.model
     device = run.aligner.device
     embeddings = run.data.val.embed(model, model.resolution, device)
-    timed = "latency" in run.config.objectives
     score = run.data.val.score(embeddings)
+    query_scores.keep(run, trial, score.cross_test.ap)
     return Record(
         trial=trial,
         route=route,
@@ -41,8 +50,8 @@ def measure(
         interval=score.cross_test.interval,
         self_test=score.self_test.map,
         paragon=score.paragon.map,
-        latency=measure_latency(model, model.resolution) if timed else None,
         parent=parent,
+        **asked_costs(run, route, architecture, model, costs or {}),
     )
 
 

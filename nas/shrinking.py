@@ -30,7 +30,7 @@ from nas.config import (
 )
 from nas.device import describe
 from nas.errors import StudyError
-from nas.exporting import Exported, export
+from nas.exporting import export
 from nas.files import write_atomically
 from nas.front import Record
 from nas.rounds import SCHEDULES, Step, Trainings, compatibility_losses, fade
@@ -38,6 +38,7 @@ from nas.routes import Candidate
 from nas.run import Run
 from nas.scoring import keep_weights, measure
 from nas.testing import Measured, measured_on_test
+from nas.writing import Exported
 from pruning import (
     NEEDS_LOSS,
     Target,
@@ -48,6 +49,7 @@ from pruning import (
     reach,
     save_model,
 )
+from pruning.reaching import TOLERANCE
 from searchspaces import Architecture, QueryModel, own_resolution, timm_query_model
 
 logger = logging.getLogger("querynas")
@@ -153,6 +155,12 @@ def prune(config: PruneConfig, out: str | Path) -> Pruned:
     records = tuple(record for _, record in sorted(pruning.done().items()))
     uncut = measured_on_test(pruning.run, records[0])
     files = tuple(pruning.export(records[-1]))
+    if files[0].collapsed is not None:
+        logger.warning(
+            "The pruned model has collapsed: %s; give a higher --target, more --rounds or another "
+            "--criterion.",
+            files[0].collapsed,
+        )
     return Pruned(pruning.run, pruning.bound, records, uncut, files)
 
 
@@ -171,18 +179,24 @@ class _Pruning:
     def begin(self) -> None:
         """Refuse what cannot be done, then write the settings and open the study."""
         if not self.settings.exists():
+            start = self._start()
             bound = check_reachable(
-                self._start(),
+                start,
                 self.target,
                 scope=self.config.scope,
                 round_to=self.config.round_to,
             )
-            content = {"config": self.config.model_dump(mode="json"), "bound": bound.value}
+            content = {
+                "config": self.config.model_dump(mode="json"),
+                "uncut": figure(start, bound.quantity),
+                "bound": bound.value,
+            }
             text = json.dumps(content, indent=2)
-            (self.run.path / "shared").mkdir(parents=True, exist_ok=True)
             self.run.save()
             write_atomically(self.settings, lambda file: file.write_text(text))
-            (self.run.path / "shared" / "begun").touch()  # binds the run to its settings
+        shared = self.run.path / "shared"
+        shared.mkdir(exist_ok=True)
+        (shared / "begun").touch()  # binds the run to its settings
         logger.info("Computing on %s; results go to %s.", describe(pick_device()), self.run.path)
         optuna.create_study(
             study_name=self.run.study_name,
@@ -194,8 +208,7 @@ class _Pruning:
     @cached_property
     def bound(self) -> Target:
         """The target in absolute figures, as it was when the pruning began."""
-        value = json.loads(self.settings.read_bytes())["bound"]
-        return Target(self.target.quantity, value)
+        return Target(self.target.quantity, json.loads(self.settings.read_bytes())["bound"])
 
     def done(self) -> dict[int, Record]:
         """Return the records of finished steps by their place in the schedule."""
@@ -206,7 +219,7 @@ class _Pruning:
         """Return the schedule, the uncut model's own alignment first."""
         config = self.config
         trainings = Trainings(config.rounds, config.realign, config.finish)
-        uncut = figure(self._start(), self.bound.quantity)
+        uncut = json.loads(self.settings.read_bytes())["uncut"]  # a latency would differ today
         align = None if self._is_aligned() else config.align
         return [
             Step("uncut", align),
@@ -223,9 +236,9 @@ class _Pruning:
             model = load_model(cut).to(aligner.device)
         else:
             model = (self._start() if index == 0 else self._model(index - 1)).to(aligner.device)
-            if step.cut_to is not None:
-                tolerance = {} if step.cut_to == self.bound.value else {"tolerance": _LOOSE}
-                model = self._reach(model, step.cut_to, **tolerance)
+            if step.cut_to is not None and figure(model, self.bound.quantity) > step.cut_to:
+                last = step.cut_to == self.bound.value
+                model = self._reach(model, step.cut_to, TOLERANCE if last else _LOOSE)
                 aligner.calibrate(model, config.calibration_images)
             save_model(model, cut)
         if step.training is not None and step.fade_to is not None:
@@ -242,7 +255,7 @@ class _Pruning:
         yield export(self.run, record, "safetensors", self.run.path / "model.safetensors")
         yield export(self.run, record, "onnx", self.run.path / "model.onnx")
 
-    def _reach(self, model: QueryModel, value: float, **tolerance: float) -> QueryModel:
+    def _reach(self, model: QueryModel, value: float, tolerance: float = TOLERANCE) -> QueryModel:
         config = self.config
         losses = None
         if config.criterion in NEEDS_LOSS:
@@ -257,13 +270,14 @@ class _Pruning:
             round_to=config.round_to,
             batch_loss=losses,
             seed=config.seed,
-            **tolerance,
+            tolerance=tolerance,
         )
 
     def _keep(self, index: int, step: Step, model: QueryModel) -> None:
         """Add the model as a trial; it counts once its weights are stored."""
         study = self.run.study
         number = len(study.get_trials(deepcopy=False))
+        model = model.to(memory_format=torch.contiguous_format)  # as it is loaded: latency differs
         candidate = Candidate(model, step.name, owns_weights=True)
         params: dict[str, str | int] = {
             "model": self.config.model,
@@ -351,6 +365,10 @@ def _study(config: PruneConfig) -> StudyConfig:
 def _resolution(config: PruneConfig) -> int:
     if not _is_file(config.model):
         return config.resolution or own_resolution(config.model.removeprefix("timm:"))
+    if config.checkpoint is not None:
+        raise StudyError(
+            f"The model '{config.model}' has weights of its own; leave --checkpoint out."
+        )
     own = load_model(config.model).resolution
     if config.resolution not in (None, own):
         raise StudyError(

@@ -5,7 +5,7 @@ import logging
 import math
 import multiprocessing
 import random
-from collections.abc import Sequence
+import warnings
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +13,6 @@ from typing import Any, cast
 import optuna
 import torch
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
@@ -25,22 +24,17 @@ from nas.device import describe
 from nas.errors import StudyError
 from nas.finish import finish
 from nas.front import Record, is_scored
+from nas.latency_table import open_table
+from nas.objectives import OBJECTIVES, asked, subject_of, weigh
 from nas.plugins import import_modules
 from nas.routes import Route
 from nas.run import Run
 from nas.scoring import keep_weights, measure
+from searchspaces import PrefixedTrial
 
 logger = logging.getLogger("querynas")
 
-_DIRECTIONS = {
-    "macs": StudyDirection.MINIMIZE,
-    "parameters": StudyDirection.MINIMIZE,
-    "latency": StudyDirection.MINIMIZE,
-    "cross_test": StudyDirection.MAXIMIZE,
-    "self_test": StudyDirection.MAXIMIZE,
-}
 _PATIENCE = 300  # proposals in a row outside the budget after which a search gives up
-_WORST = {StudyDirection.MINIMIZE: float("inf"), StudyDirection.MAXIMIZE: 0.0}
 
 
 def search(
@@ -77,12 +71,13 @@ def search(
     target = trials or config.trials
     for route in run.routes.values():
         check_reach(route, config, run.data.gallery.dimension)
+        _check_table(route, config, run.data.gallery.dimension)
     run.save()
     run.prepare()
     study = optuna.create_study(
         study_name=run.study_name,
         storage=run.storage,
-        directions=[_DIRECTIONS[name] for name in config.objectives],
+        directions=[OBJECTIVES[name].direction for name in config.objectives],
         load_if_exists=True,
     )
     study.set_metric_names(list(config.objectives))
@@ -118,30 +113,33 @@ def _work(run: Run, target: int, timeout: float | None) -> None:
 
     if _done(study) < target:
         study.sampler = create_sampler(run.config, len(study.get_trials(deepcopy=False)))
-        study.optimize(
-            lambda trial: _objective(run, trial),
-            timeout=timeout,
-            callbacks=[after],
-            catch=(Exception,),
-        )
+        with warnings.catch_warnings():
+            # GP does so to what was not measured, as it was outside the budget
+            warnings.filterwarnings("ignore", "Clip non-finite values")
+            study.optimize(
+                lambda trial: _objective(run, trial),
+                timeout=timeout,
+                callbacks=[after],
+                catch=(Exception,),
+            )
     progress.close()
 
 
 def _objective(run: Run, trial: optuna.Trial) -> tuple[float, ...]:
     """Propose, build and score one candidate."""
+    objectives = [OBJECTIVES[each] for each in run.config.objectives]
     names = list(run.routes)
     name = trial.suggest_categorical("route", names) if len(names) > 1 else names[0]
     route = run.routes[name]
-    architecture = route.space.suggest(cast(optuna.trial.BaseTrial, _Prefixed(trial, name)))
+    architecture = route.space.suggest(cast(optuna.trial.BaseTrial, PrefixedTrial(trial, name)))
     try:
-        macs = route.space.macs(architecture, run.data.gallery.dimension)
-        if _exceeds(run.config, trial, macs):
-            return tuple(
-                float(macs) if objective == "macs" else _WORST[_DIRECTIONS[objective]]
-                for objective in run.config.objectives
-            )
+        costs, excess = weigh(subject_of(run, name, architecture), run.config.budget)
+        for bound, share in excess.items():
+            trial.set_constraint(bound, share)
+        if any(share > 0 for share in excess.values()):
+            return tuple(float(costs.get(each.name, each.worst)) for each in objectives)
         candidate = route.candidate(architecture, run.aligner)
-        record = measure(run, trial.number, name, architecture, candidate)
+        record = measure(run, trial.number, name, architecture, candidate, costs=costs)
         for key, value in record.attributes().items():
             trial.set_user_attr(key, value)
         if candidate.owns_weights:
@@ -150,7 +148,7 @@ def _objective(run: Run, trial: optuna.Trial) -> tuple[float, ...]:
         trial.set_user_attr("error", f"{type(error).__name__}: {error}")
         logger.warning("Trial %d failed and the study goes on: %s", trial.number, error)
         raise
-    return tuple(float(getattr(record, objective)) for objective in run.config.objectives)
+    return tuple(each.of(record) for each in objectives)
 
 
 def create_sampler(config: StudyConfig, trial: int) -> BaseSampler:
@@ -163,27 +161,6 @@ def create_sampler(config: StudyConfig, trial: int) -> BaseSampler:
     if config.sampler == "random":
         return RandomSampler(seed=seed)
     return NSGAIISampler(seed=seed, population_size=24)
-
-
-class _Prefixed:
-    """An Optuna trial whose parameters carry the name of their search space.
-
-    Spaces of one study may both have a `resolution` with other choices, which Optuna forbids
-    under one name.
-    """
-
-    def __init__(self, trial: optuna.Trial, prefix: str) -> None:
-        self._trial = trial
-        self._prefix = prefix
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        return self._trial.suggest_categorical(f"{self._prefix}.{name}", choices)
-
-    def suggest_int(self, name: str, low: int, high: int, **options: Any) -> int:
-        return self._trial.suggest_int(f"{self._prefix}.{name}", low, high, **options)
-
-    def suggest_float(self, name: str, low: float, high: float, **options: Any) -> float:
-        return self._trial.suggest_float(f"{self._prefix}.{name}", low, high, **options)
 
 
 def _start(run: Run) -> list[dict[str, Any]]:
@@ -199,16 +176,6 @@ def _start(run: Run) -> list[dict[str, Any]]:
                 parameters["route"] = name
             proposals.append(parameters)
     return proposals
-
-
-def _exceeds(config: StudyConfig, trial: optuna.Trial, macs: int) -> bool:
-    """Tell Optuna by how much a candidate leaves the budget, as a share of the bound."""
-    budget = config.budget
-    if budget.max_macs is not None:
-        trial.set_constraint("max_macs", macs / budget.max_macs - 1)
-    if budget.min_macs is not None:
-        trial.set_constraint("min_macs", 1 - macs / budget.min_macs)
-    return any(excess > 0 for excess in trial.constraints.values())
 
 
 def check_reach(route: Route, config: StudyConfig, dimension: int) -> None:
@@ -234,6 +201,17 @@ def check_reach(route: Route, config: StudyConfig, dimension: int) -> None:
             f"space '{route.name}', whose largest has {format_macs(most)}; lower the budget or "
             "give the space larger choices."
         )
+
+
+def _check_table(route: Route, config: StudyConfig, dimension: int) -> None:
+    """Refuse a latency table that does not hold a route's blocks, before anything is trained.
+
+    Raises:
+        StudyError: The file is none, the space has no blocks, or some of them are missing.
+    """
+    if OBJECTIVES["table_latency"] in asked(config):
+        assert config.latency_table is not None, "the study file was validated"
+        open_table(config.latency_table).check_covers(route.space, dimension)
 
 
 def _done(study: optuna.Study) -> int:

@@ -17,7 +17,7 @@ from pruning.channels import Group, Member, Side, removed
 from pruning.errors import PruningError
 from pruning.families import MISREAD, forget, mend, prepare
 from pruning.graph import find_groups, tracing
-from pruning.importance import CRITERIA, NEEDS_LOSS, BatchLoss, score
+from pruning.importance import CRITERIA, NEEDS_LOSS, BatchLoss, Price, score, unit_prices
 from pruning.recipe import record_kept
 from pruning.stages import stages
 from searchspaces import QueryModel
@@ -33,6 +33,7 @@ def cut(
     *,
     criterion: str = "magnitude",
     scope: Scope = "local",
+    price: Price | None = None,
     round_to: int = 8,
     batch_loss: BatchLoss | None = None,
     seed: int = 0,
@@ -61,6 +62,9 @@ def cut(
             together; "isomorphic": in all groups of the same structure together (Fang et al.,
             "Isomorphic pruning for vision models", ECCV 2024). Groups that compete lose as many
             channels in all as their ratios say.
+        price: For "taylor" and "fisher" in a scope other than "local": channels are ranked by the
+            change of the loss for each MAC, or each parameter, that goes with them. None ranks by
+            the change alone, which spares cheap channels as much as dear ones.
         round_to: The numbers of kept channels are rounded down to a multiple of this, and stay at
             least this where there were as many.
         batch_loss: Maps a model to a scalar loss on some batch, or to several losses, best one by
@@ -92,6 +96,12 @@ def cut(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         scores = score(pruned, [each.group for each in groups], criterion, batch_loss)
+    if price is not None and criterion in NEEDS_LOSS:
+        prices = unit_prices(pruned, [each.group for each in groups], price)
+        scores = [
+            None if values is None else values / each
+            for values, each in zip(scores, prices, strict=True)
+        ]
     shares = _shares(groups, scores, criterion, scope, round_to)
     stays = [
         _stays(each.group, values, share, round_to)

@@ -1,6 +1,7 @@
 """How much the units of a group matter, by several criteria."""
 
 from collections.abc import Callable, Iterable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -8,11 +9,12 @@ from torch import Tensor, nn
 from pruning.channels import Group, Member
 from pruning.families import forget
 from pruning.graph import tracing
-from searchspaces import QueryModel
+from searchspaces import QueryModel, macs_by_layer
 
 CRITERIA = ("magnitude", "bn_scale", "lamp", "fpgm", "random", "taylor", "fisher")
 NEEDS_LOSS = ("taylor", "fisher")
 
+Price = Literal["macs", "parameters"]
 BatchLoss = Callable[[QueryModel], Tensor | Iterable[Tensor]]
 
 _WEIGHTED = (nn.Conv2d, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.LayerNorm)
@@ -55,6 +57,27 @@ def score(
     estimates = _estimates(model, batch_loss, 1 if criterion == "taylor" else 2)
     return [
         _over_layers(group, lambda member: _slices(member, estimates.get(f"{member.name}.weight")))
+        for group in groups
+    ]
+
+
+def unit_prices(model: QueryModel, groups: Iterable[Group], price: Price) -> list[float]:
+    """Return for every group the MACs, or the parameters, that go with one of its units.
+
+    A layer's cost goes with its output channels and, as much again, with its input channels, since
+    it vanishes with either.
+    """
+    if price == "macs":
+        costs = macs_by_layer(model, model.resolution)
+    else:
+        costs = {
+            name: sum(each.numel() for each in module.parameters(recurse=False))
+            for name, module in model.named_modules()
+        }
+        costs |= {name: each.numel() for name, each in model.named_parameters()}
+    return [
+        max(1.0, sum(costs.get(m.name, 0) * (m.unit_of >= 0).mean() for m in group.members))
+        / group.units
         for group in groups
     ]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from pruning.cutting import Scope, cut
 from pruning.errors import PruningError
 from pruning.families import forget
-from pruning.importance import BatchLoss
+from pruning.importance import BatchLoss, Price
 from pruning.stages import stages
 from searchspaces import QueryModel, count_macs, count_parameters, measure_latency
 
@@ -150,6 +150,7 @@ def reach(
     *,
     criterion: str = "magnitude",
     scope: Scope = "local",
+    priced: bool = True,
     round_to: int = 8,
     batch_loss: BatchLoss | None = None,
     seed: int = 0,
@@ -166,6 +167,8 @@ def reach(
         model: The model; it is not changed.
         target: The figure to reach; a share is of this model.
         criterion, scope, round_to, batch_loss, seed: As for `cut`.
+        priced: Whether channels are ranked by the change of the loss for each MAC, or for each
+            parameter where those are the target; see ``price`` of `cut`.
         tolerance: A share of the target.
 
     Returns:
@@ -177,6 +180,9 @@ def reach(
     """
     bound = check_reachable(model, target, scope=scope, round_to=round_to)
     names = list(stages(model))
+    price: Price | None = "parameters" if bound.quantity == "parameters" else "macs"
+    if not priced:
+        price = None
 
     search = _Search(bound, tolerance)
 
@@ -190,6 +196,7 @@ def reach(
                     ratios,
                     criterion=criterion,
                     scope=scope,
+                    price=price,
                     round_to=round_to,
                     batch_loss=rated,
                     seed=seed,

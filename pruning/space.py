@@ -33,6 +33,11 @@ from searchspaces.parameters import near
 
 SCHEDULES = ("one_shot", "iterative", "growing")
 
+_UNFIT = {
+    **dict.fromkeys(NEEDS_LOSS, "it asks a loss, and a space has none"),
+    "lamp": "with it the weights and not the ratios decide on the widths",
+}
+
 
 @register_space("pruned")
 @dataclass(frozen=True)
@@ -82,8 +87,13 @@ class PrunedSpace:
                 f"the space 'pruned' has step {self.step} and max_ratio {self.max_ratio}: "
                 "0 < step <= max_ratio < 1 is needed"
             )
-        free = [each for each in CRITERIA if each not in (*NEEDS_LOSS, "lamp")]
+        free = [each for each in CRITERIA if each not in _UNFIT]
         for criterion in self.criteria:
+            if criterion in _UNFIT:
+                raise PruningError(
+                    f"'{criterion}' is no criterion for the space 'pruned', because "
+                    f"{_UNFIT[criterion]}: choose among {', '.join(free)}"
+                )
             if criterion not in free:
                 raise PruningError(
                     f"'{criterion}' is no criterion for the space 'pruned': {near(criterion, free)}"
@@ -129,6 +139,10 @@ class PrunedSpace:
         parameters.check(arch, self.name, self._distributions)
         for params in parameters.neighbours(arch.params, self._distributions):
             yield Architecture(self.name, params)
+
+    def size(self) -> int:
+        """Count the architectures."""
+        return parameters.size(self._distributions)
 
     def macs(self, arch: Architecture, dimension: int) -> int:
         """Count the multiply-accumulates of one image by cutting a fresh network.

@@ -3,19 +3,39 @@
 from searchspaces.architecture import Architecture
 from searchspaces.batchnorm import recalibrate
 from searchspaces.cost import count_macs, count_parameters, macs_by_layer, measure_latency
+from searchspaces.elastic.space import StagedSpace
 from searchspaces.errors import SearchSpaceError
 from searchspaces.mbconv import MBConvSpace, MBConvSupernet
-from searchspaces.query_model import QueryModel, own_resolution, timm_query_model
+from searchspaces.query_model import Projection, QueryModel, own_resolution, timm_query_model
 from searchspaces.rebuilding import rebuild
+from searchspaces.resnet import ResNetSpace, ResNetSupernet
+from searchspaces.shufflenet import ShuffleNetSpace, ShuffleNetSupernet
 from searchspaces.space import SearchSpace, create_space, register_space, space_names
+from searchspaces.supernet import ElasticSpace, Supernet
+from searchspaces.union import PrefixedTrial, UnionSpace
+from searchspaces.vit import ViTSpace, ViTSupernet
+from searchspaces.zoo import TimmSpace
 
 __all__ = [
     "Architecture",
+    "ElasticSpace",
     "MBConvSpace",
     "MBConvSupernet",
+    "PrefixedTrial",
+    "Projection",
     "QueryModel",
+    "ResNetSpace",
+    "ResNetSupernet",
     "SearchSpace",
     "SearchSpaceError",
+    "ShuffleNetSpace",
+    "ShuffleNetSupernet",
+    "StagedSpace",
+    "Supernet",
+    "TimmSpace",
+    "UnionSpace",
+    "ViTSpace",
+    "ViTSupernet",
     "count_macs",
     "count_parameters",
     "create_space",

@@ -1,16 +1,18 @@
-"""What a query model costs: multiply-accumulates, parameters, seconds."""
+"""What a query model costs: multiply-accumulates, activations, parameters, bytes, seconds."""
 
 import math
 import statistics
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
-from fvcore.nn import FlopCountAnalysis
-from torch import nn
+from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
+from fvcore.nn.jit_analysis import JitModelAnalysis
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 
 def count_macs(model: nn.Module, resolution: int) -> int:
@@ -25,7 +27,7 @@ def count_macs(model: nn.Module, resolution: int) -> int:
         model: A network on images (B, 3, resolution, resolution).
         resolution: Side of the image in pixels.
     """
-    with _analysis(model, resolution) as analysis:
+    with _macs_analysis(model, resolution) as analysis:
         return int(analysis.total())
 
 
@@ -35,7 +37,7 @@ def macs_by_layer(model: nn.Module, resolution: int) -> dict[str, int]:
     A module that computes beside its children (attention) is listed with its own part; modules that
     cost nothing are left out. The values sum up to `count_macs`.
     """
-    with _analysis(model, resolution) as analysis:
+    with _macs_analysis(model, resolution) as analysis:
         totals = analysis.by_module()
     return {
         name: own
@@ -44,9 +46,46 @@ def macs_by_layer(model: nn.Module, resolution: int) -> dict[str, int]:
     }
 
 
+def count_activations(model: nn.Module, resolution: int) -> int:
+    """Count the activations of one image with fvcore.
+
+    These are the output elements of convolutions, linear maps and matrix products, as in
+    Radosavovic et al., "Designing network design spaces", CVPR 2020, who find that they tell more
+    about run time than MACs. Norms, additions and activation functions count nothing. Fused
+    attention is counted as its two matrix products.
+
+    Args:
+        model: A network on images (B, 3, resolution, resolution).
+        resolution: Side of the image in pixels.
+    """
+    with _analysis(ActivationCountAnalysis, model, resolution, _attention_outputs) as analysis:
+        return int(analysis.total())
+
+
 def count_parameters(model: nn.Module) -> int:
     """Count the elements of all parameters, shared ones once."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def int8_bytes(model: nn.Module) -> int:
+    """Return the bytes of the weights after quantisation to int8, per output channel.
+
+    A weight of a convolution or a linear map takes 1 byte, and each of its output channels a
+    float32 scale of 4 bytes. Any other parameter (bias, norm, position) stays float32, 4 bytes.
+    Weights that are no such layer's own, as `nn.MultiheadAttention` holds them, are not quantised.
+    """
+    quantised: dict[int, int] = {}
+    for module in model.modules():
+        if isinstance(module, _ConvNd):
+            quantised[id(module.weight)] = module.out_channels
+        elif isinstance(module, nn.Linear):
+            quantised[id(module.weight)] = module.out_features
+    total = 0
+    for parameter in model.parameters():
+        channels = quantised.get(id(parameter))
+        values = parameter.numel()
+        total += 4 * values if channels is None else values + 4 * channels
+    return total
 
 
 def measure_latency(
@@ -70,21 +109,37 @@ def measure_latency(
     """
     device = next(model.parameters()).device
     images = torch.rand(batch, 3, resolution, resolution, device=device)
+    passes = time_passes(model, images, threads=threads, warmup=warmup, runs=runs)
+    return statistics.median(passes)
+
+
+def time_passes(
+    module: nn.Module, inputs: Tensor, *, threads: int = 1, warmup: int = 5, runs: int = 30
+) -> list[float]:
+    """Return the seconds of each of several forward passes in PyTorch, in evaluation mode.
+
+    Args:
+        module: A network or a part of one, on the device of its inputs.
+        inputs: What it is given, (B, ...).
+        threads: CPU threads that PyTorch may use.
+        warmup: Passes before the clock starts.
+        runs: Timed passes.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     seconds = []
     try:
-        with _evaluating(model), torch.inference_mode():
+        with _evaluating(module), torch.inference_mode():
             for run in range(warmup + runs):
                 start = time.perf_counter()
-                model(images)
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
+                module(inputs)
+                if inputs.is_cuda:
+                    torch.cuda.synchronize(inputs.device)
                 if run >= warmup:
                     seconds.append(time.perf_counter() - start)
     finally:
         torch.set_num_threads(before)
-    return statistics.median(seconds)
+    return seconds
 
 
 def _attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
@@ -92,14 +147,28 @@ def _attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
     return math.prod(query) * key[-2] + math.prod(query[:-1]) * math.prod(value[-2:])
 
 
+def _attention_outputs(inputs: list[Any], outputs: list[Any]) -> int:
+    query, key, value = (each.type().sizes() for each in inputs[:3])
+    return math.prod(query[:-1]) * (key[-2] + value[-1])
+
+
+def _macs_analysis(model: nn.Module, resolution: int) -> AbstractContextManager[JitModelAnalysis]:
+    return _analysis(FlopCountAnalysis, model, resolution, _attention_macs)
+
+
 @contextmanager
-def _analysis(model: nn.Module, resolution: int) -> Iterator[FlopCountAnalysis]:
+def _analysis(
+    kind: type[JitModelAnalysis],
+    model: nn.Module,
+    resolution: int,
+    attention: Callable[[list[Any], list[Any]], int],
+) -> Iterator[JitModelAnalysis]:
     device = next(model.parameters()).device
     with _evaluating(model), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         image = torch.zeros(1, 3, resolution, resolution, device=device)
-        analysis = FlopCountAnalysis(model, image)
-        analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
+        analysis = kind(model, image)
+        analysis.set_op_handle("aten::scaled_dot_product_attention", attention)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         yield analysis
 

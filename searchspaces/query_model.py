@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -182,10 +183,16 @@ def own_resolution(name: str) -> int:
     return int(_config(name).input_size[-1])
 
 
+def near_models(name: str) -> str:
+    """Return "did you mean ...?" with names of timm's models, which are too many to list."""
+    matches = get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
+    return near(name, matches) if matches else "timm.list_models() lists what there is"
+
+
 def _config(name: str) -> Any:
     base = name.partition(".")[0]
     if not timm.is_model(base):
-        raise SearchSpaceError(f"timm has no model '{name}': {near(base, timm.list_models())}")
+        raise SearchSpaceError(f"timm has no model '{name}': {near_models(base)}")
     config = timm.get_pretrained_cfg(base)
     if config is None:
         raise SearchSpaceError(f"timm gives no input size, mean and standard deviation for {name}")
@@ -201,7 +208,7 @@ def _timm_network(
         options["img_size"] = resolution
     try:
         network: Any = timm.create_model(name, pretrained=False, **options)
-    except (TypeError, RuntimeError, ValueError, AssertionError) as error:
+    except Exception as error:  # families raise what they like for a size they do not take
         raise SearchSpaceError(
             f"timm cannot make '{name}' for images of {resolution} x {resolution} pixels "
             f"({_one_line(error)}): its own size is {config.input_size[-1]}"
@@ -266,7 +273,7 @@ def _width(backbone: TimmBackbone, name: str, resolution: int) -> int:
     training = backbone.training
     try:
         features = backbone.eval()(torch.zeros(1, 3, resolution, resolution))
-    except (RuntimeError, AssertionError, AttributeError, ValueError) as error:
+    except Exception as error:  # families raise what they like for a size they do not take
         raise SearchSpaceError(
             f"'{name}' does not take images of {resolution} x {resolution} pixels: "
             f"{_one_line(error)}"

@@ -3,11 +3,13 @@
 import inspect
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from optuna.distributions import BaseDistribution
 from optuna.trial import BaseTrial
+from torch import nn
 
 from searchspaces.architecture import Architecture
 from searchspaces.errors import SearchSpaceError
@@ -21,7 +23,8 @@ ENTRY_POINTS = "querynas.searchspaces"
 class SearchSpace(Protocol):
     """A set of query networks with ordinary Optuna distributions as its axes.
 
-    By convention the parameter `resolution` is the side of the square input image in pixels.
+    By convention the parameter `resolution`, or the one that ends in `.resolution` where a choice
+    decides which parameters follow, is the side of the square input image in pixels.
     """
 
     @property
@@ -40,11 +43,40 @@ class SearchSpace(Protocol):
     def neighbours(self, arch: Architecture) -> Iterator[Architecture]:
         """Yield the architectures that differ from this one in one parameter."""
 
+    def size(self) -> int:
+        """Count the architectures."""
+
     def macs(self, arch: Architecture, dimension: int) -> int:
         """Count the multiply-accumulates of one image, the projection to `dimension` included."""
 
     def build(self, arch: Architecture, dimension: int) -> QueryModel:
         """Make the network with fresh weights."""
+
+
+@dataclass(frozen=True)
+class BlockRecipe:
+    """A block of a network, to be made and timed by itself.
+
+    Attributes:
+        key: In words, all that its time depends on; blocks with equal keys are alike.
+        shape: Shape of its input without the batch, such as (channels, height, width).
+        make: Makes it with fresh weights; its output is the input of the next block.
+    """
+
+    key: str
+    shape: tuple[int, ...]
+    make: Callable[[], nn.Module]
+
+
+@runtime_checkable
+class BlockwiseSpace(SearchSpace, Protocol):
+    """A search space whose networks are chains of blocks, so that their times can be added up."""
+
+    def blocks(self, arch: Architecture, dimension: int) -> list[BlockRecipe]:
+        """Split a network into its blocks, from images in [0, 1] to vectors of `dimension`."""
+
+    def every_block(self, dimension: int) -> list[BlockRecipe]:
+        """Return each block that any architecture has, once."""
 
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])

@@ -7,7 +7,20 @@ from typing import NoReturn
 
 import typer
 
-from nas.cli import compare, evaluate, export, gallery, nest, pareto, profile, prune, report, search
+from nas.cli import (
+    compare,
+    evaluate,
+    export,
+    gallery,
+    latency,
+    nest,
+    pareto,
+    profile,
+    prune,
+    repeat,
+    report,
+    search,
+)
 
 app = typer.Typer(
     name="querynas",
@@ -18,6 +31,7 @@ app = typer.Typer(
 )
 app.add_typer(gallery.app, name="gallery")
 app.add_typer(nest.app, name="nest")
+app.add_typer(latency.app, name="latency")
 for command in (
     search.search,
     prune.prune,
@@ -27,6 +41,7 @@ for command in (
     compare.compare,
     profile.profile,
     report.report,
+    repeat.repeat,
 ):
     app.command()(command)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from nas.cli.prune import Criterion
+
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from nas.cross_tests import CrossTests
     from nas.nesting import Nest
 
@@ -57,8 +62,12 @@ def train(
     gradients: Annotated[
         Rule | None, typer.Option(help="How gradients become one; by default as the method does.")
     ] = None,
-    order: Annotated[str, typer.Option(help="Criterion by which channels are ordered.")] = "taylor",
-    loss: Annotated[str, typer.Option(help="Loss towards the gallery vectors.")] = "regression",
+    order: Annotated[
+        Criterion, typer.Option(help="Criterion by which channels are ordered.")
+    ] = Criterion.taylor,
+    loss: Annotated[
+        str, typer.Option(help="Compatibility loss: a name, or weights as {ssp: 1, regression: 1}.")
+    ] = "regression",
     pairwise: Annotated[
         float, typer.Option(min=0, help="Weight of 1 - cosine to the larger capacities.")
     ] = 0.0,
@@ -72,73 +81,118 @@ def train(
     seed: Annotated[int, typer.Option(help="Of weights, scores and order.")] = 0,
 ) -> None:
     """Train (or continue), then test every capacity against every other on the test classes."""
-    from nas.config import SplitConfig, TrainingConfig
+    from nas.cli.settings import loss_of, settings
     from nas.nesting import Nest, NestConfig
     from pruning.nested import parse_capacity
 
-    config = NestConfig(
-        model=model,
-        gallery=str(gallery),
-        data=data,
-        method=method.value,
-        gradients=None if gradients is None else gradients.value,
-        capacities=tuple(parse_capacity(each) for each in capacities.split(",")),
-        order=order,
-        loss=loss,
-        pairwise=pairwise,
-        size=size,
-        pretrained=pretrained,
-        training=TrainingConfig(epochs=epochs, batch=batch, lr=lr),
-        split=SplitConfig(val=val, test=test),
-        seed=seed,
+    config = settings(
+        NestConfig,
+        {
+            "model": model,
+            "gallery": str(gallery),
+            "data": data,
+            "method": method.value,
+            "gradients": None if gradients is None else gradients.value,
+            "capacities": tuple(parse_capacity(each) for each in capacities.split(",")),
+            "order": order.value,
+            "loss": loss_of(loss),
+            "pairwise": pairwise,
+            "size": size,
+            "pretrained": pretrained,
+            "training": {"epochs": epochs, "batch": batch, "lr": lr},
+            "split": {"val": val, "test": test, "seed": seed},
+            "seed": seed,
+        },
     )
     nest = Nest.create(out, config)
-    _print(nest, nest.train())
+    try:
+        _print(nest, nest.train())
+    except KeyboardInterrupt:
+        print(
+            "\nquerynas: stopped; the same command goes on behind the last validation.",
+            file=sys.stderr,
+        )
+        raise typer.Exit(130) from None
 
 
 @app.command()
 def extract(
     nest: Annotated[Path, typer.Argument(help="Folder of a trained nest.")],
     capacity: Annotated[str, typer.Option(help="Percent, e.g. 37%; it need not be a trained one.")],
-    out: Annotated[Path, typer.Option(help="File to write, .safetensors; its card goes beside.")],
+    out: Annotated[
+        Path, typer.Option(help="File to write, .safetensors, .onnx or .pt2; its card goes beside.")
+    ],
 ) -> None:
     """Write one capacity as an ordinary query model, with its scores on the test classes."""
     from nas.budget import format_macs
     from nas.nesting import Nest
     from pruning.nested import parse_capacity
 
-    card = Nest.open(nest).write(parse_capacity(capacity), out)
-    print(f"Wrote {capacity} of {nest} ({format_macs(card.macs)} MACs) to {out}")
-    print(f"Test classes: cross-test mAP {card.scores.cross_test.map:.4f}")
+    done = Nest.open(nest).write(parse_capacity(capacity), out)
+    seconds, score = done.card.latency, done.card.scores.cross_test
+    latency = f"{seconds.pytorch * 1e3:.2f} ms in PyTorch"
+    if seconds.onnxruntime is not None:
+        latency += f", {seconds.onnxruntime * 1e3:.2f} ms in ONNX Runtime"
+    print(f"Wrote {capacity} of {nest} ({format_macs(done.card.macs)} MACs) to {done.path}")
+    print(f"Card: {done.card_path}")
+    print(f"Largest difference from PyTorch: {done.max_difference:.2e}")
+    print(f"Latency of one query, one CPU thread: {latency}")
+    low, high = score.interval
+    print(f"Test classes: cross-test mAP {score.map:.4f} (95% interval {low:.3f} to {high:.3f})")
+    if done.collapsed is not None:
+        print(f"It has collapsed: {done.collapsed}; take a larger capacity, or train for longer.")
 
 
 def _print(nest: Nest, tests: CrossTests) -> None:
+    """What the capacities cost, and how they search one another."""
+    from nas.cli.tables import stdout_console
+
+    console = stdout_console()
+    console.print(_costs(nest))
+    console.print("Latency of one query in PyTorch, one CPU thread.")
+    if nest.config.method == "masks":
+        console.print("Masks leave zeros in full-size layers: they save no work and no space.")
+    console.print(_matrix(nest, tests))
+    console.print(f"Plot: {nest.path / 'cross_tests.html'}", soft_wrap=True)
+
+
+def _costs(nest: Nest) -> Table:
     from rich.table import Table
 
     from nas.budget import format_macs
-    from nas.cli.tables import stdout_console
-    from searchspaces import count_macs, count_parameters
+    from pruning import figure
+    from pruning.nested import format_capacity
+
+    table = Table(title=f"Capacities of {nest.path}", title_justify="left")
+    for name in ("capacity", "channels", "params", "MACs", "of 100%", "latency", "of 100%"):
+        table.add_column(name, justify="right")
+    dense: tuple[float, float] | None = None
+    for capacity in nest.model.capacities:  # the dense network first
+        model = nest.model.extract(capacity)
+        macs, latency = figure(model, "macs"), figure(model, "latency")
+        dense = dense or (macs, latency)
+        table.add_row(
+            format_capacity(capacity),
+            f"{nest.model.width(capacity):.0%}",
+            format_macs(figure(model, "parameters")),
+            format_macs(macs),
+            f"{macs / dense[0]:.3f}",
+            f"{latency * 1e3:.2f} ms",
+            f"{latency / dense[1]:.3f}",
+        )
+    return table
+
+
+def _matrix(nest: Nest, tests: CrossTests) -> Table:
+    from rich.table import Table
 
     table = Table(
         title=f"Cross-tests of {nest.path} on the test classes: mAP by query (row) and gallery",
         title_justify="left",
     )
     table.add_column("queries by")
-    for name in ("channels", "params", "MACs", *tests.names):
+    for name in tests.names:
         table.add_column(name, justify="right")
-    for capacity, name, maps in zip(nest.model.capacities, tests.names, tests.maps, strict=False):
-        model = nest.model.extract(capacity)
-        costs = count_parameters(model), count_macs(model, model.resolution)
-        table.add_row(
-            name,
-            f"{nest.model.width(capacity):.0%}",
-            *(format_macs(cost) for cost in costs),
-            *(f"{value:.4f}" for value in maps),
-        )
-    paragon = [f"{value:.4f}" for value in tests.maps[-1]]
-    table.add_row(tests.names[-1], "", "", "", *paragon)
-    console = stdout_console()
-    console.print(table)
-    if nest.config.method == "masks":
-        console.print("Masks leave zeros in full-size layers: they save no work and no space.")
-    console.print(f"Plot: {nest.path / 'cross_tests.html'}")
+    for name, maps in zip(tests.names, tests.maps, strict=True):
+        table.add_row(name, *(f"{value:.4f}" for value in maps))
+    return table

@@ -1,5 +1,6 @@
 """`querynas pareto`: the front of a study as a table, JSON or CSV."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -15,20 +16,25 @@ def pareto(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     csv: Annotated[Path | None, typer.Option(help="Also write a CSV file.")] = None,
 ) -> None:
-    """List the Pareto front."""
+    """List the Pareto front, and which of its models are not distinguishable from cheaper ones."""
     from nas.budget import parse_macs
     from nas.cli.tables import front_rows, print_front, write_csv
+    from nas.distinguishing import distinguish
     from nas.front import select
     from nas.run import Run
 
     opened = Run.open(run)
+    front = opened.front()
+    ties = distinguish(opened, front)
     budget = None if max_flops is None else parse_macs(max_flops)
-    records = select(opened.front(), max_macs=budget, min_map=min_map)
+    records = select(front, max_macs=budget, min_map=min_map)
     if csv is not None:
-        write_csv(csv, front_rows(opened, records))
+        write_csv(csv, front_rows(opened, records, ties))
     if json:
         import json as json_module
 
-        print(json_module.dumps(front_rows(opened, records), indent=2))
+        if ties.unknown:
+            print(f"querynas: {ties.words(opened)}", file=sys.stderr)
+        print(json_module.dumps(front_rows(opened, records, ties), indent=2))
     else:
-        print_front(opened, records)
+        print_front(opened, records, ties)

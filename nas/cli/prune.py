@@ -97,31 +97,32 @@ def prune(
     ] = False,
 ) -> None:
     """Align a model to a gallery and cut it down to a target; continues a stopped pruning."""
-    import yaml
-
-    from nas.config import FinishTraining, RealignTraining, SplitConfig, TrainingConfig
+    from nas.cli.settings import loss_of, settings
     from nas.shrinking import PruneConfig
     from nas.shrinking import prune as run_prune
 
-    config = PruneConfig(
-        model=model,
-        gallery=str(gallery),
-        data=data,
-        target=target,
-        criterion=criterion.value,
-        scope=scope.value,
-        schedule=schedule.value,
-        rounds=rounds,
-        round_to=round_to,
-        loss=yaml.safe_load(loss),
-        resolution=resolution,
-        pretrained=pretrained,
-        checkpoint=None if checkpoint is None else str(checkpoint),
-        align=TrainingConfig(epochs=align_epochs, batch=batch) if align_epochs else None,
-        realign=RealignTraining(epochs=epochs, batch=batch),
-        finish=FinishTraining(epochs=finish_epochs, batch=batch) if finish_epochs else None,
-        split=SplitConfig(val=val, test=test, seed=seed),
-        seed=seed,
+    config = settings(
+        PruneConfig,
+        {
+            "model": model,
+            "gallery": str(gallery),
+            "data": data,
+            "target": target,
+            "criterion": criterion.value,
+            "scope": scope.value,
+            "schedule": schedule.value,
+            "rounds": rounds,
+            "round_to": round_to,
+            "loss": loss_of(loss),
+            "resolution": resolution,
+            "pretrained": pretrained,
+            "checkpoint": None if checkpoint is None else str(checkpoint),
+            "align": {"epochs": align_epochs, "batch": batch} if align_epochs else None,
+            "realign": {"epochs": epochs, "batch": batch},
+            "finish": {"epochs": finish_epochs, "batch": batch} if finish_epochs else None,
+            "split": {"val": val, "test": test, "seed": seed},
+            "seed": seed,
+        },
     )
     try:
         _print(run_prune(config, out))
@@ -139,6 +140,7 @@ def _print(done: Pruned) -> None:
 
     from nas.budget import format_macs
     from nas.cli.tables import stdout_console
+    from nas.writing import onnx_seconds
 
     table = Table(title=f"{done.run.path}, target {done.target}", title_justify="left")
     for column in _COLUMNS:
@@ -166,8 +168,13 @@ def _print(done: Pruned) -> None:
             f"Test classes, {name}: cross-test mAP {cross.map:.4f} (95% interval {low:.3f} to "
             f"{high:.3f}), {cross.map / paragon:.1%} of the paragon {paragon:.4f}"
         )
-    runtime = (last.latency.onnxruntime or 0) * 1e3
-    console.print(f"ONNX Runtime: {runtime:.2f} ms for one query, one CPU thread")
+    before = onnx_seconds(done.run.model(uncut), "the uncut model")
+    after = last.latency.onnxruntime or 0
+    console.print(
+        f"Pruned to {last.macs / uncut.macs:.3f} of the MACs and {after / before:.3f} of the "
+        f"latency in ONNX Runtime: {after * 1e3:.2f} ms instead of {before * 1e3:.2f} ms for one "
+        "query, one CPU thread"
+    )
     for file in done.files:
         console.print(f"{file.path}, card {file.card_path.name}", soft_wrap=True)
 

@@ -24,6 +24,7 @@ def search(
     """Search the Pareto front of query models; the same command continues a stopped search."""
     from nas.cli.tables import print_front
     from nas.config import load_config
+    from nas.distinguishing import distinguish
     from nas.study import search as run_search
 
     try:
@@ -41,5 +42,6 @@ def search(
             file=sys.stderr,
         )
         raise typer.Exit(130) from None
-    print_front(run, run.front())
+    front = run.front()
+    print_front(run, front, distinguish(run, front))
     print(f"Run folder: {run.path} (trials in {run.storage_url})")

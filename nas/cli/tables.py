@@ -11,6 +11,7 @@ from rich.table import Table
 from compat.gallery import Codes, GallerySpace
 from nas.budget import format_macs
 from nas.deployed import Evaluation
+from nas.distinguishing import Ties
 from nas.files import write_atomically
 from nas.front import Record
 from nas.profiling import Profile
@@ -54,7 +55,7 @@ def _step(step: Mapping[str, Any]) -> str:
     return f"{step.get('step', 'derived')} of {sources} ({options})"
 
 
-def front_rows(run: Run, records: Sequence[Record]) -> list[dict[str, Any]]:
+def front_rows(run: Run, records: Sequence[Record], ties: Ties) -> list[dict[str, Any]]:
     """Return the front as plain rows."""
     gallery_macs = run.data.gallery.model_macs
     return [
@@ -72,14 +73,26 @@ def front_rows(run: Run, records: Sequence[Record]) -> list[dict[str, Any]]:
             "val_interval_high": r.interval[1],
             "val_self_test": r.self_test,
             "val_paragon": r.paragon,
+            **_gain_row(ties, r.trial),
             "architecture": dict(r.architecture.params),
         }
         for r in records
     ]
 
 
-def print_front(run: Run, records: Sequence[Record]) -> None:
-    """Print a Pareto front."""
+def _gain_row(ties: Ties, trial: int) -> dict[str, Any]:
+    """What a member of the front gains over a cheaper one; nothing for the cheapest."""
+    gain = ties.gains.get(trial)
+    names = ("compared_with", "gain", "gain_low", "gain_high", "gain_p_value")
+    if gain is None:
+        return {"tied_with": None, **dict.fromkeys(names)}
+    difference = gain.difference
+    values = (gain.over, difference.mean, *difference.interval, difference.p_value)
+    return {"tied_with": ties.tied_with(trial), **dict(zip(names, values, strict=True))}
+
+
+def print_front(run: Run, records: Sequence[Record], ties: Ties) -> None:
+    """Print a Pareto front, or the part of it that meets bounds."""
     gallery_macs = run.data.gallery.model_macs
     table = Table(
         title=f"Pareto front of {run.path} on the validation classes",
@@ -98,12 +111,14 @@ def print_front(run: Run, records: Sequence[Record]) -> None:
             format_macs(r.parameters),
             f"{r.cross_test:.4f}",
             f"{r.interval[0]:.3f}–{r.interval[1]:.3f}",
+            _tied_with(ties, r.trial),
             f"{r.self_test:.4f}",
             f"{r.cross_test / r.paragon:.1%}",
         )
     console = stdout_console()
     console.print(table)
     if records:
+        console.print(ties.words(run), soft_wrap=True)
         console.print(f"Paragon mAP on the validation classes: {records[0].paragon:.4f}")
         console.print("`querynas export` and `querynas report` measure on the test classes.")
     else:
@@ -120,9 +135,17 @@ _COLUMNS = (
     ("params", "right"),
     ("cross-test", "right"),
     ("95% interval", "right"),
+    ("tied with", "right"),
     ("self-test", "right"),
     ("of paragon", "right"),
 )
+
+
+def _tied_with(ties: Ties, trial: int) -> str:
+    if ties.unknown:
+        return "?"
+    tied = ties.tied_with(trial)
+    return "" if tied is None else str(tied)
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:

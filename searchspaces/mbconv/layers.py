@@ -1,66 +1,12 @@
-"""The modules of an inverted-bottleneck network, for a standalone network and a supernet alike.
+"""The modules of an inverted-bottleneck network, for a standalone network and a supernet alike."""
 
-Every module takes its convolution and BatchNorm classes from `Layers`: ordinary ones make a
-standalone network, the elastic ones of `supernet` make a network whose parts can be switched.
-"""
-
-from dataclasses import dataclass
 from itertools import islice
 from typing import cast
 
 from torch import Tensor, nn
 
+from searchspaces.elastic.modules import ConvNorm, Layers, SqueezeExcite, initialise
 from searchspaces.mbconv.plan import BlockPlan, NetworkPlan
-
-ACTIVATIONS = {"relu": nn.ReLU, "hswish": nn.Hardswish}
-
-
-@dataclass(frozen=True)
-class Layers:
-    """The classes that a network is made of."""
-
-    conv: type[nn.Conv2d] = nn.Conv2d
-    norm: type[nn.BatchNorm2d] = nn.BatchNorm2d
-
-
-class ConvNorm(nn.Module):
-    """Convolution without bias, BatchNorm, activation."""
-
-    def __init__(
-        self,
-        width_in: int,
-        width: int,
-        layers: Layers,
-        *,
-        activation: str | None,
-        kernel: int = 1,
-        stride: int = 1,
-        groups: int = 1,
-    ) -> None:
-        super().__init__()
-        self.conv = layers.conv(
-            width_in, width, kernel, stride, kernel // 2, groups=groups, bias=False
-        )
-        self.norm = layers.norm(width)
-        self.activation = ACTIVATIONS[activation](inplace=True) if activation else nn.Identity()
-
-    def forward(self, maps: Tensor) -> Tensor:
-        return self.activation(self.norm(self.conv(maps)))
-
-
-class SqueezeExcite(nn.Module):
-    """Channel gates from globally pooled maps (Hu et al., CVPR 2018), hard as in MobileNetV3."""
-
-    def __init__(self, width: int, squeeze: int, layers: Layers) -> None:
-        super().__init__()
-        self.reduce = layers.conv(width, squeeze, 1)
-        self.expand = layers.conv(squeeze, width, 1)
-        self.activation = nn.ReLU(inplace=True)
-        self.gate = nn.Hardsigmoid()
-
-    def forward(self, maps: Tensor) -> Tensor:
-        pooled = maps.mean((2, 3), keepdim=True)
-        return maps * self.gate(self.expand(self.activation(self.reduce(pooled))))
 
 
 class Block(nn.Module):
@@ -93,6 +39,17 @@ class Block(nn.Module):
         if quiet:
             nn.init.zeros_(self.project.norm.weight)
 
+    def activate(self, plan: BlockPlan) -> None:
+        """Follow a plan with elastic layers."""
+        self.residual = plan.residual
+        self.expand.activate(plan.hidden, activation=plan.activation)
+        self.depthwise.activate(
+            plan.hidden, kernel=plan.kernel, stride=plan.stride, activation=plan.activation
+        )
+        if isinstance(self.excite, SqueezeExcite):
+            self.excite.activate(plan.hidden, plan.squeeze)
+        self.project.activate(plan.width)
+
     def forward(self, maps: Tensor) -> Tensor:
         out = self.project(self.excite(self.depthwise(self.expand(maps))))
         return maps + out if self.residual else out
@@ -116,9 +73,16 @@ class MBConvBackbone(nn.Module):
             plan.stages[-1][-1].width, plan.head_width, layers, activation="hswish"
         )
         self.depths = [len(stage) for stage in plan.stages]
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        initialise(self)
+
+    def activate(self, plan: NetworkPlan) -> None:
+        """Follow a plan with elastic layers."""
+        self.stem.activate(plan.stem_width, kernel=3, stride=plan.stem_stride)
+        for blocks, plans in zip(self.stages, plan.stages, strict=True):
+            for block, block_plan in zip(cast(nn.ModuleList, blocks), plans, strict=False):
+                cast(Block, block).activate(block_plan)
+        self.head.activate(plan.head_width)
+        self.depths = [len(plans) for plans in plan.stages]
 
     def forward(self, images: Tensor) -> Tensor:
         maps = self.stem(images)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from searchspaces.elastic.plan import strided
+
 
 @dataclass(frozen=True)
 class BlockPlan:
@@ -32,28 +34,27 @@ class NetworkPlan:
     stages: tuple[tuple[BlockPlan, ...], ...]
     head_width: int
 
+    @property
+    def features(self) -> int:
+        """Number of pooled features."""
+        return self.head_width
 
-def count(plan: NetworkPlan, dimension: int) -> int:
-    """Count the multiply-accumulates of one image exactly as `searchspaces.count_macs` does.
+    def macs(self, dimension: int) -> int:
+        """Count the multiply-accumulates of one image exactly as `searchspaces.count_macs` does.
 
-    A convolution costs k² · c_in/groups · c_out per output position, a BatchNorm 2 per element.
+        A convolution costs k² · c_in/groups · c_out per output position, a BatchNorm 2 per element.
 
-    Args:
-        plan: The network.
-        dimension: Number of dimensions that the pooled features are projected to.
-    """
-    side = _strided(plan.resolution, plan.stem_stride)
-    total = side**2 * plan.stem_width * (9 * 3 + 2)
-    for stage in plan.stages:
-        for block in stage:
-            total += side**2 * block.hidden * (block.width_in + 2)
-            side = _strided(side, block.stride)
-            total += side**2 * block.hidden * (block.kernel**2 + 2)
-            total += 2 * block.hidden * block.squeeze
-            total += side**2 * block.width * (block.hidden + 2)
-    width = plan.stages[-1][-1].width
-    return total + side**2 * plan.head_width * (width + 2) + plan.head_width * dimension
-
-
-def _strided(side: int, stride: int) -> int:
-    return (side - 1) // stride + 1
+        Args:
+            dimension: Number of dimensions that the pooled features are projected to.
+        """
+        side = strided(self.resolution, self.stem_stride)
+        total = side**2 * self.stem_width * (9 * 3 + 2)
+        for stage in self.stages:
+            for block in stage:
+                total += side**2 * block.hidden * (block.width_in + 2)
+                side = strided(side, block.stride)
+                total += side**2 * block.hidden * (block.kernel**2 + 2)
+                total += 2 * block.hidden * block.squeeze
+                total += side**2 * block.width * (block.hidden + 2)
+        width = self.stages[-1][-1].width
+        return total + side**2 * self.head_width * (width + 2) + self.head_width * dimension

@@ -8,10 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas.budget import format_macs, parse_macs
-from nas.config import StudyConfig, load_config
+from nas.config import StudyConfig, SupernetConfig, SupernetTraining, load_config
 from nas.errors import StudyError
 
 MINIMAL = {"data": "photos", "gallery": "galleries/g", "spaces": {"s": {"route": "supernet"}}}
+
+
+def supernet(**training: object) -> dict[str, object]:
+    return {"spaces": {"s": {"route": "supernet", "training": training}}}
 
 
 def write(folder: Path, content: object) -> Path:
@@ -36,6 +40,10 @@ def test_a_minimal_study_file_gets_the_defaults(tmp_path: Path) -> None:
             r"Unknown field 'spaces.s.trainning'; did you mean training\?",
         ),
         ({"spaces": {"s": {"route": "pruned"}}}, r"'spaces.s.backbone' is missing"),
+        (supernet(distil=0.5), r"Unknown field 'spaces.s.training.distil'; did you mean distill\?"),
+        (supernet(distill=1.5), "'spaces.s.training.distill' is 1.5: .* less than or equal to 1"),
+        (supernet(progressive=1), "'spaces.s.training.progressive' is 1: .* less than 1"),
+        (supernet(sampling="best"), "'spaces.s.training.sampling' is 'best': .* 'attentive'"),
         ({"spaces": {}}, "'spaces' is empty"),
         ({"spaces": {"s": {"route": "random"}}}, "'spaces.s' needs a `route`, one of supernet"),
         ({"spaces": {"s": {}}}, "'spaces.s' needs a `route`"),
@@ -76,6 +84,18 @@ def test_a_section_keeps_its_own_defaults_beside_what_is_given(tmp_path: Path) -
     cuts = {"route": "pruned", "backbone": "resnet18", "realign": {"epochs": 1}}
     config = load_config(write(tmp_path, {**MINIMAL, "spaces": {"cuts": cuts}}))
     assert config.spaces["cuts"].realign.model_dump()["ema"] == 0.95
+
+
+def test_a_supernet_is_trained_by_the_plain_sandwich_rule_unless_told(tmp_path: Path) -> None:
+    def training(**fields: object) -> SupernetTraining:
+        section = load_config(write(tmp_path, {**MINIMAL, **supernet(**fields)})).spaces["s"]
+        assert isinstance(section, SupernetConfig)
+        return section.training
+
+    plain = training(epochs=3)
+    assert (plain.distill, plain.sampling, plain.progressive) == (0.0, "uniform", 0.0)
+    told = training(distill=0.5, sampling="attentive", progressive=0.4)
+    assert (told.distill, told.sampling, told.progressive) == (0.5, "attentive", 0.4)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

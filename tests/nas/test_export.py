@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-import nas.exporting
-from nas.card import Card, Format, read_card
+import nas.writing
+from nas.card import Card, Format, Validation, read_card
+from nas.deployed import evaluate_file
 from nas.errors import StudyError
-from nas.exporting import Exported, best_under, export
+from nas.exporting import best_under, export
 from nas.front import Record
 from nas.run import Run
+from nas.vectors import directed, indistinct
+from nas.writing import Exported, Source, write_model
 from pruning import load_model, save_model
 from searchspaces import QueryModel
 
@@ -84,7 +87,8 @@ def test_onnx_names_its_ends_and_holds_its_weights(exported: dict[str, Exported]
 
 def test_a_pruned_backbone_is_exported_too(tiny_run: Run, tmp_path: Path) -> None:
     done = export(tiny_run, smallest_of(tiny_run, "cuts"), "onnx", tmp_path / "cut.onnx")
-    assert done.max_difference <= nas.exporting.TOLERANCE
+    assert done.max_difference <= nas.writing.TOLERANCE
+    assert done.collapsed is None
     assert sorted(f.name for f in tmp_path.iterdir()) == ["cut.onnx", "cut.onnx.json"]
 
 
@@ -133,7 +137,7 @@ def test_a_file_that_differs_is_not_kept(
         torch.nn.init.normal_(other.projection.linear.weight)
         save_model(other, path)
 
-    monkeypatch.setitem(nas.exporting._FORMATS, "safetensors", (".safetensors", write_another))
+    monkeypatch.setitem(nas.writing._FORMATS, "safetensors", (".safetensors", write_another))
     with pytest.raises(StudyError, match="differs from PyTorch by"):
         export(tiny_run, tiny_run.records()[0], "safetensors", tmp_path / "model.safetensors")
     assert list(tmp_path.iterdir()) == []
@@ -146,7 +150,7 @@ def test_a_network_that_cannot_be_written_is_refused(
         path.write_text("half")
         raise RuntimeError("no such operator\nand a long story")
 
-    monkeypatch.setitem(nas.exporting._FORMATS, "onnx", (".onnx", fail))
+    monkeypatch.setitem(nas.writing._FORMATS, "onnx", (".onnx", fail))
     with pytest.raises(StudyError, match=r"cannot be exported as onnx \(no such operator\)"):
         export(tiny_run, tiny_run.records()[0], "onnx", tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
@@ -155,6 +159,72 @@ def test_a_network_that_cannot_be_written_is_refused(
 def test_the_ending_has_to_fit_the_format(tiny_run: Run, tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"must end in \.onnx"):
         export(tiny_run, tiny_run.records()[0], "onnx", tmp_path / "model.pt2")
+
+
+def source(run: Run) -> Source:
+    return Source(
+        name="a test",
+        run=run.path,
+        trial=None,
+        architecture=run.records()[0].architecture,
+        route="none",
+        fidelity="untrained",
+        gallery=run.config.gallery,
+        data=run.config.data,
+        split=run.config.split,
+        validation=Validation(cross_test=0.5, interval=(0.4, 0.6)),
+    )
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".onnx"])
+def test_a_collapsed_model_is_written_with_the_scores_that_it_deserves(
+    tiny_run: Run, tmp_path: Path, suffix: str
+) -> None:
+    model = tiny_run.model(smallest_of(tiny_run, "cuts"))
+    torch.nn.init.zeros_(model.projection.linear.weight)
+    task = tiny_run.data.test
+    done = write_model(model, tmp_path / f"dead{suffix}", source(tiny_run), tiny_run.data)
+    count = len(task.images)
+    assert done.collapsed is not None
+    assert f"{count} of {count} test images" in done.collapsed
+    constant = task.score(np.ones((len(task.images), model.dimension), np.float32))
+    assert done.card.scores.self_test.map == pytest.approx(constant.self_test.map)
+    assert done.card.scores.cross_test.map == pytest.approx(constant.cross_test.map)
+    assert done.card.scores.self_test.map < 0.5 * done.card.scores.paragon.map
+    found = evaluate_file(done.path, tiny_run.config.gallery, tiny_run.config.data)
+    assert found.scores["labels"].cross_test.map == pytest.approx(constant.cross_test.map)
+
+
+def test_a_model_that_is_not_finite_is_refused(tiny_run: Run, tmp_path: Path) -> None:
+    model = tiny_run.model(smallest_of(tiny_run, "cuts"))
+    torch.nn.init.constant_(model.projection.linear.weight, torch.nan)
+    with pytest.raises(StudyError, match="of a test gives embeddings that are not finite"):
+        write_model(model, tmp_path / "nan.safetensors", source(tiny_run), tiny_run.data)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_ending_is_refused(tiny_run: Run, tmp_path: Path) -> None:
+    model = tiny_run.model(smallest_of(tiny_run, "cuts"))
+    with pytest.raises(StudyError, match=r"must end in one of \.safetensors, \.onnx, \.pt2"):
+        write_model(model, tmp_path / "model.bin", source(tiny_run), tiny_run.data)
+
+
+def test_embeddings_that_say_nothing_are_counted() -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(6, 4)).astype(np.float32)
+    assert indistinct(vectors) == 0
+    assert directed(vectors) is vectors
+    vectors[[1, 4]] = 0
+    assert indistinct(vectors) == 2
+    found = directed(vectors)
+    np.testing.assert_array_equal(found[[1, 4]], np.full((2, 4), 0.5, np.float32))
+    np.testing.assert_array_equal(found[[0, 2, 3, 5]], vectors[[0, 2, 3, 5]])
+    assert not vectors[1].any()
+    assert indistinct(np.zeros((3, 4))) == 3
+    alike = np.tile(rng.normal(size=4), (5, 1)) * rng.uniform(1, 9, size=(5, 1))
+    assert indistinct(alike) == 5
+    vectors[0, 0] = np.nan
+    assert np.isnan(directed(vectors)[0, 0])
 
 
 def test_best_under_a_budget(tiny_run: Run) -> None:

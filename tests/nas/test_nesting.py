@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
+from compat.errors import CompatError
 from compat.losses import create_loss
+from nas.card import read_card
 from nas.cli.nest import app
 from nas.config import TrainingConfig
 from nas.cross_tests import CrossTests, cross_tests, heatmap
@@ -118,7 +120,7 @@ def test_an_extracted_file_is_an_ordinary_query_model(
     trained: tuple[Nest, CrossTests], gallery: Path, tmp_path: Path
 ) -> None:
     nest, tests = trained
-    card = nest.write(0.6, tmp_path / "q.safetensors")
+    card = nest.write(0.6, tmp_path / "q.safetensors").card
     assert torch.equal(
         load_model(tmp_path / "q.safetensors")(torch.ones(1, 3, 32, 32)),
         nest.extract(0.6).cpu()(torch.ones(1, 3, 32, 32)),
@@ -126,8 +128,28 @@ def test_an_extracted_file_is_an_ordinary_query_model(
     done = evaluate_file(tmp_path / "q.safetensors", gallery, DATA)
     assert done.scores["labels"].cross_test.map == pytest.approx(tests.with_gallery("60%"))
     assert profile(str(tmp_path / "q.safetensors")).macs == card.macs
-    between = nest.write(0.45, tmp_path / "between.safetensors")
-    assert nest.write(0.3, tmp_path / "s.safetensors").macs < between.macs < card.macs
+    between = nest.write(0.45, tmp_path / "between.safetensors").card
+    assert nest.write(0.3, tmp_path / "s.safetensors").card.macs < between.macs < card.macs
+
+
+@pytest.mark.parametrize("name", ["q.onnx", "q.pt2"])
+def test_a_capacity_is_exported_as_a_program(
+    trained: tuple[Nest, CrossTests], gallery: Path, tmp_path: Path, name: str
+) -> None:
+    nest, _ = trained
+    done = nest.write(0.45, tmp_path / name)
+    card = read_card(tmp_path / name)
+    assert card == done.card
+    assert (card.trial, card.route, card.architecture.params["capacity"]) == (None, "nest", 0.45)
+    assert (card.latency.onnxruntime is not None) == (name == "q.onnx")
+    assert done.max_difference < 1e-4
+    model = nest.extract(0.45)
+    task = nest.data.test
+    score = task.score(task.embed(model, model.resolution, torch.device("cpu")))
+    assert card.scores.cross_test.map == pytest.approx(score.cross_test.map, abs=1e-4)
+    found = evaluate_file(tmp_path / name, gallery, DATA).scores["labels"].cross_test.map
+    assert found == pytest.approx(card.scores.cross_test.map, abs=1e-6)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [name, f"{name}.json"]
 
 
 def test_a_killed_training_ends_like_an_unbroken_one(
@@ -221,17 +243,28 @@ def test_the_command(gallery: Path, tmp_path: Path) -> None:
     arguments += ["--capacities", "40,100", "--epochs", "1", "--batch", "32", "--size", "32"]
     done = run(app, [*arguments, "--no-pretrained"])
     assert done.exit_code == 0, done.output
-    assert re.search(r"40%.*40%.*0\.\d{4}", done.output)
+    assert re.search(r"40% +│ 0\.\d{4} │ 0\.\d{4} │", done.output)
     again = run(app, ["train", *arguments, "--no-pretrained"])
-    table = done.output[done.output.index("Cross-tests") :]
-    assert again.output == table
-    file = tmp_path / "q.safetensors"
+    assert re.search(r"40% │ +40% │.*│ +0\.[12]\d\d │ +\d+\.\d\d ms │ +\d\.\d{3}", done.output)
+    first, second = (each.output[each.output.index("Cross-tests") :] for each in (done, again))
+    assert first == second
+    file = tmp_path / "q.onnx"
     done = run(app, ["extract", out, "--capacity", "37%", "--out", str(file)])
     assert done.exit_code == 0, done.output
-    assert load_model(file).resolution == 32
+    assert re.search(r"\d ms in PyTorch, \d+\.\d\d ms in ONNX Runtime", done.output)
+    assert read_card(file).trial is None
+    done = run(app, [*arguments, "--no-pretrained", "--val", "1"])
+    assert "--val is 1.0: Input should be less than 1" in str(done.exception)
     done = run(app, [*arguments, "--no-pretrained", "--method", "masks"])
     assert isinstance(done.exception, StudyError)
     assert "begun with method = 'structured', not 'masks'" in str(done.exception)
+
+
+def test_the_seed_divides_the_classes_too(gallery: Path, tmp_path: Path) -> None:
+    arguments = ["timm:test_resnet", "--gallery", str(gallery), "--data", DATA]
+    arguments += ["--out", str(tmp_path / "n"), "--size", "32", "--no-pretrained", "--seed", "1"]
+    done = CliRunner().invoke(app, arguments)
+    assert "views of other training images" in str(done.exception)  # the gallery's seed is 0
 
 
 def test_errors(gallery: Path, tmp_path: Path, trained: tuple[Nest, CrossTests]) -> None:
@@ -248,8 +281,10 @@ def test_errors(gallery: Path, tmp_path: Path, trained: tuple[Nest, CrossTests])
     with pytest.raises(StudyError, match="gives 6 dimensions, but the gallery"):
         Nest.create(tmp_path / "n", config(gallery, model=str(tmp_path / "m.safetensors"))).train()
     assert not (tmp_path / "n").exists()
-    with pytest.raises(StudyError, match=r"must end in \.safetensors"):
-        trained[0].write(0.6, tmp_path / "q.onnx")
+    with pytest.raises(StudyError, match=r"must end in one of \.safetensors, \.onnx, \.pt2"):
+        trained[0].write(0.6, tmp_path / "q.bin")
+    with pytest.raises(CompatError, match="did you mean regression"):
+        Nest.create(tmp_path / "n", config(gallery, loss="regresion")).train()
     (tmp_path / "nest.json").write_text("{}")
     with pytest.raises(StudyError, match="cannot be read"):
         Nest.open(tmp_path)

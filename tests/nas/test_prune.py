@@ -1,6 +1,7 @@
 """`querynas prune`: schedules, a whole small pruning, and going on after it was stopped."""
 
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -74,6 +75,12 @@ def test_all_schedules_train_for_as_long() -> None:
         assert sum(step.training.epochs for step in steps if step.training) == 12
         assert steps[-1].cut_to == 10.0
     assert growing(160.0, 10.0, trainings())[0].fade_to == 10.0
+
+
+@pytest.mark.parametrize(("rounds", "halves"), [(5, [2, 3]), (2, [1, 1]), (1, [1, 1])])
+def test_growing_halves_any_number_of_epochs(rounds: int, halves: list[int]) -> None:
+    steps = growing(160.0, 10.0, Trainings(rounds, RealignTraining(epochs=1), None))
+    assert [step.training.epochs for step in steps if step.training] == halves
 
 
 def test_every_step_is_kept_and_the_target_is_met(pruned: Pruned) -> None:
@@ -156,6 +163,7 @@ def test_a_killed_pruning_goes_on(gallery: Path, tmp_path: Path) -> None:
     assert [r.fidelity for r in after] == ["uncut", "round 1 of 2", "round 2 of 2", "finished"]
     assert "round 2 of 2" in done.stdout
     assert "Test classes, pruned: cross-test mAP" in done.stdout
+    assert re.search(r"0\.4\d\d of the MACs and \d\.\d+ of the latency in ONNX", done.stdout)
 
 
 def finished(database: Path) -> int:
@@ -166,6 +174,22 @@ def finished(database: Path) -> int:
             return int(connection.execute(query).fetchone()[0])
     except sqlite3.OperationalError:
         return 0
+
+
+def test_a_round_that_has_reached_its_figure_already_is_not_cut(
+    gallery: Path, tmp_path: Path
+) -> None:
+    settings = config(
+        gallery,
+        model="lcnet_050",
+        criterion="magnitude",
+        target="0.94x",  # the first round asks for 0.97x, but such wide steps end below 0.94x
+        round_to=32,
+        finish=None,
+    )
+    uncut, first, second = prune(settings, tmp_path).steps
+    assert uncut.macs > first.macs == second.macs
+    assert 0.98 * 0.94 <= second.macs / uncut.macs <= 0.94
 
 
 def test_growing_fades_and_then_cuts(gallery: Path, tmp_path: Path) -> None:
@@ -220,6 +244,8 @@ def test_a_model_of_another_dimension_is_refused(gallery: Path, tmp_path: Path) 
         prune(settings, tmp_path / "run")
     with pytest.raises(StudyError, match="takes images of 32 pixels, not 64"):
         prune(settings.model_copy(update={"resolution": 64}), tmp_path / "run")
+    with pytest.raises(StudyError, match="has weights of its own; leave --checkpoint out"):
+        prune(settings.model_copy(update={"checkpoint": "m.pth"}), tmp_path / "run")
 
 
 def test_importance_looks_at_some_training_batches(pruned: Pruned) -> None:
@@ -274,6 +300,9 @@ def test_supported_families_are_listed(
         (["--target", "1kparams"], "cannot be reached: the lowest that cutting this model"),
         (["--target", "half"], "'half' is no target"),
         (["--target", "0.5x", "--loss", "regresion"], "regression"),
+        (["--target", "0.5x", "--loss", "{ssp: 1"], "--loss is '{ssp: 1': give a name, or weights"),
+        (["--target", "0.5x", "--test", "0"], "--test is 0.0: Input should be greater than 0"),
+        (["--target", "0.5x", "--val", "0.5", "--test", "0.5"], "leave no classes to train on"),
     ],
 )
 def test_refusals_are_one_sentence(

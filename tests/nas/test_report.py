@@ -1,6 +1,7 @@
 """The report opens in a real browser, complete, and its figures say what the study says."""
 
 import dataclasses
+import html
 import json
 import re
 import shutil
@@ -14,6 +15,7 @@ import pytest
 
 from nas import figures
 from nas.costs import macs_by_part
+from nas.distinguishing import distinguish
 from nas.errors import StudyError
 from nas.pictures import examples
 from nas.reporting import report
@@ -39,6 +41,7 @@ addEventListener("load", () => {
         plot => plot.querySelector(".main-svg").clientWidth > plot.parentElement.clientWidth + 1
       ).length,
       rows: document.querySelectorAll("#front tbody tr").length,
+      repeats: document.querySelectorAll("#repeats tbody tr").length,
       pictures: pictures.length,
       drawn: pictures.filter(image => image.naturalWidth > 0).length,
       unnamed: pictures.filter(image => !image.alt).length,
@@ -52,8 +55,23 @@ addEventListener("load", () => {
 
 
 @pytest.fixture(scope="module")
-def page(tiny_run: Run) -> Path:
-    return report(tiny_run)
+def run(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A copy of the study, of an older version, with a candidate that was trained again twice."""
+    path = tmp_path_factory.mktemp("reported") / "run"
+    shutil.copytree(tiny_run.path, path, ignore=shutil.ignore_patterns("query_scores"))
+    recipe = {"how": "aligned alone", "trainings": []}
+    trial = tiny_run.front()[0].trial
+    repeats = [
+        {"trial": trial, "seed": seed, "recipe": recipe, "val": val, "test": val / 2}
+        for seed, val in ((1, 0.5), (2, 0.7))
+    ]
+    (path / "repeats.json").write_text(json.dumps(repeats))
+    return Run.open(path)
+
+
+@pytest.fixture(scope="module")
+def page(run: Run) -> Path:
+    return report(run)
 
 
 @pytest.fixture(scope="module")
@@ -77,14 +95,15 @@ def seen(page: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]
     }
 
 
-def test_a_browser_draws_everything(tiny_run: Run, seen: dict[str, Any]) -> None:
+def test_a_browser_draws_everything(run: Run, seen: dict[str, Any]) -> None:
     assert seen["problems"] == []
     assert seen["console"] == []
     assert seen["requests"] == []
     assert seen["plots"] >= 3  # front, MACs by part, progress
     assert seen["wide"] == 0
-    assert seen["marks"] >= len(tiny_run.records())
-    assert seen["rows"] == len(tiny_run.front())
+    assert seen["marks"] >= len(run.records())
+    assert seen["rows"] == len(run.front())
+    assert seen["repeats"] == 1
     assert seen["pictures"] >= 8 * (1 + 2 * 5)
     assert seen["drawn"] == seen["pictures"]
     assert seen["unnamed"] == 0
@@ -94,27 +113,47 @@ def test_the_page_needs_no_network(page: Path) -> None:
     assert not re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="(?!data:)', page.read_text())
 
 
-def test_the_page_states_the_test_scores(tiny_run: Run, page: Path) -> None:
-    text = page.read_text("utf-8")
-    for record in tiny_run.front():
-        scores = measured_on_test(tiny_run, record).scores
-        model = tiny_run.model(record)
-        embeddings = tiny_run.data.test.embed(model, model.resolution, tiny_run.aligner.device)
-        again = tiny_run.data.test.score(embeddings)
+def words(page: Path) -> str:
+    """The page's text without tags, on one line."""
+    text = re.sub(r"<(script|style).*?</\1>|<[^>]+>", " ", page.read_text("utf-8"), flags=re.DOTALL)
+    return " ".join(html.unescape(text).split())
+
+
+def test_the_page_states_the_test_scores(run: Run, page: Path) -> None:
+    text = words(page)
+    for record in run.front():
+        scores = measured_on_test(run, record).scores
+        model = run.model(record)
+        embeddings = run.data.test.embed(model, model.resolution, run.aligner.device)
+        again = run.data.test.score(embeddings)
         assert scores.cross_test.map == pytest.approx(again.cross_test.map, abs=1e-6)
         assert f"{scores.cross_test.map:.3f}" in text
         assert f"{scores.paragon.map:.3f}" in text
-    assert tiny_run.data.gallery.fingerprint in text
+    assert run.data.gallery.fingerprint in text
+
+
+def test_the_page_states_ties_optimism_and_repeats(run: Run, page: Path) -> None:
+    text, front = words(page), run.front()
+    assert distinguish(run, front).words(run) in text  # measured again by the report
+    promised = np.mean([r.cross_test / r.paragon for r in front])
+    scores = [measured_on_test(run, r).scores for r in front]
+    kept = np.mean([s.cross_test.map / s.paragon.map for s in scores])
+    for words_of in (f"{promised:.1%}", f"{kept:.1%}", f"{100 * (promised - kept):+.1f} points"):
+        assert words_of in text
+    # t(.975; 1) = 12.7062; the values are .2 and .1 apart
+    assert "0.6000 ± 1.2706" in text
+    assert "0.3000 ± 0.6353" in text
+    assert "that backbone" not in text
 
 
 def test_test_scores_are_measured_once(
-    tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record = tiny_run.front()[0]
-    before = measured_on_test(tiny_run, record)
-    moved = dataclasses.replace(tiny_run, path=tmp_path)
-    shutil.copy(tiny_run.path / "test_scores.json", tmp_path)
-    monkeypatch.setattr(Run, "model", lambda run, record: pytest.fail("measured again"))
+    record = run.front()[0]
+    before = measured_on_test(run, record)
+    moved = dataclasses.replace(run, path=tmp_path)
+    shutil.copy(run.path / "test_scores.json", tmp_path)
+    monkeypatch.setattr(Run, "model", lambda *arguments: pytest.fail("measured again"))
     assert measured_on_test(moved, record) == before
     (tmp_path / "test_scores.json").write_text("{")
     with pytest.raises(StudyError, match=r"test_scores\.json.*delete it"):
@@ -206,7 +245,7 @@ def test_a_study_of_one_objective_shows_its_best_value() -> None:
 
 def test_the_front_is_drawn_as_a_staircase_with_the_paragon(tiny_run: Run) -> None:
     records, front = tiny_run.records(), tiny_run.front()
-    figure = figures.pareto(records, front, stepped=True, gallery_macs=10**8)
+    figure = figures.pareto(records, front, ties={}, stepped=True, gallery_macs=10**8)
     traces = {trace.name: trace for trace in figure.data}
     assert list(traces["Pareto front"].x) == [r.macs for r in front]
     assert traces["Pareto front"].line.shape == "hv"
@@ -214,3 +253,18 @@ def test_the_front_is_drawn_as_a_staircase_with_the_paragon(tiny_run: Run) -> No
     marks = [trace for trace in figure.data if trace.error_y.visible]
     assert sum(len(trace.x) for trace in marks) == len(front)
     assert figure.layout.shapes[0].y0 == records[0].paragon
+
+
+def test_tied_members_are_hollow_and_bound_to_the_cheaper_one(tiny_run: Run) -> None:
+    records, front = tiny_run.records(), tiny_run.front()
+    cheap, tied = front[0], front[-1]
+    ties = {tied.trial: cheap.trial}
+    figure = figures.pareto(records, front, ties=ties, stepped=True, gallery_macs=None)
+    marks = [trace for trace in figure.data if trace.error_y.visible]
+    assert sum(len(trace.x) for trace in marks) == len(front)
+    (hollow,) = [trace for trace in marks if trace.marker.symbol.endswith("-open")]
+    assert hollow.x == (tied.macs,)
+    assert f"not distinguishable at 95% from trial {cheap.trial}" in hollow.text[0]
+    (band,) = [trace for trace in figure.data if "not distinguishable" in (trace.name or "")]
+    assert band.x == (cheap.macs, tied.macs, None)
+    assert band.y == (cheap.cross_test, tied.cross_test, None)

@@ -163,6 +163,17 @@ def test_a_run_is_not_continued_as_another_study(
         Run.create(tmp_path / "run", changed(tiny_study, **{field: value}))
 
 
+def test_a_run_from_before_a_setting_existed_is_continued(
+    tmp_path: Path, tiny_config: StudyConfig
+) -> None:
+    begin(tiny_config, tmp_path / "run")
+    path = tmp_path / "run" / "run.json"
+    content = json.loads(path.read_text())
+    del content["identity"]["spaces"]["slices"]["training"]["distill"]
+    path.write_text(json.dumps(content))
+    Run.create(tmp_path / "run", tiny_config)
+
+
 def test_settings_may_be_mended_before_anything_was_computed(
     tiny_study: dict[str, Any], tmp_path: Path, tiny_config: StudyConfig
 ) -> None:
@@ -304,6 +315,73 @@ def test_further_objectives_are_measured(tiny_study: dict[str, Any], tmp_path: P
         assert trial.values == [record.latency, record.parameters, record.cross_test]
         assert record.latency is not None
         assert record.latency > 0
+
+
+# up to its tenth trial GP draws at random
+@pytest.mark.parametrize(("sampler", "trials"), [("nsga2", 5), ("gp", 11)])
+def test_three_objectives_within_bounds_lead_to_a_front(
+    tiny_study: dict[str, Any], tmp_path: Path, sampler: str, trials: int
+) -> None:
+    config = changed(
+        tiny_study,
+        **only(tiny_study, "slices"),
+        sampler=sampler,
+        trials=trials,
+        start=4,
+        objectives=["macs", "int8_bytes", "product"],
+        budget={"max_macs": 400_000, "max_parameters": "30k", "max_latency": "1000ms"},
+    )
+    run = search(config, tmp_path / "run")
+    records = {record.trial: record for record in run.records()}
+    assert len(records) == trials
+    outside = 0
+    for trial in run.study.get_trials(states=[optuna.trial.TrialState.COMPLETE]):
+        assert set(trial.constraints) == {"max_macs", "max_parameters", "max_latency"}
+        record = records.get(trial.number)
+        if record is None:
+            outside += 1
+            assert max(trial.constraints.values()) > 0
+            continue
+        assert record.macs <= 400_000
+        assert record.parameters <= 30_000
+        assert record.latency is not None
+        assert trial.constraints["max_latency"] == pytest.approx(record.latency - 1)
+        assert trial.values == [record.macs, record.int8_bytes, record.product]
+    assert outside > 0  # the first proposals hold both ends of the space
+    front = [(record.macs, record.int8_bytes, record.product) for record in run.front()]
+    assert sorted(front) == sorted({tuple(trial.values) for trial in run.study.best_trials})
+
+
+def test_a_run_of_an_older_version_goes_on(
+    tiny_study: dict[str, Any], tmp_path: Path, tiny_config: StudyConfig
+) -> None:
+    begin(tiny_config, tmp_path / "run")
+    file = tmp_path / "run" / "run.json"
+    content = json.loads(file.read_text())
+    content["identity"]["budget"] = {"min_macs": None, "max_macs": None}
+    del content["identity"]["latency_table"]
+    file.write_text(json.dumps(content))
+    assert Run.create(tmp_path / "run", tiny_config).study_name == content["study"]
+    with pytest.raises(StudyError, match="was begun with budget"):
+        Run.create(tmp_path / "run", changed(tiny_study, budget={"max_parameters": 5}))
+
+
+def test_a_bounded_search_goes_on_after_finishing(
+    tiny_study: dict[str, Any], tmp_path: Path
+) -> None:
+    config = changed(
+        tiny_study,
+        spaces={"slices": tiny_study["spaces"]["slices"]},
+        trials=2,
+        start=0,
+        budget={"max_parameters": "1M"},
+    )
+    search(config, tmp_path / "run")
+    run = search(config, tmp_path / "run", trials=4)
+    assert len([r for r in run.records() if r.parent is None]) == 4
+    for record in run.records():
+        trial = run.study.trials[record.trial]
+        assert trial.constraints["max_parameters"] == pytest.approx(record.parameters / 1e6 - 1)
 
 
 def completed_trials(database: Path) -> int:

@@ -8,10 +8,11 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
-from pruning import PruningError, cut, stages
+from pruning import PruningError, cut, kept_channels, stages
+from pruning.cutting import remove
 from pruning.graph import find_groups
-from pruning.importance import score
-from searchspaces import QueryModel
+from pruning.importance import score, unit_prices
+from searchspaces import QueryModel, count_macs
 from searchspaces.query_model import Projection
 
 
@@ -29,6 +30,14 @@ def chain(*widths):
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
     return model.eval()
+
+
+def parameters(model):
+    return sum(each.numel() for each in model.parameters())
+
+
+def count_channels(model):
+    return [m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)]
 
 
 def first_group(model):
@@ -181,6 +190,44 @@ def test_competing_groups_lose_the_ratio_in_all(uncut, scope):
         for each in (model, pruned)
     )
     assert after / before == pytest.approx(0.5, abs=0.08)
+
+
+@pytest.mark.parametrize("price", ["macs", "parameters"])
+def test_a_unit_is_priced_by_what_vanishes_with_it(uncut, price):
+    cost = {"macs": lambda model: count_macs(model, model.resolution), "parameters": parameters}
+    for model in (chain(8, 12, 9), uncut("mobilenetv3_small_050")):
+        for group, each in zip(
+            groups := find_groups(model), unit_prices(model, groups, price), strict=True
+        ):
+            smaller = copy.deepcopy(model)
+            stays = np.arange(group.units) > 0
+            remove(smaller, [(find_groups(smaller)[groups.index(group)], stays)])
+            saved = cost[price](model) - cost[price](smaller)
+            # a corner that goes with both sides of a layer is counted twice, and fvcore counts a
+            # little outside of layers
+            assert 0.5 * each <= saved <= 1.01 * each
+
+
+def test_dear_units_go_first_where_units_have_prices():
+    def batch_loss(model):
+        return model(torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))).sum()
+
+    model = chain(32, 32, 32)
+    with torch.no_grad():
+        for layer in (model.backbone[0][0], model.backbone[1][0]):
+            layer.stride = (2, 2)  # what follows has fewer positions, so its units are cheaper
+    options = {"criterion": "taylor", "scope": "global", "batch_loss": batch_loss, "round_to": 1}
+    plain = cut(model, 0.3, **options)
+    priced = cut(model, 0.3, price="macs", **options)
+    assert count_macs(priced, 8) < count_macs(plain, 8)
+    assert sum(count_channels(priced)) == pytest.approx(sum(count_channels(plain)), abs=2)
+
+
+def test_a_price_changes_nothing_within_a_group():
+    model = chain(16, 16)
+    options = {"criterion": "taylor", "scope": "local", "batch_loss": losses(2), "round_to": 1}
+    plain, priced = cut(model, 0.5, **options), cut(model, 0.5, price="macs", **options)
+    assert kept_channels(plain) == kept_channels(priced)
 
 
 def test_only_stages_with_a_ratio_compete(uncut):

@@ -6,7 +6,7 @@ import optuna
 import pytest
 import torch
 
-from pruning import PrunedSpace, PruningError, stages
+from pruning import NEEDS_LOSS, PrunedSpace, PruningError, stages
 from searchspaces import Architecture, SearchSpace, SearchSpaceError, count_macs, create_space
 
 SPACE = PrunedSpace(
@@ -95,12 +95,22 @@ def test_without_resolutions_the_backbone_takes_its_own():
         ({"criteria": []}, "'criteria'"),
         ({"max_ratio": 1.0}, "step 0.125 and max_ratio 1.0"),
         ({"step": 0.0}, "step 0.0"),
-        ({"criteria": ["taylor"]}, "'taylor' is no criterion for the space"),
+        ({"criteria": ["magnitud"]}, "'magnitud' is no criterion .*: did you mean 'magnitude'"),
+        ({"schedules": ["growin"]}, "'growin' is no schedule .*: did you mean 'growing'"),
+        ({"rounds": 0}, "rounds 0: give at least 1"),
     ],
 )
 def test_wrong_options_are_named(options, words):
     with pytest.raises(PruningError, match=words):
         PrunedSpace(**{"backbone": "resnet10t", "resolutions": (32,), **options})
+
+
+@pytest.mark.parametrize("criterion", [*NEEDS_LOSS, "lamp"])
+def test_criteria_that_ratios_alone_cannot_serve_are_refused(criterion):
+    assert criterion not in PrunedSpace("resnet10t", (32,)).criteria
+    words = "because it asks a loss" if criterion in NEEDS_LOSS else "because with it the weights"
+    with pytest.raises(PruningError, match=f"'{criterion}' is no .*{words}.*among magnitude"):
+        PrunedSpace("resnet10t", (32,), criteria=("magnitude", criterion))
 
 
 def test_an_unknown_backbone_is_named():

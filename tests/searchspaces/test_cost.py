@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from fvcore.nn import ActivationCountAnalysis
 from torch import nn
 
 from searchspaces import (
@@ -12,6 +13,7 @@ from searchspaces import (
     measure_latency,
     timm_query_model,
 )
+from searchspaces.cost import count_activations, int8_bytes, time_passes
 
 
 class Tiny(nn.Module):
@@ -32,6 +34,30 @@ def test_macs_of_a_hand_worked_network():
     assert count_parameters(Tiny()) == 8 * 27 + 16 + 45
 
 
+def test_activations_and_bytes_of_a_hand_worked_network():
+    assert count_activations(Tiny(), 16) == 8 * 8 * 8 + 5
+    weights, scales, floats = 8 * 27 + 5 * 8, 8 + 5, 16 + 5  # the norm's two vectors and a bias
+    assert int8_bytes(Tiny()) == weights + 4 * scales + 4 * floats
+
+
+def test_activations_are_fvcores():
+    model = timm_query_model("mobilenetv3_small_050", 8, resolution=32, pretrained=False).eval()
+    expected = ActivationCountAnalysis(model, torch.zeros(1, 3, 32, 32)).total()
+    assert count_activations(model, 32) == expected
+
+
+def test_every_kind_of_weight_has_its_bytes():
+    shared = nn.Linear(6, 4, bias=False)
+    grouped = nn.Conv2d(4, 8, 3, groups=2)
+    transposed = nn.ConvTranspose1d(8, 2, 5)
+    alone = nn.MultiheadAttention(4, 2, bias=False)  # its projection in is no linear map's weight
+    model = nn.ModuleList([shared, nn.Sequential(shared), grouped, transposed, alone])
+    linear = 6 * 4 + 4 * 4
+    convolutions = (8 * 2 * 9 + 4 * 8 + 4 * 8) + (8 * 2 * 5 + 4 * 2 + 4 * 2)
+    attention = 4 * 3 * 4 * 4 + (4 * 4 + 4 * 4)
+    assert int8_bytes(model) == linear + convolutions + attention
+
+
 class Attention(nn.Module):
     def __init__(self, fused):
         super().__init__()
@@ -48,6 +74,7 @@ class Attention(nn.Module):
 @pytest.mark.parametrize("fused", [True, False])
 def test_attention_costs_the_same_fused_or_written_out(fused):
     assert count_macs(Attention(fused), 16) == 16 * 6 * 48 + 2 * 16 * 16 * 6
+    assert count_activations(Attention(fused), 16) == 16 * 6 + 16 * 16 + 16 * 6
 
 
 @pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224", "mobilenetv3_small_050"])
@@ -66,6 +93,8 @@ def test_counting_and_timing_leave_the_model_and_the_threads_alone():
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     threads = torch.get_num_threads()
     count_macs(model, 16)
+    count_activations(model, 16)
+    assert len(time_passes(model, torch.rand(2, 3, 16, 16), warmup=1, runs=4)) == 4
     assert measure_latency(model, 16, batch=2, warmup=1, runs=3) > 0
     assert model.training
     assert not model.norm.training

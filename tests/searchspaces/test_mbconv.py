@@ -19,6 +19,7 @@ from searchspaces import (
     rebuild,
     recalibrate,
 )
+from searchspaces.elastic.modules import SqueezeExcite
 
 SMALL = MBConvSpace(
     resolutions=(16, 24),
@@ -30,15 +31,32 @@ SMALL = MBConvSpace(
     head_widths=(32, 48),
     se=True,
 )
-PLAIN = MBConvSpace(resolutions=(16,), stages=SMALL.stages, head_widths=(32,))
+PLAIN = MBConvSpace(
+    resolutions=(16,),
+    stages=[{**vars(stage), "se": None} for stage in SMALL.stages],
+    head_widths=(32,),
+)
+SWITCHED = MBConvSpace(
+    resolutions=(16,),
+    stages=[
+        {"widths": [8, 16], "depths": [1, 2], "strides": [1], "activation": ["hswish", "relu"]},
+        {"widths": [16], "depths": [1], "kernels": [3, 7], "activation": "relu", "se": True},
+        {"widths": [16, 24], "depths": [2], "kernels": [3, 5, 7], "activation": ["relu"]},
+    ],
+    head_widths=(32,),
+    se=[True, False],
+)
 seeds = st.integers(0, 10**6)
 
 
-def eventful_supernet(space=SMALL, dimension=12):
-    """A supernet whose BatchNorms all differ from the identity."""
+def eventful_supernet(space=SMALL, dimension=12, *, kernel_transform=False):
+    """A supernet whose BatchNorms and kernel transforms all differ from the identity."""
     torch.manual_seed(0)
-    supernet = MBConvSupernet(space, dimension)
+    supernet = MBConvSupernet(space, dimension, kernel_transform=kernel_transform)
     with torch.no_grad():
+        for name, tensor in supernet.named_parameters():
+            if "transforms" in name:
+                tensor.normal_(std=0.3)
         for module in supernet.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
@@ -47,23 +65,24 @@ def eventful_supernet(space=SMALL, dimension=12):
 
 
 SUPERNET = eventful_supernet()
+SWITCHING = eventful_supernet(SWITCHED, kernel_transform=True)
 
 
-@settings(max_examples=20, deadline=None)
-@given(seeds)
-def test_an_extracted_network_computes_what_the_supernet_computes(seed):
-    arch = SMALL.sample(random.Random(seed))
-    SUPERNET.activate(arch)
-    images = torch.rand(3, 3, SUPERNET.resolution, SUPERNET.resolution)
-    alone = SUPERNET.extract(arch)
+@settings(max_examples=30, deadline=None)
+@given(seeds, st.sampled_from([SUPERNET, SWITCHING]))
+def test_an_extracted_network_computes_what_the_supernet_computes(seed, supernet):
+    arch = supernet.space.sample(random.Random(seed))
+    supernet.activate(arch)
+    images = torch.rand(3, 3, supernet.resolution, supernet.resolution)
+    alone = supernet.extract(arch)
     with torch.no_grad():
-        torch.testing.assert_close(alone(images), SUPERNET(images), atol=1e-5, rtol=0)
+        torch.testing.assert_close(alone(images), supernet(images), atol=1e-5, rtol=0)
     assert alone.resolution == arch.params["resolution"]
     assert not any("lastic" in type(module).__name__ for module in alone.modules())
 
 
-@settings(max_examples=20, deadline=None)
-@given(seeds, st.sampled_from([SMALL, PLAIN]), st.sampled_from([8, 24]))
+@settings(max_examples=40, deadline=None)
+@given(seeds, st.sampled_from([SMALL, PLAIN, SWITCHED]), st.sampled_from([8, 24]))
 def test_the_formula_counts_what_fvcore_counts(seed, space, dimension):
     arch = space.sample(random.Random(seed))
     model = space.build(arch, dimension)
@@ -125,12 +144,68 @@ def range_of(distribution):
     return range(distribution.low, distribution.high + 1, distribution.step)
 
 
-@settings(max_examples=30, deadline=None)
-@given(seeds)
-def test_every_architecture_costs_between_the_smallest_and_the_largest(seed):
-    space = MBConvSpace()
-    macs = space.macs(space.sample(random.Random(seed)), 64)
-    assert space.macs(space.smallest(), 64) <= macs <= space.macs(space.largest(), 64)
+@pytest.mark.parametrize("space", [SMALL, SWITCHED, MBConvSpace(), MBConvSpace(se=(False, True))])
+def test_no_architecture_costs_more_than_the_largest_or_less_than_the_smallest(space):
+    rng = random.Random(0)
+    macs = [space.macs(space.sample(rng), 64) for _ in range(300)]
+    assert space.macs(space.smallest(), 64) <= min(macs)
+    assert max(macs) <= space.macs(space.largest(), 64)
+
+
+def test_gates_and_activations_are_parameters_only_where_there_is_a_choice():
+    kinds = {"se", "activation"}
+    chosen = {
+        name: distribution.choices
+        for name, distribution in SWITCHED.distributions().items()
+        if name.partition("_")[2] in kinds
+    }
+    assert chosen == {
+        "stage1_activation": ("relu", "hswish"),
+        "stage1_se": (False, True),
+        "stage3_se": (False, True),
+    }
+    assert MBConvSpace(se=True).distributions() == MBConvSpace().distributions()
+
+
+def test_gates_and_activations_follow_the_architecture():
+    def described(**params):
+        arch = Architecture("mbconv", {**SWITCHED.largest().params, **params})
+        backbone = SWITCHED.build(arch, 8).backbone
+        return [
+            (isinstance(stage[0].excite, SqueezeExcite), type(stage[0].expand.activation))
+            for stage in backbone.stages
+        ]
+
+    relu, hswish = torch.nn.ReLU, torch.nn.Hardswish
+    assert described() == [(True, hswish), (True, relu), (True, relu)]
+    assert described(stage1_se=False, stage3_se=False, stage1_activation="relu") == [
+        (False, relu),
+        (True, relu),
+        (False, relu),
+    ]
+
+
+def test_a_gate_that_is_off_keeps_its_weights_and_gets_no_gradient():
+    supernet = MBConvSupernet(SWITCHED, 8).train()
+    supernet.activate(SWITCHED.smallest())
+    supernet(torch.rand(4, 3, 16, 16))[:, 0].sum().backward()
+    first, second, _ = supernet.backbone.stages
+    assert first[0].excite.reduce.weight.grad is None
+    assert second[0].excite.reduce.weight.grad.abs().sum() > 0
+    on = Architecture("mbconv", {**SWITCHED.smallest().params, "stage1_se": True})
+    torch.testing.assert_close(
+        supernet.extract(on).backbone.stages[0][0].excite.reduce.weight,
+        first[0].excite.reduce.weight[:8, :24],
+    )
+
+
+def test_kernels_are_transformed_where_the_stage_has_several():
+    supernet = MBConvSupernet(SWITCHED, 8, kernel_transform=True)
+    sides = [list(stage[0].depthwise.conv.transforms) for stage in supernet.backbone.stages]
+    assert sides == [["3"], ["3"], ["5", "3"]]
+    supernet.train().activate(SWITCHED.smallest())
+    supernet(torch.rand(4, 3, 16, 16))[:, 0].sum().backward()
+    assert supernet.backbone.stages[1][0].depthwise.conv.transforms["3"].grad.abs().sum() > 0
 
 
 def test_neighbours_differ_in_one_parameter():
@@ -162,6 +237,25 @@ def test_a_built_model_can_be_made_again_from_its_origin():
         n: t.shape for n, t in model.state_dict().items()
     }
     assert again.origin == model.origin
+
+
+def test_descriptions_without_choices_of_gates_and_activations_are_understood():
+    stage = {"widths": (8,), "depths": (1,), "expansions": (2,), "kernels": (3,), "strides": (2,)}
+    options = {
+        "resolutions": (16,),
+        "stem_widths": (8,),
+        "stem_strides": (1,),
+        "stages": ({**stage, "activation": "relu"},),
+        "head_widths": (16,),
+        "se": False,
+    }
+    params = dict(MBConvSpace(**options).largest().params)
+    model = rebuild(
+        {"space": {"name": "mbconv", "options": options}, "params": params, "dimension": 4}
+    )
+    block = model.backbone.stages[0][0]
+    assert isinstance(block.expand.activation, torch.nn.ReLU)
+    assert isinstance(block.excite, torch.nn.Identity)
 
 
 def test_outputs_are_unit_vectors_of_the_gallery_dimension():
@@ -210,6 +304,11 @@ def test_an_extracted_network_runs_in_onnxruntime(tmp_path):
         ),
         ({"stages": [{"widths": [8], "depths": [0]}]}, r"stages\[1\].depths"),
         ({"stages": [{"widths": [8], "depths": [1], "activation": "rely"}]}, "did you mean 'relu'"),
+        (
+            {"stages": [{"widths": [8], "depths": [1], "se": []}]},
+            r"\[1\].se .* one value or differ",
+        ),
+        ({"se": "yes"}, "^se of the space 'mbconv' is 'yes': known are 'false', 'true'"),
     ],
 )
 def test_wrong_options_are_named(options, words):

@@ -1,0 +1,17 @@
+"""What elastic spaces have in common: layers that hold smaller layers, choices, stages."""
+
+from searchspaces.elastic.layers import (
+    ElasticBatchNorm2d,
+    ElasticConv2d,
+    ElasticLinear,
+    fold_kernels,
+    shared_part,
+)
+
+__all__ = [
+    "ElasticBatchNorm2d",
+    "ElasticConv2d",
+    "ElasticLinear",
+    "fold_kernels",
+    "shared_part",
+]

@@ -1,0 +1,62 @@
+"""One network with shared weights that can act as any architecture of a `StagedSpace`."""
+
+from typing import Any
+
+import torch
+
+from searchspaces.architecture import Architecture
+from searchspaces.elastic.layers import ElasticConv2d, ElasticLinear, fold_kernels
+from searchspaces.elastic.modules import ELASTIC
+from searchspaces.elastic.space import StagedSpace
+from searchspaces.query_model import Projection, QueryModel
+from searchspaces.supernet import Supernet
+
+
+class StagedSupernet(Supernet):
+    """A query model that is every architecture of a space at once, one at a time.
+
+    Narrow layers are the first channels of wide ones, small kernels the centres of large ones,
+    shallow stages the first blocks of deep ones (Cai et al., "Once-for-All", ICLR 2020; Yu et al.,
+    "BigNAS", ECCV 2020). It starts as the largest architecture.
+
+    Args:
+        space: The architectures.
+        dimension: Number of dimensions of the gallery space.
+        kernel_transform: Whether smaller kernels are learnt maps of larger ones' centres.
+    """
+
+    space: StagedSpace[Any]
+    backbone: Any  # has `stages`, and `activate` with a plan
+
+    def __init__(
+        self, space: StagedSpace[Any], dimension: int, *, kernel_transform: bool = False
+    ) -> None:
+        plan = space.full_plan()
+        projection = Projection(plan.features, dimension)
+        projection.linear = ElasticLinear(plan.features, dimension, bias=False)
+        super().__init__(space.backbone(plan, ELASTIC), projection, resolution=plan.resolution)
+        self.space = space
+        if kernel_transform:
+            for stage, blocks in zip(space.stages, self.backbone.stages, strict=True):
+                for module in blocks.modules():
+                    if isinstance(module, ElasticConv2d):
+                        module.learn_kernels(stage.kernels)
+        self.activate(space.largest())
+
+    def activate(self, arch: Architecture) -> None:
+        """Act as this architecture from now on; images have to come at its resolution.
+
+        Raises:
+            SearchSpaceError: If the architecture is not in the space.
+        """
+        plan = self.space.plan(arch)
+        self.backbone.activate(plan)
+        self.resolution = plan.resolution
+        self.arch = arch
+
+    @torch.no_grad()
+    def extract(self, arch: Architecture) -> QueryModel:
+        """Copy an architecture out as `Supernet.extract` does, its learnt kernels folded in."""
+        model = super().extract(arch)
+        fold_kernels(self, model)
+        return model

@@ -1,0 +1,63 @@
+"""One network with shared weights that can act as any architecture of its space."""
+
+from abc import abstractmethod
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from searchspaces.architecture import Architecture
+from searchspaces.elastic import shared_part
+from searchspaces.query_model import QueryModel
+from searchspaces.space import SearchSpace
+
+
+class Supernet(QueryModel):
+    """A query model that is every architecture of a space at once, one at a time.
+
+    Its modules have the names of those of `space.build`, and hold their weights as
+    `searchspaces.elastic.shared_part` finds them. It starts as the largest architecture.
+
+    Attributes:
+        space: The architectures.
+        arch: The one that it acts as.
+    """
+
+    space: "ElasticSpace"
+    arch: Architecture
+
+    @abstractmethod
+    def activate(self, arch: Architecture) -> None:
+        """Act as this architecture from now on; images have to come at its resolution.
+
+        Raises:
+            SearchSpaceError: If the architecture is not in the space.
+        """
+
+    @torch.no_grad()
+    def extract(self, arch: Architecture) -> QueryModel:
+        """Copy an architecture out as a network of its own, BatchNorm statistics included.
+
+        In evaluation mode its outputs equal those of the supernet with this architecture active.
+
+        Returns:
+            A model of ordinary PyTorch layers, in evaluation mode, on the supernet's device.
+        """
+        model = self.space.build(arch, self.dimension)
+        shared = self.state_dict()
+        for name, tensor in model.state_dict().items():
+            tensor.copy_(shared_part(shared[name], tensor.shape))
+        return model.to(self.mean.device).eval()
+
+
+@runtime_checkable
+class ElasticSpace(SearchSpace, Protocol):
+    """A search space whose architectures can share their weights."""
+
+    def largest(self) -> Architecture:
+        """Return the architecture with the most multiply-accumulates."""
+
+    def smallest(self) -> Architecture:
+        """Return the architecture with the fewest multiply-accumulates."""
+
+    def supernet(self, dimension: int) -> Supernet:
+        """Make the network that acts as any of them, with fresh weights."""

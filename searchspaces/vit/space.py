@@ -1,0 +1,235 @@
+"""The elastic transformer space: which stems, widths, depths, heads and MLPs there are."""
+
+import dataclasses
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from typing import Annotated, Any, ClassVar
+
+from optuna.distributions import BaseDistribution
+from optuna.trial import BaseTrial
+
+from searchspaces import parameters
+from searchspaces.architecture import Architecture
+from searchspaces.elastic import choices
+from searchspaces.elastic.choices import Depths, Kinds, Numbers, Ratios, Widths
+from searchspaces.elastic.plan import multiple_of_8
+from searchspaces.errors import SearchSpaceError
+from searchspaces.query_model import Projection, QueryModel
+from searchspaces.space import register_space
+from searchspaces.supernet import Supernet
+from searchspaces.vit.layers import Layers, ViTBackbone
+from searchspaces.vit.plan import BlockPlan, NetworkPlan, StemPlan
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+Counts = Annotated[tuple[int, ...], Numbers("positive whole numbers", _whole)]
+Patches = Annotated[
+    tuple[int, ...],
+    Numbers("powers of two from 2", lambda v: _whole(v) and v > 1 and v & (v - 1) == 0),
+]
+Stems = Annotated[tuple[str, ...], Kinds(("patch", "conv"))]
+
+
+@register_space("vit")
+@dataclass(frozen=True)
+class ViTSpace:
+    """Small vision transformers for query images; every combination is a valid network.
+
+    After Chen et al., "AutoFormer", ICCV 2021: heads of one fixed width, so that the number of
+    heads and the embedding width are free of each other; heads and MLP ratio vary along the depth.
+    They are chosen for each of `parts` equal parts of the blocks, not for each block: a choice for
+    a block that a shallow network lacks would be idle, and one network would be many architectures.
+    `parts=1` means one choice for the network, a single depth of `parts` one for every block.
+
+    Options may be plain lists, as YAML gives them.
+
+    Args:
+        resolutions: Sides of the input in pixels, multiples of every patch.
+        patches: Sides in pixels of the square that becomes one token, powers of two.
+        stems: "patch" for a linear map of each patch, "conv" for 3x3 convolutions of stride 2; a
+            parameter only where both are given.
+        stem_width: Output channels of a convolutional stem's first convolution, a multiple of 8;
+            each further one doubles them.
+        widths: Embedding widths, multiples of 8.
+        depths: Numbers of blocks.
+        heads: Numbers of attention heads.
+        head_width: Channels of a head, a multiple of 8.
+        ratios: Hidden channels of a block's MLP as a multiple of the width, rounded to 8.
+        parts: Parts of the blocks with heads and MLP ratio of their own, at most the least depth.
+
+    Raises:
+        SearchSpaceError: If a choice is empty, repeated or out of range; names the option.
+    """
+
+    name: ClassVar[str] = "vit"
+
+    resolutions: Counts = (64, 80, 96)
+    patches: Patches = (8, 16)
+    stems: Stems = ("patch", "conv")
+    stem_width: int = 16
+    widths: Widths = (64, 96, 128, 160)
+    depths: Depths = (3, 4, 5, 6)
+    heads: Counts = (2, 3, 4)
+    head_width: int = 32
+    ratios: Ratios = (1, 2, 3)
+    parts: int = 3
+
+    def __post_init__(self) -> None:
+        for option, values in choices.read(self, "{} of the space 'vit'").items():
+            object.__setattr__(self, option, values)
+        for option in ("stem_width", "head_width"):
+            value = getattr(self, option)
+            if not _whole(value) or value % 8:
+                raise SearchSpaceError(
+                    f"{option} of the space 'vit' is {value!r}: give one multiple of 8"
+                )
+        for resolution, patch in product(self.resolutions, self.patches):
+            if resolution % patch:
+                raise SearchSpaceError(
+                    f"resolutions of the space 'vit' has {resolution}, which patches of {patch} "
+                    f"pixels do not fill: give multiples of {max(self.patches)}"
+                )
+        if not _whole(self.parts) or self.parts > min(self.depths):
+            raise SearchSpaceError(
+                f"parts of the space 'vit' is {self.parts!r}: give a whole number from 1 to "
+                f"{min(self.depths)}, the least of depths"
+            )
+
+    @cached_property
+    def _distributions(self) -> dict[str, BaseDistribution]:
+        options = {
+            "resolution": "resolutions",
+            "patch": "patches",
+            "stem": "stems",
+            "width": "widths",
+            "depth": "depths",
+        }
+        for part in range(1, self.parts + 1):
+            options |= {f"part{part}_heads": "heads", f"part{part}_ratio": "ratios"}
+        kind: type = type(self)
+        rules = choices.rules(kind)
+        found = {
+            name: rules[option].distribution(getattr(self, option))
+            for name, option in options.items()
+        }
+        return {name: each for name, each in found.items() if each is not None}
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Return one distribution per choice, evenly spaced integers as `IntDistribution`."""
+        return dict(self._distributions)
+
+    def suggest(self, trial: BaseTrial) -> Architecture:
+        """Let an Optuna trial choose every parameter."""
+        return Architecture(self.name, parameters.suggest(trial, self._distributions))
+
+    def sample(self, rng: random.Random) -> Architecture:
+        """Draw an architecture uniformly."""
+        return Architecture(self.name, parameters.sample(rng, self._distributions))
+
+    def neighbours(self, arch: Architecture) -> Iterator[Architecture]:
+        """Yield the architectures that differ from this one by one step of one parameter."""
+        self._check(arch)
+        for params in parameters.neighbours(arch.params, self._distributions):
+            yield Architecture(self.name, params)
+
+    def largest(self) -> Architecture:
+        """Return the architecture with the most multiply-accumulates."""
+        return self._extreme(max)
+
+    def smallest(self) -> Architecture:
+        """Return the architecture with the fewest multiply-accumulates."""
+        return self._extreme(min)
+
+    def size(self) -> int:
+        """Count the architectures."""
+        return parameters.size(self._distributions)
+
+    def plan(self, arch: Architecture) -> NetworkPlan:
+        """Work out the stem and the blocks of an architecture.
+
+        Raises:
+            SearchSpaceError: If the architecture is not in the space.
+        """
+        self._check(arch)
+        return self._plan(arch.params)
+
+    def full_plan(self) -> NetworkPlan:
+        """Return the plan whose every block holds that block of every architecture."""
+        return self._plan(self.largest().params)
+
+    def stem_plans(self) -> list[StemPlan]:
+        """List the stems of all architectures."""
+        return [self._stem(stem, patch) for stem, patch in product(self.stems, self.patches)]
+
+    def macs(self, arch: Architecture, dimension: int) -> int:
+        """Count the multiply-accumulates of one image by formula, without building the network.
+
+        Args:
+            arch: An architecture of this space.
+            dimension: Number of dimensions of the gallery space.
+        """
+        return self.plan(arch).macs(dimension)
+
+    def build(self, arch: Architecture, dimension: int) -> QueryModel:
+        """Make the network of ordinary PyTorch layers, with fresh weights.
+
+        Args:
+            arch: An architecture of this space.
+            dimension: Number of dimensions of the gallery space.
+        """
+        plan = self.plan(arch)
+        return QueryModel(
+            ViTBackbone(plan, Layers(), [plan.stem]),
+            Projection(plan.width, dimension),
+            resolution=plan.resolution,
+            origin={
+                "space": {"name": self.name, "options": dataclasses.asdict(self)},
+                "params": dict(arch.params),
+                "dimension": dimension,
+            },
+        )
+
+    def supernet(self, dimension: int) -> Supernet:
+        """Make the network that acts as any of them, with fresh weights."""
+        from searchspaces.vit.supernet import ViTSupernet
+
+        return ViTSupernet(self, dimension)
+
+    def _check(self, arch: Architecture) -> None:
+        parameters.check(arch, self.name, self._distributions)
+
+    def _extreme(self, most: Any) -> Architecture:
+        """The costs of stem and patch depend on each other; all others grow with their value."""
+        grids = {name: parameters.grid(name, each) for name, each in self._distributions.items()}
+        entangled = {name: grids.pop(name) for name in ("stem", "patch") if name in grids}
+        ends = {name: most(values) for name, values in grids.items()}
+        candidates = [
+            Architecture(self.name, {**ends, **dict(zip(entangled, values, strict=True))})
+            for values in product(*entangled.values())
+        ]
+        return most(candidates, key=lambda arch: self._plan(arch.params).macs(1))
+
+    def _stem(self, kind: str, patch: int) -> StemPlan:
+        halvings = patch.bit_length() - 1 if kind == "conv" else 0
+        return StemPlan(patch, tuple(self.stem_width << index for index in range(halvings)))
+
+    def _plan(self, params: Mapping[str, Any]) -> NetworkPlan:
+        width, depth = params["width"], params["depth"]
+        parts = [
+            BlockPlan(
+                width=width,
+                heads=params[f"part{part}_heads"],
+                head_width=self.head_width,
+                hidden=multiple_of_8(width * params[f"part{part}_ratio"]),
+            )
+            for part in range(1, self.parts + 1)
+        ]
+        blocks = tuple(parts[index * self.parts // depth] for index in range(depth))
+        stem = self._stem(params.get("stem", self.stems[0]), params["patch"])
+        return NetworkPlan(params["resolution"], stem, blocks)

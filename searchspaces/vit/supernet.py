@@ -1,0 +1,93 @@
+"""One network with shared weights that can act as any architecture of a ViTSpace."""
+
+from typing import Any, cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from searchspaces.architecture import Architecture
+from searchspaces.elastic import ElasticConv2d, ElasticLinear
+from searchspaces.query_model import Projection
+from searchspaces.supernet import Supernet
+from searchspaces.vit.layers import Block, Layers, Stem, ViTBackbone
+from searchspaces.vit.plan import BlockPlan
+from searchspaces.vit.space import ViTSpace
+
+
+class ElasticDense(nn.Linear):
+    """A linear map that uses its first outputs, and as many of its first inputs as come."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.activate(self.out_features)
+
+    def activate(self, width: int) -> None:
+        """Choose the number of outputs."""
+        self.width = width
+
+    def forward(self, features: Tensor) -> Tensor:
+        weight = self.weight[: self.width, : features.shape[-1]]
+        return F.linear(features, weight, self.bias[: self.width])
+
+
+class ElasticLayerNorm(nn.LayerNorm):
+    """A LayerNorm over the last dimension that uses as many of its first channels as come."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        width = features.shape[-1]
+        return F.layer_norm(features, (width,), self.weight[:width], self.bias[:width], self.eps)
+
+
+ELASTIC = Layers(conv=ElasticConv2d, linear=ElasticDense, norm=ElasticLayerNorm)
+
+
+class ViTSupernet(Supernet):
+    """A query model that is every architecture of a space at once, one at a time.
+
+    Narrow layers are the first channels of wide ones, few heads the first of many, shallow networks
+    the first blocks of deep ones (weight entanglement; Chen et al., "AutoFormer", ICCV 2021).
+    Every patch size and kind of stem has weights of its own; all share the blocks. It starts as the
+    largest architecture.
+
+    Args:
+        space: The architectures.
+        dimension: Number of dimensions of the gallery space.
+    """
+
+    backbone: ViTBackbone
+    space: ViTSpace
+
+    def __init__(self, space: ViTSpace, dimension: int) -> None:
+        plan = space.full_plan()
+        projection = Projection(plan.width, dimension)
+        projection.linear = ElasticLinear(plan.width, dimension, bias=False)
+        backbone = ViTBackbone(plan, ELASTIC, space.stem_plans())
+        super().__init__(backbone, projection, resolution=plan.resolution)
+        self.space = space
+        self.activate(space.largest())
+
+    def activate(self, arch: Architecture) -> None:
+        """Act as this architecture from now on; images have to come at its resolution.
+
+        Raises:
+            SearchSpaceError: If the architecture is not in the space.
+        """
+        plan = self.space.plan(arch)
+        backbone = self.backbone
+        stem = cast(Stem, backbone.stems[plan.stem.name])
+        cast(ElasticConv2d, stem.embed).activate(plan.width)
+        for block, block_plan in zip(backbone.blocks, plan.blocks, strict=False):
+            _activate_block(cast(Block, block), block_plan)
+        backbone.stem = plan.stem.name
+        backbone.depth = len(plan.blocks)
+        self.resolution = plan.resolution
+        self.arch = arch
+
+
+def _activate_block(block: Block, plan: BlockPlan) -> None:
+    cast(ElasticConv2d, block.position).activate(plan.width, kernel=3)
+    block.attention.num_heads = plan.heads
+    cast(ElasticDense, block.attention.qkv).activate(3 * plan.attended)
+    cast(ElasticDense, block.attention.proj).activate(plan.width)
+    cast(ElasticDense, block.expand).activate(plan.hidden)
+    cast(ElasticDense, block.reduce).activate(plan.width)

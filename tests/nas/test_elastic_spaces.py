@@ -1,0 +1,81 @@
+"""Every elastic space goes the whole way: supernet, slices, front, a finished model."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nas.config import StudyConfig
+from nas.errors import StudyError
+from nas.routes import SupernetRoute, create_route
+from nas.study import search
+from searchspaces import count_macs
+
+TINY: dict[str, dict[str, Any]] = {
+    "resnet": {
+        "resolutions": [24, 32],
+        "stem_widths": [8],
+        "stem_strides": [2],
+        "stages": [
+            {"widths": [8, 16], "depths": [1, 2], "kernels": [3, 5]},
+            {"widths": [16, 24], "depths": [1]},
+        ],
+    },
+    "vit": {
+        "resolutions": [32],
+        "patches": [8],
+        "stems": ["conv"],
+        "widths": [32, 64],
+        "depths": [3],
+        "heads": [1, 2],
+    },
+    "shufflenet": {
+        "resolutions": [32],
+        "stem_width": 8,
+        "depths": [1, 2],
+        "widths": [16, 32],
+        "head_width": 32,
+    },
+}
+
+
+@pytest.mark.parametrize("space", TINY)
+def test_an_elastic_space_is_searched_to_a_front(
+    tiny_study: dict[str, Any], tmp_path: Path, space: str
+) -> None:
+    slices = {**tiny_study["spaces"]["slices"], "space": space, "options": TINY[space]}
+    slices["training"] = {**slices["training"], "distill": 0.5, "sampling": "fair"}
+    content = {**tiny_study, "spaces": {"slices": slices}, "trials": 4, "start": 2}
+    run = search(StudyConfig.model_validate(content), tmp_path / "run")
+    records = run.records()
+    assert len([r for r in records if r.parent is None]) == 4
+    assert any(r.parent is not None for r in records)
+    for record in run.front():
+        model = run.model(record)
+        assert count_macs(model, model.resolution) == record.macs
+
+
+def test_kernels_are_transformed_where_it_is_asked_for(tiny_study: dict[str, Any]) -> None:
+    content = {**tiny_study, "spaces": {"slices": dict(tiny_study["spaces"]["slices"])}}
+    slices = content["spaces"]["slices"]
+    slices["kernel_transform"] = True
+    slices["options"] = {**slices["options"]}
+    stage = {"widths": [8], "depths": [1], "expansions": [2], "kernels": [3, 5]}
+    slices["options"]["stages"] = [stage]
+    config = StudyConfig.model_validate(content).spaces["slices"]
+    route = create_route("slices", config, 12)
+    assert isinstance(route, SupernetRoute)
+    learnt = set(route._fresh().state_dict())
+    slices["kernel_transform"] = False
+    plain = create_route("slices", StudyConfig.model_validate(content).spaces["slices"], 12)
+    assert isinstance(plain, SupernetRoute)
+    assert learnt > set(plain._fresh().state_dict())
+
+
+def test_a_space_without_kernel_transforms_says_so(tiny_study: dict[str, Any]) -> None:
+    slices = {**tiny_study["spaces"]["slices"], "space": "vit", "options": TINY["vit"]}
+    slices["kernel_transform"] = True
+    content = {**tiny_study, "spaces": {"slices": slices}}
+    config = StudyConfig.model_validate(content).spaces["slices"]
+    with pytest.raises(StudyError, match=r"kernel_transform: true, but supernets of 'vit'"):
+        create_route("slices", config, 12)
