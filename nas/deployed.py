@@ -4,7 +4,6 @@ import io
 import json
 import re
 import statistics
-import time
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from nas.card import Card, read_card
 from nas.errors import StudyError
 from nas.task import RetrievalTask, load_study_data
 from nas.testing import scores_by_protocol
+from nas.timing import onnx_passes
 from nas.vectors import directed
 from pruning import load_model
 
@@ -163,15 +163,8 @@ def evaluate_file(
 
 def onnx_latency(path: Path, resolution: int, *, warmup: int = 5, runs: int = 30) -> float:
     """Return the median seconds of one query in ONNX Runtime, batch of 1, one CPU thread."""
-    session = _onnx_session(path, threads=1)
-    name = session.get_inputs()[0].name
-    image = np.random.default_rng(0).random((1, 3, resolution, resolution), dtype=np.float32)
-    seconds = []
-    for _ in range(warmup + runs):
-        start = time.perf_counter()
-        session.run(None, {name: image})
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[warmup:])
+    shape = (3, resolution, resolution)
+    return statistics.median(onnx_passes(path, shape, warmup=warmup, runs=runs))
 
 
 def _as_input(pixels: np.ndarray) -> np.ndarray:
@@ -185,11 +178,10 @@ def _open_onnx(path: Path) -> _Run:
     return lambda images: session.run(None, {name: images})[0]
 
 
-def _onnx_session(path: Path, *, threads: int = 0):  # type: ignore[no-untyped-def]
+def _onnx_session(path: Path):  # type: ignore[no-untyped-def]
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 

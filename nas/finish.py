@@ -5,6 +5,7 @@ from optuna.trial import TrialState
 
 from nas.budget import format_macs
 from nas.front import Record, pareto_front
+from nas.objectives import OBJECTIVES, asked
 from nas.routes import Candidate
 from nas.run import Run
 from nas.scoring import keep_weights, measure
@@ -42,14 +43,24 @@ def _add(run: Run, parent: Record, candidate: Candidate) -> None:
     """Add the finished model as a trial with its parent's parameters and its own values."""
     origin = run.study.get_trials(deepcopy=False)[parent.trial]
     number = len(run.study.get_trials(deepcopy=False))
-    record = measure(run, number, parent.route, parent.architecture, candidate, parent=parent.trial)
-    values = [float(getattr(record, objective)) for objective in run.config.objectives]
+    costs = {each.name: getattr(parent, each.name) for each in asked(run.config)}
+    record = measure(
+        run,
+        number,
+        parent.route,
+        parent.architecture,
+        candidate,
+        parent=parent.trial,
+        costs=costs,
+    )
+    values = [OBJECTIVES[name].of(record) for name in run.config.objectives]
     run.study.add_trial(
         optuna.trial.create_trial(
             state=TrialState.RUNNING,
             params=origin.params,
             distributions=origin.distributions,
             user_attrs=record.attributes(),
+            constraints=origin.constraints,
         )
     )
     keep_weights(run, run.study.get_trials(deepcopy=False)[number], candidate)

@@ -25,6 +25,7 @@ from nas.distinguishing import Ties, distinguish
 from nas.errors import StudyError
 from nas.files import write_atomically
 from nas.front import Record
+from nas.objectives import OBJECTIVES, bounds
 from nas.pictures import examples
 from nas.query_scores import restore
 from nas.repeating import repeated
@@ -147,7 +148,7 @@ def _facts(run: Run) -> dict[str, str]:
     scored = len(run.records())
     failed = sum(t.state == TrialState.FAIL for t in trials)
     objectives = [
-        f"{name} ({direction.name.lower()})"
+        f"{OBJECTIVES[name].words} ({direction.name.lower()})"
         for name, direction in zip(config.objectives, run.study.directions, strict=True)
     ]
     test = len(data.test.images)
@@ -164,6 +165,10 @@ def _facts(run: Run) -> dict[str, str]:
         "Gallery fingerprint": gallery.fingerprint,
         "Spaces": ", ".join(config.spaces),
         "Objectives": ", ".join(objectives),
+        "Budget": ", ".join(
+            f"{bound.name} {bound.objective.text(bound.limit)}" for bound in bounds(config.budget)
+        )
+        or "none",
         "Loss": str(config.loss),
         "Sampler": f"{config.sampler}, seed {config.seed}",
         "Candidates": f"{scored:,} scored, {failed:,} failed, "

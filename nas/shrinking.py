@@ -152,6 +152,7 @@ def prune(config: PruneConfig, out: str | Path) -> Pruned:
     for index, step in enumerate(steps):
         if index not in pruning.done():
             pruning.perform(index, step, len(steps))
+        pruning.clear(index)
     records = tuple(record for _, record in sorted(pruning.done().items()))
     uncut = measured_on_test(pruning.run, records[0])
     files = tuple(pruning.export(records[-1]))
@@ -229,9 +230,8 @@ class _Pruning:
     def perform(self, index: int, step: Step, count: int) -> None:
         """Cut and train, and keep the model with its scores on the validation classes."""
         aligner, config = self.run.aligner, self.config
-        shared = self.run.path / "shared"
         title = f"{step.name} ({index + 1}/{count})"
-        cut, checkpoint = shared / f"{index}.safetensors", shared / f"{index}.checkpoint"
+        cut, checkpoint = self._unfinished(index)
         if cut.exists():  # stopped in the middle of this step's training
             model = load_model(cut).to(aligner.device)
         else:
@@ -247,13 +247,21 @@ class _Pruning:
         elif step.training is not None:
             aligner.align(model, step.training, checkpoint=checkpoint, title=title)
         self._keep(index, step, model)
-        cut.unlink()
-        checkpoint.unlink(missing_ok=True)
+
+    def clear(self, index: int) -> None:
+        """Remove what only a step in progress needs."""
+        for file in self._unfinished(index):
+            file.unlink(missing_ok=True)
 
     def export(self, record: Record) -> Iterator[Exported]:
         """Write the last step's model for deployment, measured on the test classes."""
         yield export(self.run, record, "safetensors", self.run.path / "model.safetensors")
         yield export(self.run, record, "onnx", self.run.path / "model.onnx")
+
+    def _unfinished(self, index: int) -> tuple[Path, Path]:
+        """The model of a step before its training, and the state of that training."""
+        shared = self.run.path / "shared"
+        return shared / f"{index}.safetensors", shared / f"{index}.checkpoint"
 
     def _reach(self, model: QueryModel, value: float, tolerance: float = TOLERANCE) -> QueryModel:
         config = self.config

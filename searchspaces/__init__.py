@@ -2,7 +2,15 @@
 
 from searchspaces.architecture import Architecture
 from searchspaces.batchnorm import recalibrate
-from searchspaces.cost import count_macs, count_parameters, macs_by_layer, measure_latency
+from searchspaces.cost import (
+    count_activations,
+    count_macs,
+    count_parameters,
+    int8_bytes,
+    macs_by_layer,
+    measure_latency,
+    time_passes,
+)
 from searchspaces.elastic.space import StagedSpace
 from searchspaces.errors import SearchSpaceError
 from searchspaces.mbconv import MBConvSpace, MBConvSupernet
@@ -10,7 +18,14 @@ from searchspaces.query_model import Projection, QueryModel, own_resolution, tim
 from searchspaces.rebuilding import rebuild
 from searchspaces.resnet import ResNetSpace, ResNetSupernet
 from searchspaces.shufflenet import ShuffleNetSpace, ShuffleNetSupernet
-from searchspaces.space import SearchSpace, create_space, register_space, space_names
+from searchspaces.space import (
+    BlockRecipe,
+    BlockwiseSpace,
+    SearchSpace,
+    create_space,
+    register_space,
+    space_names,
+)
 from searchspaces.supernet import ElasticSpace, Supernet
 from searchspaces.union import PrefixedTrial, UnionSpace
 from searchspaces.vit import ViTSpace, ViTSupernet
@@ -18,6 +33,8 @@ from searchspaces.zoo import TimmSpace
 
 __all__ = [
     "Architecture",
+    "BlockRecipe",
+    "BlockwiseSpace",
     "ElasticSpace",
     "MBConvSpace",
     "MBConvSupernet",
@@ -36,9 +53,11 @@ __all__ = [
     "UnionSpace",
     "ViTSpace",
     "ViTSupernet",
+    "count_activations",
     "count_macs",
     "count_parameters",
     "create_space",
+    "int8_bytes",
     "macs_by_layer",
     "measure_latency",
     "own_resolution",
@@ -46,5 +65,6 @@ __all__ = [
     "recalibrate",
     "register_space",
     "space_names",
+    "time_passes",
     "timm_query_model",
 ]

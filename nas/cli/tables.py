@@ -14,6 +14,7 @@ from nas.deployed import Evaluation
 from nas.distinguishing import Ties
 from nas.files import write_atomically
 from nas.front import Record
+from nas.objectives import OBJECTIVES
 from nas.profiling import Profile
 from nas.run import Run
 
@@ -68,10 +69,15 @@ def front_rows(run: Run, records: Sequence[Record], ties: Ties) -> list[dict[str
             "gallery_macs_share": r.macs / gallery_macs if gallery_macs else None,
             "parameters": r.parameters,
             "latency": r.latency,
+            "onnx_latency": r.onnx_latency,
+            "table_latency": r.table_latency,
+            "activations": r.activations,
+            "int8_bytes": r.int8_bytes,
             "val_cross_test": r.cross_test,
             "val_interval_low": r.interval[0],
             "val_interval_high": r.interval[1],
             "val_self_test": r.self_test,
+            "val_product": r.product,
             "val_paragon": r.paragon,
             **_gain_row(ties, r.trial),
             "architecture": dict(r.architecture.params),
@@ -98,7 +104,8 @@ def print_front(run: Run, records: Sequence[Record], ties: Ties) -> None:
         title=f"Pareto front of {run.path} on the validation classes",
         title_justify="left",
     )
-    for name, justify in _COLUMNS:
+    further = [OBJECTIVES[name] for name in run.config.objectives if name not in _SHOWN]
+    for name, justify in (*_COLUMNS, *((each.words, "right") for each in further)):
         table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for r in records:
         table.add_row(
@@ -114,6 +121,7 @@ def print_front(run: Run, records: Sequence[Record], ties: Ties) -> None:
             _tied_with(ties, r.trial),
             f"{r.self_test:.4f}",
             f"{r.cross_test / r.paragon:.1%}",
+            *(each.text(each.of(r)) for each in further),
         )
     console = stdout_console()
     console.print(table)
@@ -139,6 +147,9 @@ _COLUMNS = (
     ("self-test", "right"),
     ("of paragon", "right"),
 )
+
+
+_SHOWN = ("macs", "parameters", "cross_test", "self_test")
 
 
 def _tied_with(ties: Ties, trial: int) -> str:
@@ -211,4 +222,8 @@ def print_profile(done: Profile) -> None:
     total = "unknown for ONNX, see the card" if done.macs is None else format_macs(done.macs)
     console.print(f"FLOPs (multiply-accumulates, MACs): {total}")
     console.print(f"Parameters: {format_macs(done.parameters)}")
+    if done.activations is not None:
+        console.print(f"Activations: {format_macs(done.activations)}")
+    if done.int8_bytes is not None:
+        console.print(f"Weights in int8: {format_macs(done.int8_bytes)}B")
     console.print(f"Latency: {done.latency * 1e3:.2f} ms (median, batch of 1, one CPU thread)")

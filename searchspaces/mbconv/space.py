@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
+from searchspaces.architecture import Architecture
 from searchspaces.elastic import choices
 from searchspaces.elastic.choices import (
     Depths,
@@ -17,9 +18,10 @@ from searchspaces.elastic.choices import (
 from searchspaces.elastic.modules import ACTIVATIONS, Layers
 from searchspaces.elastic.plan import multiple_of_8
 from searchspaces.elastic.space import StagedSpace
+from searchspaces.mbconv.blocks import block_recipes, every_block_recipe
 from searchspaces.mbconv.layers import MBConvBackbone
 from searchspaces.mbconv.plan import BlockPlan, NetworkPlan
-from searchspaces.space import register_space
+from searchspaces.space import BlockRecipe, register_space
 from searchspaces.supernet import Supernet
 
 SWITCH = Kinds((False, True))
@@ -94,6 +96,14 @@ class MBConvSpace(StagedSpace[NetworkPlan]):
     def backbone(self, plan: NetworkPlan, layers: Layers) -> MBConvBackbone:
         """Make the network from normalised images to pooled features."""
         return MBConvBackbone(plan, layers)
+
+    def blocks(self, arch: Architecture, dimension: int) -> list[BlockRecipe]:
+        """Split a network into stem, inverted bottlenecks and head."""
+        return block_recipes(self.plan(arch), dimension)
+
+    def every_block(self, dimension: int) -> list[BlockRecipe]:
+        """Return each block that any architecture has, once."""
+        return every_block_recipe(self, dimension)
 
     def supernet(self, dimension: int, *, kernel_transform: bool = False) -> Supernet:
         """Make the network that acts as any of them, as `StagedSpace.supernet` says."""
