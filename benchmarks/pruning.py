@@ -393,8 +393,8 @@ def plot(results: Results) -> Path:
                 row=1,
                 col=column,
             )
-    uncut = statistics.mean(results.figures("uncut", "1", "cross_test"))
-    figure.add_hline(uncut, line_dash="dot", line_color="#8b93a1", annotation_text="uncut")
+    paragon = statistics.mean(results.figures("uncut", "1", "paragon"))
+    figure.add_hline(paragon, line_dash="dot", line_color="#8b93a1", annotation_text="paragon")
     figure.update_xaxes(type="log", title_text="MMACs of one query", col=1)
     figure.update_xaxes(title_text="ms of one query, ONNX Runtime, 1 thread", col=2)
     figure.update_yaxes(title_text="cross-test mAP, test classes", col=1)
