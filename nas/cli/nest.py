@@ -30,7 +30,8 @@ class _TrainByDefault(TyperGroup):
 
 app = typer.Typer(
     cls=_TrainByDefault,
-    help="Train one query model for many capacities; extract the one that a device can afford.",
+    help="Train one query model for many capacities; extract the one that a device can afford. "
+    "`nest MODEL` is short for `nest train MODEL`.",
     no_args_is_help=True,
 )
 
@@ -126,14 +127,16 @@ def extract(
     """Write one capacity as an ordinary query model, with its scores on the test classes."""
     from nas.budget import format_macs
     from nas.nesting import Nest
-    from pruning.nested import parse_capacity
+    from pruning.nested import format_capacity, parse_capacity
 
-    done = Nest.open(nest).write(parse_capacity(capacity), out)
+    share = parse_capacity(capacity)
+    done = Nest.open(nest).write(share, out)
     seconds, score = done.card.latency, done.card.scores.cross_test
     latency = f"{seconds.pytorch * 1e3:.2f} ms in PyTorch"
     if seconds.onnxruntime is not None:
         latency += f", {seconds.onnxruntime * 1e3:.2f} ms in ONNX Runtime"
-    print(f"Wrote {capacity} of {nest} ({format_macs(done.card.macs)} MACs) to {done.path}")
+    macs = format_macs(done.card.macs)
+    print(f"Wrote {format_capacity(share)} of {nest} ({macs} MACs) to {done.path}")
     print(f"Card: {done.card_path}")
     print(f"Largest difference from PyTorch: {done.max_difference:.2e}")
     print(f"Latency of one query, one CPU thread: {latency}")
