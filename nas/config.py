@@ -34,6 +34,7 @@ Objective = Literal[
     "self_test",
     "product",
 ]
+Proposer = Literal["nsga2", "nsga3", "tpe", "gp", "qmc", "random"]
 Sampling = Literal["uniform", "fair", "macs", "attentive"]
 
 
@@ -142,11 +143,23 @@ RouteConfig = Annotated[
 ]
 
 
-class FinishConfig(_Section):
-    """After the search: up to ``models`` members of the front are aligned on, alone."""
+class RungConfig(_Section):
+    """After the search: up to ``models`` promising candidates are aligned on, alone."""
 
     models: int = Field(0, ge=0)
     training: FinishTraining = FinishTraining()
+
+
+class ScreenConfig(_Section):
+    """Proposals whose chance to stand on the front is below ``doubt`` are not scored.
+
+    ``by`` is "surrogate" or a predictor of `compat.predictors`; it learns from at least ``after``
+    scored candidates of a route.
+    """
+
+    by: str = "surrogate"
+    after: int = Field(30, ge=5)
+    doubt: float = Field(0.1, gt=0, lt=1)
 
 
 class BudgetConfig(_Section):
@@ -185,12 +198,14 @@ class StudyConfig(_Section):
     spaces: dict[str, RouteConfig] = Field(min_length=1)
     loss: str | dict[str, Any] = "regression"
     objectives: tuple[Objective, ...] = Field(("macs", "cross_test"), min_length=1, max_length=4)
-    sampler: Literal["tpe", "nsga2", "gp", "random"] = "nsga2"
+    sampler: Proposer | None = Field(None, validate_default=True)
     trials: int = Field(100, ge=1)
     start: int = Field(16, ge=0)
+    warm_start: str | None = None
     budget: BudgetConfig = BudgetConfig()
     latency_table: str | None = Field(None, validate_default=True)
-    finish: FinishConfig = FinishConfig()
+    screen: ScreenConfig | None = None
+    finish: tuple[RungConfig, ...] = ()
     split: SplitConfig = SplitConfig()
     imports: tuple[str, ...] = ()
     seed: int = 0
@@ -201,6 +216,18 @@ class StudyConfig(_Section):
         if len(set(value)) < len(value):
             raise StudyError("an objective is named twice; remove it")
         return value
+
+    @field_validator("sampler")
+    @classmethod
+    def _that_breeds_what_varies(cls, value: str | None, info: ValidationInfo) -> str:
+        """Of several spaces, Optuna's genetic samplers breed the choice of the space alone."""
+        several = len(info.data.get("spaces", ())) > 1
+        return value or ("tpe" if several else "nsga2")
+
+    @field_validator("finish", mode="before")
+    @classmethod
+    def _one_rung_alone(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, dict | RungConfig) else value
 
     @field_validator("latency_table")
     @classmethod
@@ -248,11 +275,11 @@ def load_config(path: str | Path) -> StudyConfig:
 def _first_sentence(error: ValidationError) -> str:
     """The first problem that pydantic found, in one sentence of ours."""
     problem = next((e for e in error.errors() if e["type"] == "extra_forbidden"), error.errors()[0])
-    place = [str(part) for part in problem["loc"] if part not in _ROUTES]
-    field = ".".join(place)
+    place = [part for part in problem["loc"] if part not in _ROUTES]
+    field = "".join(f"[{p + 1}]" if isinstance(p, int) else f".{p}" for p in place).lstrip(".")
     match problem["type"]:
         case "extra_forbidden":
-            near = difflib.get_close_matches(place[-1], sorted(_all_fields()), n=1)
+            near = difflib.get_close_matches(str(place[-1]), sorted(_all_fields()), n=1)
             return f"Unknown field '{field}'; " + (
                 f"did you mean {near[0]}?" if near else "remove it."
             )

@@ -17,7 +17,12 @@ from nas.front import Record, is_scored
 ACCENT = "#2f7de1"
 _COLOURS = (ACCENT, "#e08a00", "#12a67c", "#d1588f", "#8a6fe8", "#5aa9d6")
 _INK = "#8b93a1"  # read on white and on black; the page's style sheet sets the text
-_SYMBOLS = {"shared weights": "circle", "re-aligned": "diamond", "finished": "star"}
+_SYMBOLS = {
+    "shared weights": "circle",
+    "re-aligned": "diamond",
+    "aligned on": "triangle-up",
+    "finished": "star",
+}
 _TARGET_QUANTILE = 0.25
 _MOST_PARAMETERS = 12
 _FEWEST_TRIALS = 20  # Optuna asks for 5 trials above the quantile

@@ -1,7 +1,7 @@
 """Scored candidates and the Pareto front among them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,8 @@ class Record:
     Attributes:
         trial: Number of the Optuna trial.
         route: Name of the search space in the study file.
-        fidelity: How its weights came about: "shared weights", "re-aligned" or "finished".
+        fidelity: How its weights came about: "shared weights", "re-aligned", "aligned alone",
+            "aligned on" or "finished".
         architecture: The point of the search space.
         resolution: Side of the square input in pixels.
         macs: Multiply-accumulates of one query (fvcore).
@@ -108,6 +109,15 @@ def _dominated(index: int, losses: Sequence[tuple[float, ...]]) -> bool:
         for i, other in enumerate(losses)
         if i != index
     )
+
+
+def ancestors(record: Record, by_trial: Mapping[int, Record]) -> list[Record]:
+    """Return what a model was on the rungs below, the nearest first."""
+    found = []
+    while record.parent is not None:
+        record = by_trial[record.parent]
+        found.append(record)
+    return found
 
 
 def select(

@@ -14,10 +14,12 @@ Gradients = Literal["integrated", "pcgrad", "sum"]
 class Merge:
     """Makes one gradient of those of all capacities, the dense network's first.
 
-    Norms, the projection and what the loss holds take the dense network's gradient; kernels and
-    biases take the integrated one; what belongs to some capacities only (scores, private norms)
-    takes the sum. With PCGrad norms, projection and kernels count as one vector, and with "sum"
-    everything is summed.
+    With "integrated", kernels and biases take the integrated gradient, what the loss has learnt
+    takes the dense network's, and what belongs to some capacities only (scores, private norms) the
+    sum. Norms and the projection take the dense network's gradient with "masks", as PrunNet has
+    it, and the sum where a capacity uses a part of their channels only: following the dense
+    network, they leave the narrow ones without a way to fit. With PCGrad norms, projection and
+    kernels count as one vector, and with "sum" everything is summed.
     """
 
     def __init__(self, nested: NestedModel, loss: nn.Module, rule: Gradients, seed: int) -> None:
@@ -25,15 +27,16 @@ class Merge:
         self._seed = seed
         named = dict(nested.dense.named_parameters())
         private = norm_parameters(nested.dense) if nested.method == "switchable" else frozenset()
-        dense_only = norm_parameters(nested.dense) | {
+        outer = norm_parameters(nested.dense) | {
             name for name in named if name.startswith("projection.")
         }
         self._shared = [p for name, p in named.items() if name not in private]
         self._kernels = [
-            p for name, p in named.items() if name not in private and name not in dense_only
+            p for name, p in named.items() if name not in private and name not in outer
         ]
-        self._dense = [p for name, p in named.items() if name in dense_only - private]
-        self._dense += list(loss.parameters())
+        self._dense = [*loss.parameters()]
+        if nested.method == "masks":
+            self._dense += [p for name, p in named.items() if name in outer]
         self._all = [*nested.parameters(), *loss.parameters()]
 
     def collect(self) -> dict[nn.Parameter, Tensor]:

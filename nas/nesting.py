@@ -1,6 +1,8 @@
 """Training a nested model, the folder that keeps it, and what a device takes from it."""
 
 import json
+import math
+import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,6 +45,7 @@ _RULE: Mapping[Method, Gradients] = {
     "masks": "integrated",
     "switchable": "pcgrad",
 }
+_FOREIGN = (".onnx", ".pt2", ".pt", ".pth")
 _ORDER_BATCHES = 4  # of training images, by which channels are ordered
 
 
@@ -50,12 +53,17 @@ class NestConfig(BaseModel):
     """Everything that defines a nested model.
 
     Attributes:
-        model: ``timm:NAME`` or a saved query model, ``.safetensors``.
+        model: A timm name, with or without ``timm:`` before it, or a saved query model,
+            ``.safetensors``.
         gallery: Gallery folder.
         data: Spec of the data set.
         method: How subnetworks are formed, see `pruning.nested.NestedModel`.
         gradients: How the capacities' gradients become one; by default as the method's paper.
         capacities: Trained shares, 1 among them.
+        per_step: How many capacities a step trains: the largest, the smallest and random ones
+            between them (the sandwich rule of Yu and Huang, "Universally slimmable networks and
+            improved training techniques", ICCV 2019), in whole percent; of "switchable" only such
+            as are in ``capacities``. By default all of ``capacities`` and no others.
         loss: Towards the gallery vectors, as in a study file.
         pairwise: Weight of 1 − cosine to the embeddings of the larger capacities.
         order: Criterion of `pruning.cut` by which channels are put in order.
@@ -75,6 +83,7 @@ class NestConfig(BaseModel):
     method: Method = "structured"
     gradients: Gradients | None = None
     capacities: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
+    per_step: int | None = Field(None, ge=2)
     loss: str | dict[str, Any] = "regression"
     pairwise: float = Field(0.0, ge=0)
     order: str = "taylor"
@@ -324,7 +333,7 @@ def train_nested(
     checkpoint: Path | None = None,
     quiet: bool = False,
 ) -> None:
-    """Train a nested model in place; each step shows its batch to every capacity.
+    """Train a nested model in place; a step shows its batch to several capacities, or to all.
 
     The best epoch is the one with the highest mean validation cross-test of all capacities. For it,
     and at the end, the BatchNorm statistics of every capacity are estimated again (adaptive BN).
@@ -339,14 +348,16 @@ def train_nested(
         images = resize(images, resolution)
         larger: list[Tensor] = []
         gradients = []
-        for index, capacity in enumerate(nested.capacities):
+        for capacity in _shown(config, f"{config.seed} {step}"):
             query = nested(images, capacity)
             value = _loss(loss, query, batch)
             if config.pairwise and larger:
                 cosines = torch.stack([(query * other).sum(dim=1).mean() for other in larger])
                 value = value + config.pairwise * (1 - cosines).mean()
             larger.append(query.detach())
-            yield value if weights is None else weights(value, index)
+            if weights is not None:
+                value = weights(value, nested.capacities.index(capacity))
+            yield value
             gradients.append(merge.collect())  # `fit` has sent the loss backward
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             merge.apply(gradients, step)
@@ -378,13 +389,30 @@ def train_nested(
         nested.keep_statistics(capacity, adapted(nested, capacity))
 
 
+def _shown(config: NestConfig, seed: str) -> list[float]:
+    """The capacities that a step trains, falling, 100% and the smallest among them."""
+    listed = sorted(config.capacities, reverse=True)
+    if config.per_step is None:
+        return listed
+    between = listed[1:-1]
+    if config.method != "switchable":
+        between = [percent / 100 for percent in range(99, math.floor(100 * listed[-1]), -1)]
+    drawn = random.Random(seed).sample(between, min(config.per_step - 2, len(between)))
+    return [listed[0], *sorted(drawn, reverse=True), listed[-1]]
+
+
 def _loss(loss: CompatibilityLoss, query: Tensor, batch: Batch) -> Tensor:
     return loss(query, batch.targets.vectors[batch.rows], batch)
 
 
 def _given(config: NestConfig, dimension: int) -> QueryModel:
     """The network to nest, as its file or timm has it."""
-    if config.model.startswith("timm:"):
+    if Path(config.model).suffix in _FOREIGN:
+        raise StudyError(
+            f"'{config.model}' cannot be nested; give the name of a timm model or a saved query "
+            "model, .safetensors."
+        )
+    if not config.model.endswith(".safetensors"):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             return timm_query_model(
@@ -393,11 +421,6 @@ def _given(config: NestConfig, dimension: int) -> QueryModel:
                 resolution=config.size,
                 pretrained=config.pretrained,
             )
-    if not config.model.endswith(".safetensors"):
-        raise StudyError(
-            f"'{config.model}' cannot be nested; give timm:NAME or a saved query model, "
-            ".safetensors."
-        )
     model = load_model(config.model)
     if model.dimension != dimension:
         raise StudyError(

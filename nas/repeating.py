@@ -15,7 +15,7 @@ from nas.card import Part
 from nas.config import PrunedConfig, TrainingConfig
 from nas.errors import StudyError
 from nas.files import write_atomically
-from nas.front import Record
+from nas.front import Record, ancestors
 from nas.run import Run
 from searchspaces import QueryModel
 
@@ -211,8 +211,10 @@ def _recipe(run: Run, record: Record) -> Recipe:
         how, trainings = "cut and re-aligned", [config.realign]
     else:
         how, trainings = "aligned alone", [config.training]
-    if record.parent is not None:
-        how, trainings = f"{how}, finished", [*trainings, run.config.finish.training]
+    climbed = len(ancestors(record, {r.trial: r for r in run.records()}))
+    if climbed:
+        how = f"{how}, finished"
+        trainings += [rung.training for rung in run.config.finish[:climbed]]
     shared = set(TrainingConfig.model_fields)  # a supernet's training has more to say
     plain = (TrainingConfig(**each.model_dump(include=shared)) for each in trainings)
     return Recipe(how=how, trainings=tuple(plain))

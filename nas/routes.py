@@ -34,6 +34,9 @@ from searchspaces import (
     timm_query_model,
 )
 
+PROJECTION = "projection."
+"""What the names of those tensors of a query model begin with that lead into the gallery space."""
+
 _POOL = 500  # random architectures from which the first proposals are chosen
 
 
@@ -65,8 +68,12 @@ class Route(Protocol):
     def largest_resolution(self) -> int:
         """Side in pixels of the largest input that a candidate may take."""
 
-    def prepare(self, aligner: Aligner, folder: Path) -> None:
-        """Train once what all candidates of this route share; continues after a kill."""
+    def prepare(self, aligner: Aligner, folder: Path, *, start: Path | None = None) -> None:
+        """Train once what all candidates of this route share; continues after a kill.
+
+        ``start`` is a file of weights, all or all but the projection, to begin with instead of
+        the usual ones.
+        """
 
     def candidate(self, architecture: Architecture, aligner: Aligner) -> Candidate:
         """Return the query model of ``architecture`` with weights, its BatchNorm re-estimated."""
@@ -105,12 +112,14 @@ class SupernetRoute:
     def largest_resolution(self) -> int:
         return _largest_resolution(self.space)
 
-    def prepare(self, aligner: Aligner, folder: Path) -> None:
+    def prepare(self, aligner: Aligner, folder: Path, *, start: Path | None = None) -> None:
         weights = folder / f"{self.name}.safetensors"
         torch.manual_seed(aligner.seed)
         supernet = self._fresh()
         if not weights.exists():
             checkpoint = folder / f"{self.name}.checkpoint"
+            if start is not None:
+                _begin_with(supernet, start)
             train_supernet(
                 aligner,
                 supernet,
@@ -178,7 +187,7 @@ class PrunedRoute:
     def largest_resolution(self) -> int:
         return max(self.space.resolutions)
 
-    def prepare(self, aligner: Aligner, folder: Path) -> None:
+    def prepare(self, aligner: Aligner, folder: Path, *, start: Path | None = None) -> None:
         weights = folder / f"{self.name}.safetensors"
         if not weights.exists():
             checkpoint = folder / f"{self.name}.checkpoint"
@@ -188,9 +197,11 @@ class PrunedRoute:
                 self._dimension,
                 resolution=max(self.space.resolutions),
                 pooling=self._config.pooling,
-                pretrained=self._config.pretrained,
-                checkpoint=self._config.checkpoint,
+                pretrained=self._config.pretrained and start is None,
+                checkpoint=self._config.checkpoint if start is None else None,
             )
+            if start is not None:
+                _begin_with(model, start)
             aligner.align(
                 model,
                 self._config.training,
@@ -256,7 +267,7 @@ class StandaloneRoute:
     def largest_resolution(self) -> int:
         return _largest_resolution(self.space)
 
-    def prepare(self, aligner: Aligner, folder: Path) -> None:
+    def prepare(self, aligner: Aligner, folder: Path, *, start: Path | None = None) -> None:
         # Nothing is shared; the mark binds the run to its settings, as weights do elsewhere.
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{self.name}.begun").touch()
@@ -288,6 +299,24 @@ def create_route(name: str, config: RouteConfig, dimension: int) -> Route:
     if isinstance(config, StandaloneConfig):
         return StandaloneRoute(name, config, dimension)
     return PrunedRoute(name, config, dimension)
+
+
+def _begin_with(model: QueryModel, start: Path) -> None:
+    """Put weights from a file in a model that is to be trained; without a projection it stays.
+
+    Raises:
+        StudyError: The file lacks a tensor of the model, or has it in another shape.
+    """
+    state, own = load_file(start), model.state_dict()
+    for name, tensor in own.items():
+        if name in state and state[name].shape == tensor.shape:
+            continue
+        if name in state or not name.startswith(PROJECTION):
+            raise StudyError(
+                f"The weights in '{start}' do not fit the network of this version in '{name}'; "
+                "leave out warm_start."
+            )
+    model.load_state_dict({k: v for k, v in state.items() if k in own}, strict=False)
 
 
 def _largest_resolution(space: SearchSpace) -> int:

@@ -26,6 +26,7 @@ from pruning import load_model
 from searchspaces import QueryModel
 
 _FREE = ("trials", "finish", "imports")
+_FINGERPRINT = "gallery fingerprint"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +59,7 @@ class Run:
         run = cls(path, config, storage)
         identity = run._identity()
         known = path / "run.json"
-        if known.exists() and run._begun:
+        if known.exists() and run.begun:
             content = json.loads(known.read_text())
             before = _with_defaults(content["identity"])
             changed = [k for k, v in identity.items() if before.get(k) != v]
@@ -127,15 +128,31 @@ class Run:
     def study_name(self) -> str:
         """Name of the Optuna study; runs with other settings have other names in one storage."""
         known = self.path / "run.json"
-        if known.exists() and self._begun:
+        if known.exists() and self.begun:
             return json.loads(known.read_text())["study"]
         digest = sha256(json.dumps(self._identity(), sort_keys=True).encode()).hexdigest()
         return f"{self.path.name}-{digest[:8]}"
 
     @property
-    def _begun(self) -> bool:
+    def begun(self) -> bool:
         """Whether anything was computed yet, so that the settings are bound to it."""
-        return any((self.path / "shared").glob("*"))
+        return any(self.shared.glob("*"))
+
+    @property
+    def shared(self) -> Path:
+        """Folder of the weights that candidates share, and of checkpoints."""
+        return self.path / "shared"
+
+    @property
+    def warm_start(self) -> Path:
+        """Folder of what was brought from an earlier run, see `nas.warm_start`."""
+        return self.path / "warm_start"
+
+    @property
+    def gallery_fingerprint(self) -> str:
+        """Fingerprint of the gallery space that the run was begun with, which may be gone."""
+        identity = json.loads((self.path / "run.json").read_text())["identity"]
+        return identity[_FINGERPRINT]
 
     @cached_property
     def study(self) -> optuna.Study:
@@ -169,8 +186,10 @@ class Run:
 
     def prepare(self) -> None:
         """Train what each route's candidates share, once; later calls load it."""
-        for route in self.routes.values():
-            route.prepare(self.aligner, self.path / "shared")
+        for name, route in self.routes.items():
+            start = self.warm_start / f"{name}.safetensors"
+            route.prepare(self.aligner, self.shared, start=start if start.exists() else None)
+            start.unlink(missing_ok=True)
 
     def records(self) -> list[Record]:
         """Return every scored candidate."""
@@ -200,7 +219,7 @@ class Run:
         metas = get_all_artifact_meta(trials[record.trial], storage=self.storage)
         if not metas:
             route = self.routes[record.route]
-            route.prepare(self.aligner, self.path / "shared")
+            route.prepare(self.aligner, self.shared)
             return route.candidate(record.architecture, self.aligner).model
         file = self.path / "models" / f"trial-{record.trial}.safetensors"
         if not file.exists():
@@ -214,15 +233,15 @@ class Run:
         content = self.config.model_dump(mode="json")
         for field in _FREE:
             del content[field]
-        content["gallery fingerprint"] = self.data.gallery.fingerprint
+        content[_FINGERPRINT] = self.data.gallery.fingerprint
         return content
 
 
 def _with_defaults(identity: dict[str, Any]) -> dict[str, Any]:
     """Add the settings that did not exist yet when a run was begun."""
-    fingerprint = identity.pop("gallery fingerprint")
+    fingerprint = identity.pop(_FINGERPRINT)
     try:
         content = StudyConfig.model_validate(identity).model_dump(mode="json")
     except ValidationError:  # a setting is gone: say which below
         content = identity
-    return {**content, "gallery fingerprint": fingerprint}
+    return {**content, _FINGERPRINT: fingerprint}

@@ -6,13 +6,13 @@ import math
 import multiprocessing
 import random
 import warnings
+from collections.abc import Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, cast
 
 import optuna
 import torch
-from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
@@ -29,8 +29,11 @@ from nas.objectives import OBJECTIVES, asked, subject_of, weigh
 from nas.plugins import import_modules
 from nas.routes import Route
 from nas.run import Run
+from nas.samplers import create_sampler
 from nas.scoring import keep_weights, measure
-from searchspaces import PrefixedTrial
+from nas.screening import SCREENED, chance, check_screen
+from nas.warm_start import bring, proposals
+from searchspaces import Architecture, PrefixedTrial
 
 logger = logging.getLogger("querynas")
 
@@ -60,18 +63,20 @@ def search(
         The run, whose front is in ``run.front()``.
 
     Raises:
-        StudyError: The budget admits no candidate, every candidate failed, or the folder holds
-            another study.
+        StudyError: The budget admits no candidate, every candidate failed, the folder holds
+            another study, or there is nothing to take from the run of `warm_start`.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     import_modules(config.imports)
     create_loss(config.loss)  # a misspelt loss should not wait for hours of data
+    check_screen(config)
     run = Run.create(out, config, storage)
     logger.info("Computing on %s; results go to %s.", describe(pick_device()), run.path)
     target = trials or config.trials
     for route in run.routes.values():
         check_reach(route, config, run.data.gallery.dimension)
         _check_table(route, config, run.data.gallery.dimension)
+    bring(run)
     run.save()
     run.prepare()
     study = optuna.create_study(
@@ -114,8 +119,8 @@ def _work(run: Run, target: int, timeout: float | None) -> None:
     if _done(study) < target:
         study.sampler = create_sampler(run.config, len(study.get_trials(deepcopy=False)))
         with warnings.catch_warnings():
-            # GP does so to what was not measured, as it was outside the budget
-            warnings.filterwarnings("ignore", "Clip non-finite values")
+            # GP and NSGA-III do so to what was not measured, as it was outside the budget
+            warnings.filterwarnings("ignore", "Clip non-finite values|All-NaN slice")
             study.optimize(
                 lambda trial: _objective(run, trial),
                 timeout=timeout,
@@ -138,12 +143,16 @@ def _objective(run: Run, trial: optuna.Trial) -> tuple[float, ...]:
             trial.set_constraint(bound, share)
         if any(share > 0 for share in excess.values()):
             return tuple(float(costs.get(each.name, each.worst)) for each in objectives)
+        if run.config.screen is not None:
+            _screen(run, trial, name, architecture, costs)
         candidate = route.candidate(architecture, run.aligner)
         record = measure(run, trial.number, name, architecture, candidate, costs=costs)
         for key, value in record.attributes().items():
             trial.set_user_attr(key, value)
         if candidate.owns_weights:
             keep_weights(run, trial, candidate)
+    except optuna.TrialPruned:
+        raise
     except Exception as error:
         trial.set_user_attr("error", f"{type(error).__name__}: {error}")
         logger.warning("Trial %d failed and the study goes on: %s", trial.number, error)
@@ -151,31 +160,39 @@ def _objective(run: Run, trial: optuna.Trial) -> tuple[float, ...]:
     return tuple(each.of(record) for each in objectives)
 
 
-def create_sampler(config: StudyConfig, trial: int) -> BaseSampler:
-    """Return the study's sampler, seeded for one trial so that a killed study goes on alike."""
-    seed = config.seed * 100_003 + trial
-    if config.sampler == "tpe":
-        return TPESampler(seed=seed, multivariate=True, group=True)
-    if config.sampler == "gp":
-        return GPSampler(seed=seed, warn_independent_sampling=False)
-    if config.sampler == "random":
-        return RandomSampler(seed=seed)
-    return NSGAIISampler(seed=seed, population_size=24)
+def _screen(
+    run: Run,
+    trial: optuna.Trial,
+    name: str,
+    architecture: Architecture,
+    costs: Mapping[str, float],
+) -> None:
+    """Stop a trial that has hardly a chance before it is scored."""
+    assert run.config.screen is not None
+    likely, predicted = chance(run, name, architecture, costs)
+    if predicted is not None:
+        trial.set_user_attr("predicted", predicted)
+    if likely < run.config.screen.doubt:
+        trial.set_user_attr(SCREENED, likely)
+        raise optuna.TrialPruned
 
 
 def _start(run: Run) -> list[dict[str, Any]]:
-    """First proposals: spread over the MACs of every route, so that no end is left unseen."""
+    """First proposals: what an earlier run brought, then all of the range of every route."""
     rng = random.Random(run.config.seed)
     share = math.ceil(run.config.start / len(run.routes))
     dimension = run.data.gallery.dimension
-    proposals = []
+    first = proposals(run)
     for name, route in run.routes.items():
-        for architecture in route.start(rng, share, run.config.budget, dimension):
-            parameters = {f"{name}.{k}": v for k, v in architecture.params.items()}
-            if len(run.routes) > 1:
-                parameters["route"] = name
-            proposals.append(parameters)
-    return proposals
+        drawn = route.start(rng, share, run.config.budget, dimension)
+        first += [(name, architecture) for architecture in drawn]
+    return [_parameters(run, *each) for each in dict.fromkeys(first)]
+
+
+def _parameters(run: Run, name: str, architecture: Architecture) -> dict[str, Any]:
+    """Return a candidate's parameters as its Optuna trial has them."""
+    parameters = {f"{name}.{k}": v for k, v in architecture.params.items()}
+    return parameters if len(run.routes) == 1 else {**parameters, "route": name}
 
 
 def check_reach(route: Route, config: StudyConfig, dimension: int) -> None:
@@ -235,6 +252,8 @@ def _hopeless(study: optuna.Study) -> bool:
 
 def _words(trial: FrozenTrial) -> str:
     if not is_scored(trial):
+        if SCREENED in trial.user_attrs:
+            return f"trial {trial.number} screened out"
         return f"trial {trial.number} {'failed' if 'error' in trial.user_attrs else 'over budget'}"
     record = Record.of_trial(trial)
     return f"{record.route} {format_macs(record.macs)} mAP {record.cross_test:.3f}"

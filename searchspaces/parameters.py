@@ -74,7 +74,7 @@ def neighbours(
     """Change one parameter at a time: one step for a number, any other choice for a category."""
     for name, distribution in distributions.items():
         values = grid(name, distribution)
-        here = _position(params[name], values)
+        here = position(params[name], values)
         for index, value in enumerate(values):
             adjacent = isinstance(distribution, CategoricalDistribution) or abs(index - here) == 1
             if index != here and adjacent:
@@ -108,15 +108,15 @@ def check(arch: Architecture, space: str, distributions: Distributions) -> None:
                 f"an architecture of the space '{space}' lacks the parameter '{name}': "
                 f"give one of {values}"
             )
-        if _position(arch.params[name], values) < 0:
+        if position(arch.params[name], values) < 0:
             raise SearchSpaceError(
                 f"parameter '{name}' of the space '{space}' is {arch.params[name]!r}: "
                 f"give one of {values}"
             )
 
 
-def _position(value: Value, values: tuple[Value, ...]) -> int:
-    """Index of a value up to round-off, -1 if it is not there."""
+def position(value: Value, values: tuple[Value, ...]) -> int:
+    """Return the index of a value up to round-off, -1 if it is not there."""
     for index, known in enumerate(values):
         if value == known or (
             isinstance(value, float)

@@ -13,7 +13,13 @@ from searchspaces import parameters
 from searchspaces.architecture import Architecture
 from searchspaces.errors import SearchSpaceError
 from searchspaces.query_model import QueryModel
-from searchspaces.space import SearchSpace, create_space, register_space
+from searchspaces.space import (
+    BlockRecipe,
+    BlockwiseSpace,
+    SearchSpace,
+    create_space,
+    register_space,
+)
 
 
 class PrefixedTrial:
@@ -46,7 +52,8 @@ class UnionSpace:
     """The architectures of several search spaces.
 
     The parameter `space` names one of them; its own parameters follow with that name before them
-    ("small.resolution"), those of the others are absent. Unions may hold unions.
+    ("small.resolution"), those of the others are absent. Unions may hold unions. A union has blocks
+    if all of its spaces have.
 
     Args:
         spaces: By a label of the user's choice, the name of a registered space as "space" and its
@@ -127,6 +134,25 @@ class UnionSpace:
         label, inner = self.split(arch)
         return self.members[label].build(inner, dimension)
 
+    def blocks(self, arch: Architecture, dimension: int) -> list[BlockRecipe]:
+        """Split a network into its blocks as the architecture's own space does.
+
+        Raises:
+            SearchSpaceError: If that space does not say which blocks its networks consist of.
+        """
+        label, inner = self.split(arch)
+        return self._blockwise(label).blocks(inner, dimension)
+
+    def every_block(self, dimension: int) -> list[BlockRecipe]:
+        """Return each block that any architecture has, once.
+
+        Raises:
+            SearchSpaceError: If a space does not say which blocks its networks consist of.
+        """
+        spaces = [self._blockwise(label) for label in self.members]
+        recipes = (recipe for space in spaces for recipe in space.every_block(dimension))
+        return list({recipe.key: recipe for recipe in recipes}.values())
+
     def split(self, arch: Architecture) -> tuple[str, Architecture]:
         """Return the label of an architecture's own space, and what it is in that space.
 
@@ -148,6 +174,16 @@ class UnionSpace:
                     f"'{name}': give those alone that begin with '{label}.'"
                 )
         return label, Architecture(self.members[label].name, inner)
+
+    def _blockwise(self, label: str) -> BlockwiseSpace:
+        space = self.members[label]
+        if not isinstance(space, BlockwiseSpace):
+            raise SearchSpaceError(
+                f"'{label}' of the space 'union' is a space '{space.name}', which does not say "
+                "which blocks its networks consist of, so the union does not either: take it out "
+                "of the union, or do without a latency table"
+            )
+        return space
 
     def _outer(self, label: str, inner: Architecture) -> Architecture:
         return Architecture(

@@ -54,12 +54,16 @@ class Rule(StrEnum):
 
 @app.command()
 def train(
-    model: Annotated[str, typer.Argument(help="timm:NAME or a saved query model, .safetensors.")],
+    model: Annotated[str, typer.Argument(help="timm name or a saved query model, .safetensors.")],
     gallery: Annotated[Path, typer.Option(help="Gallery folder.")],
     data: Annotated[str, typer.Option(help="Data set, whose images have vectors in the gallery.")],
     out: Annotated[Path, typer.Option(help="Folder; a begun one is continued.")],
     method: Annotated[Way, typer.Option(help="How subnetworks are formed.")] = Way.structured,
     capacities: Annotated[str, typer.Option(help="Percent, 100 among them.")] = "20,40,60,80,100",
+    per_step: Annotated[
+        int | None,
+        typer.Option(min=2, help="Capacities a step trains: the ends and random ones."),
+    ] = None,
     gradients: Annotated[
         Rule | None, typer.Option(help="How gradients become one; by default as the method does.")
     ] = None,
@@ -95,6 +99,7 @@ def train(
             "method": method.value,
             "gradients": None if gradients is None else gradients.value,
             "capacities": tuple(parse_capacity(each) for each in capacities.split(",")),
+            "per_step": per_step,
             "order": order.value,
             "loss": loss_of(loss),
             "pairwise": pairwise,

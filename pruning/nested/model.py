@@ -24,18 +24,17 @@ METHODS: tuple[Method, ...] = get_args(Method)
 class NestedModel(nn.Module):
     """A dense query model that also acts as each of its nested subnetworks.
 
-    A capacity is a share, 0 < capacity <= 1; capacity 1 is the dense network. What it is a share
-    of depends on the method:
+    A capacity is a share of the weights, 0 < capacity <= 1; capacity 1 is the dense network. Which
+    weights it has depends on the method:
 
-    - "structured": of the channels in every group of channels that depend on each other. The first
-      ⌈capacity · n⌉ are kept, so put them in order first (`order_channels`). Work and weights fall
-      about with the square of the capacity.
-    - "switchable": as SFSC (Wu et al., "Switchable representation learning framework with
-      self-compatibility", CVPR 2023) takes it over from slimmable networks (Yu et al., ICLR 2019):
-      of the weights, nearly; the first ⌈√capacity · n⌉ channels are kept, and every capacity has
-      normalisation layers of its own.
-    - "masks": of the weights in every layer, chosen by learnt scores (PrunNet, see `Scores`). No
-      work is saved.
+    - "structured": nearly that share. The first ⌈√capacity · n⌉ channels of every group of channels
+      that depend on each other are kept, so put them in order first (`order_channels`). Weights
+      and work fall about with the capacity.
+    - "switchable": the same channels, and normalisation layers of its own for every capacity, as
+      SFSC (Wu et al., "Switchable representation learning framework with self-compatibility", CVPR
+      2023) takes it over from slimmable networks (Yu et al., ICLR 2019).
+    - "masks": that share of every layer, chosen by learnt scores (PrunNet, see `Scores`). No work
+      is saved.
 
     In each method every capacity has BatchNorm statistics of its own.
 
@@ -82,12 +81,11 @@ class NestedModel(nn.Module):
         self.shells = nn.ModuleList(
             shell(self._subnetwork(c), self._shared) for c in self.capacities[1:]
         )
+        self._passing: dict[float, QueryModel] = {}  # not kept: they have nothing of their own
 
     def width(self, capacity: float) -> float:
         """Share of the channels that a capacity keeps."""
-        return {"structured": capacity, "switchable": math.sqrt(capacity), "masks": 1.0}[
-            self.method
-        ]
+        return 1.0 if self.method == "masks" else math.sqrt(capacity)
 
     def forward(self, images: Tensor, capacity: float = 1.0) -> Tensor:
         """Map float images (B, 3, r, r) in [0, 1] to unit vectors (B, dimension).
@@ -97,11 +95,17 @@ class NestedModel(nn.Module):
 
         Args:
             images: As for the dense query model.
-            capacity: One of the trained capacities.
+            capacity: One of the trained capacities. In training mode, and with shared
+                normalisation layers, any: BatchNorm normalises by the batch then.
+
+        Raises:
+            PruningError: If the capacity cannot be had.
         """
         if capacity == 1.0:
             return cast(Tensor, self.dense(images))
-        return cast(Tensor, functional_call(self._shell(capacity), self._lent(capacity), (images,)))
+        between = self.training and self.method != "switchable"
+        own = self._shell(capacity, passing=between)
+        return cast(Tensor, functional_call(own, self._lent(capacity), (images,)))
 
     def extract(self, capacity: float) -> QueryModel:
         """Copy a subnetwork out as an ordinary query model in evaluation mode.
@@ -132,12 +136,18 @@ class NestedModel(nn.Module):
         theirs = model.state_dict()
         own.load_state_dict({name: theirs[name] for name, _ in own.named_buffers()}, strict=False)
 
-    def _shell(self, capacity: float) -> QueryModel:
-        if capacity not in self.capacities[1:]:
+    def _shell(self, capacity: float, *, passing: bool = False) -> QueryModel:
+        if capacity in self.capacities[1:]:
+            return cast(QueryModel, self.shells[self.capacities.index(capacity) - 1])
+        if not passing:
             raise PruningError(
                 f"{format_capacity(capacity)} is no trained capacity below 100%: extract() it"
             )
-        return cast(QueryModel, self.shells[self.capacities.index(capacity) - 1])
+        if capacity not in self._passing:
+            _check_capacity(capacity)
+            self._cuts[capacity] = cuts(self.dense, self.groups, self.width(capacity))
+            self._passing[capacity] = shell(self._subnetwork(capacity), self._shared).train()
+        return self._passing[capacity]
 
     @torch.no_grad()
     def _subnetwork(self, capacity: float) -> QueryModel:

@@ -1,8 +1,9 @@
-"""What elastic spaces have in common: layers that hold smaller layers, choices, stages."""
+"""What elastic spaces have in common: layers that hold smaller layers, choices, plans, blocks."""
 
 from searchspaces.elastic.layers import (
     ElasticBatchNorm2d,
     ElasticConv2d,
+    ElasticLayerNorm,
     ElasticLinear,
     fold_kernels,
     shared_part,
@@ -11,6 +12,7 @@ from searchspaces.elastic.layers import (
 __all__ = [
     "ElasticBatchNorm2d",
     "ElasticConv2d",
+    "ElasticLayerNorm",
     "ElasticLinear",
     "fold_kernels",
     "shared_part",

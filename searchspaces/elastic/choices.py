@@ -5,6 +5,7 @@ the option in the singular.
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
@@ -71,23 +72,25 @@ class Kinds:
         return CategoricalDistribution(values) if len(values) > 1 else None
 
 
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def whole(value: Any, step: int = 1) -> bool:
+    """Whether a value is a positive whole number, and a multiple of the step."""
+    return type(value) is int and value > 0 and value % step == 0
 
 
 def _positive(value: Any) -> bool:
-    return _whole(value) or (isinstance(value, float) and 0 < value < math.inf)
+    return whole(value) or (isinstance(value, float) and 0 < value < math.inf)
 
 
 Resolutions = Annotated[
-    tuple[int, ...], Numbers("whole numbers of at least 8", lambda v: _whole(v) and v >= 8)
+    tuple[int, ...], Numbers("whole numbers of at least 8", lambda v: whole(v) and v >= 8)
 ]
-Widths = Annotated[tuple[int, ...], Numbers("multiples of 8", lambda v: _whole(v) and v % 8 == 0)]
-Depths = Annotated[tuple[int, ...], Numbers("positive whole numbers", _whole)]
+Widths = Annotated[tuple[int, ...], Numbers("multiples of 8", lambda v: whole(v, 8))]
+Counts = Annotated[tuple[int, ...], Numbers("positive whole numbers", whole)]
+Depths = Counts
 Kernels = Annotated[
-    tuple[int, ...], Numbers("odd whole numbers", lambda v: _whole(v) and v % 2 == 1)
+    tuple[int, ...], Numbers("odd whole numbers", lambda v: whole(v) and v % 2 == 1)
 ]
-Strides = Annotated[tuple[int, ...], Numbers("values of 1 and 2", lambda v: _whole(v) and v <= 2)]
+Strides = Annotated[tuple[int, ...], Numbers("values of 1 and 2", lambda v: whole(v) and v <= 2)]
 Expansions = Annotated[
     tuple[float, ...], Numbers("numbers of at least 1", lambda v: _positive(v) and v >= 1)
 ]
@@ -150,5 +153,5 @@ def _parameters(kind: type) -> list[tuple[str, str]]:
 
 
 def _parameter(option: str) -> str:
-    """Name an option's parameter: "widths" lists the values of "width"."""
-    return option.removesuffix("s")
+    """Name an option's parameter: "widths" lists the values of "width", "patches" of "patch"."""
+    return re.sub("(?<=ch)es$|s$", "", option)

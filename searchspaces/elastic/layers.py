@@ -87,10 +87,27 @@ class ElasticBatchNorm2d(nn.BatchNorm2d):
 
 
 class ElasticLinear(nn.Linear):
-    """A linear map that uses as many of its first inputs as the input has."""
+    """A linear map that uses its first outputs, and as many of its first inputs as come."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.activate(self.out_features)
+
+    def activate(self, width: int) -> None:
+        """Choose the number of outputs."""
+        self.width = width
 
     def forward(self, features: Tensor) -> Tensor:
-        return F.linear(features, self.weight[:, : features.shape[-1]])
+        weight = self.weight[: self.width, : features.shape[-1]]
+        return F.linear(features, weight, None if self.bias is None else self.bias[: self.width])
+
+
+class ElasticLayerNorm(nn.LayerNorm):
+    """A LayerNorm over the last dimension that uses as many of its first channels as come."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        width = features.shape[-1]
+        return F.layer_norm(features, (width,), self.weight[:width], self.bias[:width], self.eps)
 
 
 def shared_part(shared: Tensor, shape: torch.Size) -> Tensor:

@@ -1,41 +1,35 @@
 """What the spaces of convolutional networks with elastic stages have in common."""
 
 import dataclasses
-import random
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from functools import cached_property
-from typing import Any, ClassVar, Generic, TypeVar
+from itertools import product
+from typing import Any, ClassVar
 
-from optuna.distributions import BaseDistribution
-from optuna.trial import BaseTrial
 from torch import nn
 
 from searchspaces import parameters
 from searchspaces.architecture import Architecture
 from searchspaces.elastic import choices
 from searchspaces.elastic.modules import PLAIN, Layers
-from searchspaces.elastic.plan import Plan
+from searchspaces.elastic.planned import AnyPlan, PlannedSpace
 from searchspaces.errors import SearchSpaceError
-from searchspaces.query_model import Projection, QueryModel
 from searchspaces.supernet import Supernet
 
-AnyPlan = TypeVar("AnyPlan", bound=Plan)
 
+class StagedSpace(PlannedSpace[AnyPlan]):
+    """A planned space whose options list choices, for the whole network and for each stage.
 
-class StagedSpace(ABC, Generic[AnyPlan]):
-    """An elastic space whose options list choices, for the whole network and for each stage.
-
-    A subclass is a frozen dataclass whose fields say their rules (`searchspaces.elastic.choices`).
     Its field `stages` holds instances of `stage_type`, or what makes them: YAML's dictionaries.
-    What costs more is larger, except strides.
+    What costs more is larger, except strides. Its parameter `stem_width` is the number of channels
+    that the first stage is given; all others of the whole network decide on sides of maps, but for
+    an optional `head_width`, which decides on the head alone.
 
     Attributes:
-        name: The name in the registry.
-        stage_type: A frozen dataclass with the options of one stage, `kernels` among them.
+        stage_type: A frozen dataclass with the options of one stage, `widths`, `depths`, `strides`
+            and `kernels` among them.
     """
 
-    name: ClassVar[str]
     stage_type: ClassVar[type]
     stages: tuple[Any, ...]
 
@@ -50,83 +44,12 @@ class StagedSpace(ABC, Generic[AnyPlan]):
         stages = tuple(self._stage(f"stages[{i}]", each) for i, each in enumerate(self.stages, 1))
         object.__setattr__(self, "stages", stages)
 
-    @cached_property
-    def _distributions(self) -> dict[str, BaseDistribution]:
-        return choices.distributions(self)
-
-    def distributions(self) -> dict[str, BaseDistribution]:
-        """Return one distribution per choice, evenly spaced integers as `IntDistribution`."""
-        return dict(self._distributions)
-
-    def suggest(self, trial: BaseTrial) -> Architecture:
-        """Let an Optuna trial choose every parameter."""
-        return Architecture(self.name, parameters.suggest(trial, self._distributions))
-
-    def sample(self, rng: random.Random) -> Architecture:
-        """Draw an architecture uniformly."""
-        return Architecture(self.name, parameters.sample(rng, self._distributions))
-
-    def neighbours(self, arch: Architecture) -> Iterator[Architecture]:
-        """Yield the architectures that differ from this one by one step of one parameter."""
-        self._check(arch)
-        for params in parameters.neighbours(arch.params, self._distributions):
-            yield Architecture(self.name, params)
-
-    def largest(self) -> Architecture:
-        """Return the architecture with the most multiply-accumulates."""
-        return self._extreme(most=True)
-
-    def smallest(self) -> Architecture:
-        """Return the architecture with the fewest multiply-accumulates."""
-        return self._extreme(most=False)
-
-    def size(self) -> int:
-        """Count the architectures."""
-        return parameters.size(self._distributions)
-
-    def plan(self, arch: Architecture) -> AnyPlan:
-        """Work out the widths, kernels and strides of an architecture's layers.
-
-        Raises:
-            SearchSpaceError: If the architecture is not in the space.
-        """
-        self._check(arch)
-        return self._plan(arch.params)
-
     def full_plan(self) -> AnyPlan:
         """Return the plan whose every layer holds that layer of every architecture."""
         return self._plan(self.largest().params)
 
-    def macs(self, arch: Architecture, dimension: int) -> int:
-        """Count the multiply-accumulates of one image by formula, without building the network.
-
-        Args:
-            arch: An architecture of this space.
-            dimension: Number of dimensions of the gallery space.
-        """
-        return self.plan(arch).macs(dimension)
-
-    def build(self, arch: Architecture, dimension: int) -> QueryModel:
-        """Make the network of ordinary PyTorch layers, with fresh weights.
-
-        Args:
-            arch: An architecture of this space.
-            dimension: Number of dimensions of the gallery space.
-        """
-        plan = self.plan(arch)
-        return QueryModel(
-            self.backbone(plan, PLAIN),
-            Projection(plan.features, dimension),
-            resolution=plan.resolution,
-            origin={
-                "space": {"name": self.name, "options": dataclasses.asdict(self)},  # type: ignore[call-overload]
-                "params": dict(arch.params),
-                "dimension": dimension,
-            },
-        )
-
     @abstractmethod
-    def backbone(self, plan: AnyPlan, layers: Layers) -> nn.Module:
+    def backbone(self, plan: AnyPlan, layers: Layers = PLAIN) -> nn.Module:
         """Make the network from normalised images to pooled features."""
 
     @abstractmethod
@@ -139,16 +62,9 @@ class StagedSpace(ABC, Generic[AnyPlan]):
                 not the centres themselves; see `ElasticConv2d.learn_kernels`.
         """
 
-    @abstractmethod
-    def _plan(self, params: Mapping[str, Any]) -> AnyPlan:
-        """Work out the plan of checked parameters."""
-
     def _inherited(self) -> Mapping[str, Any]:
         """Return the options that a stage takes from the space where it says nothing."""
         return {}
-
-    def _check(self, arch: Architecture) -> None:
-        parameters.check(arch, self.name, self._distributions)
 
     def _extreme(self, *, most: bool) -> Architecture:
         return Architecture(
@@ -158,6 +74,29 @@ class StagedSpace(ABC, Generic[AnyPlan]):
                 for name, each in self._distributions.items()
             },
         )
+
+    def _covering(self) -> Iterator[Mapping[str, Any]]:
+        """Vary what decides on a block alone; the largest architecture's depths have all blocks."""
+        largest = self.largest().params
+        for names in self._deciding():
+            grids = (parameters.grid(name, self._distributions[name]) for name in names)
+            for values in product(*grids):
+                yield {**largest, **dict(zip(names, values, strict=True))}
+
+    def _deciding(self) -> Iterator[list[str]]:
+        """Yield the parameters that decide on the blocks of each stage, and then on the head.
+
+        These are its own, the width before it, and what decides on the side of its maps.
+        """
+        network = [name for name in self._distributions if not name.startswith("stage")]
+        sides = [name for name in network if not name.endswith("_width")]
+        width = "stem_width"
+        for stage in (f"stage{number}_" for number in range(1, len(self.stages) + 1)):
+            own = [name for name in self._distributions if name.startswith(stage)]
+            yield [*sides, width, *(name for name in own if name != f"{stage}depth")]
+            sides.append(f"{stage}stride")
+            width = f"{stage}width"
+        yield [*sides, width, *(name for name in network if name == "head_width")]
 
     def _stage(self, where: str, given: Any) -> Any:
         if not isinstance(given, (Mapping, self.stage_type)):

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from searchspaces.architecture import Architecture
 from searchspaces.elastic import choices
 from searchspaces.elastic.choices import (
     Depths,
@@ -15,10 +14,10 @@ from searchspaces.elastic.choices import (
     Strides,
     Widths,
 )
-from searchspaces.elastic.modules import ACTIVATIONS, Layers
+from searchspaces.elastic.modules import ACTIVATIONS, PLAIN, Layers
 from searchspaces.elastic.plan import multiple_of_8
 from searchspaces.elastic.space import StagedSpace
-from searchspaces.mbconv.blocks import block_recipes, every_block_recipe
+from searchspaces.mbconv.blocks import block_recipes
 from searchspaces.mbconv.layers import MBConvBackbone
 from searchspaces.mbconv.plan import BlockPlan, NetworkPlan
 from searchspaces.space import BlockRecipe, register_space
@@ -93,17 +92,9 @@ class MBConvSpace(StagedSpace[NetworkPlan]):
         object.__setattr__(self, "se", SWITCH.read(self.se, f"se of the space '{self.name}'"))
         super().__post_init__()
 
-    def backbone(self, plan: NetworkPlan, layers: Layers) -> MBConvBackbone:
+    def backbone(self, plan: NetworkPlan, layers: Layers = PLAIN) -> MBConvBackbone:
         """Make the network from normalised images to pooled features."""
         return MBConvBackbone(plan, layers)
-
-    def blocks(self, arch: Architecture, dimension: int) -> list[BlockRecipe]:
-        """Split a network into stem, inverted bottlenecks and head."""
-        return block_recipes(self.plan(arch), dimension)
-
-    def every_block(self, dimension: int) -> list[BlockRecipe]:
-        """Return each block that any architecture has, once."""
-        return every_block_recipe(self, dimension)
 
     def supernet(self, dimension: int, *, kernel_transform: bool = False) -> Supernet:
         """Make the network that acts as any of them, as `StagedSpace.supernet` says."""
@@ -113,6 +104,9 @@ class MBConvSpace(StagedSpace[NetworkPlan]):
 
     def _inherited(self) -> Mapping[str, Any]:
         return {"se": self.se}
+
+    def _recipes(self, plan: NetworkPlan, dimension: int) -> list[BlockRecipe]:
+        return block_recipes(plan, dimension)
 
     def _plan(self, params: Mapping[str, Any]) -> NetworkPlan:
         network = choices.chosen(self, params)

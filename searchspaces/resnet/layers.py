@@ -19,10 +19,10 @@ class Block(nn.Module):
     def __init__(self, plan: BlockPlan, layers: Layers) -> None:
         super().__init__()
         *inner, last = plan.convs
-        convs = [_conv(conv, layers, activation="relu") for conv in inner]
-        self.convs = nn.ModuleList([*convs, _conv(last, layers, activation=None)])
+        convs = [conv_norm(conv, layers, activation="relu") for conv in inner]
+        self.convs = nn.ModuleList([*convs, conv_norm(last, layers, activation=None)])
         self.shortcut: nn.Module = (
-            _conv(plan.shortcut, layers, activation=None) if plan.shortcut else nn.Identity()
+            conv_norm(plan.shortcut, layers, activation=None) if plan.shortcut else nn.Identity()
         )
         self.activation = nn.ReLU(inplace=True)
         nn.init.zeros_(cast(ConvNorm, self.convs[-1]).norm.weight)
@@ -46,7 +46,7 @@ class ResNetBackbone(nn.Module):
 
     def __init__(self, plan: NetworkPlan, layers: Layers) -> None:
         super().__init__()
-        self.stem = _conv(plan.stem, layers, activation="relu")
+        self.stem = conv_norm(plan.stem, layers, activation="relu")
         self.pool = nn.MaxPool2d(3, 2, 1)
         self.pooled = plan.pooled
         self.stages = nn.ModuleList(
@@ -74,7 +74,8 @@ class ResNetBackbone(nn.Module):
         return maps.mean((2, 3))
 
 
-def _conv(plan: ConvPlan, layers: Layers, *, activation: str | None) -> ConvNorm:
+def conv_norm(plan: ConvPlan, layers: Layers, *, activation: str | None) -> ConvNorm:
+    """Make a planned convolution."""
     return ConvNorm(
         plan.width_in,
         plan.width,

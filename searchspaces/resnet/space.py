@@ -14,14 +14,15 @@ from searchspaces.elastic.choices import (
     Strides,
     Widths,
 )
-from searchspaces.elastic.modules import Layers
+from searchspaces.elastic.modules import PLAIN, Layers
 from searchspaces.elastic.plan import multiple_of_8
 from searchspaces.elastic.space import StagedSpace
 from searchspaces.errors import SearchSpaceError
 from searchspaces.parameters import near
+from searchspaces.resnet.blocks import block_recipes
 from searchspaces.resnet.layers import ResNetBackbone
 from searchspaces.resnet.plan import BLOCKS, BlockPlan, ConvPlan, NetworkPlan
-from searchspaces.space import register_space
+from searchspaces.space import BlockRecipe, register_space
 from searchspaces.supernet import Supernet
 
 
@@ -101,7 +102,7 @@ class ResNetSpace(StagedSpace[NetworkPlan]):
                     f"{near(str(stage.block), list(BLOCKS))}"
                 )
 
-    def backbone(self, plan: NetworkPlan, layers: Layers) -> ResNetBackbone:
+    def backbone(self, plan: NetworkPlan, layers: Layers = PLAIN) -> ResNetBackbone:
         """Make the network from normalised images to pooled features."""
         return ResNetBackbone(plan, layers)
 
@@ -110,6 +111,9 @@ class ResNetSpace(StagedSpace[NetworkPlan]):
         from searchspaces.resnet.supernet import ResNetSupernet
 
         return ResNetSupernet(self, dimension, kernel_transform=kernel_transform)
+
+    def _recipes(self, plan: NetworkPlan, dimension: int) -> list[BlockRecipe]:
+        return block_recipes(plan, dimension)
 
     def _plan(self, params: Mapping[str, Any]) -> NetworkPlan:
         network = choices.chosen(self, params)

@@ -49,10 +49,10 @@ class ShuffleNetBackbone(nn.Module):
 
     def __init__(self, plans: Sequence[NetworkPlan], layers: Layers) -> None:
         super().__init__()
-        self.stem = _conv_norm(plans[0].stem, layers)
+        self.stem = conv_norm(plans[0].stem, layers)
         choices = zip(*(plan.blocks for plan in plans), strict=True)
         self.layers = nn.Sequential(*(ChoiceBlock(blocks, layers) for blocks in choices))
-        self.head = _conv_norm(plans[0].head, layers)
+        self.head = conv_norm(plans[0].head, layers)
         initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -60,10 +60,11 @@ class ShuffleNetBackbone(nn.Module):
 
 
 def _branch(plans: Sequence[ConvPlan], layers: Layers) -> nn.Sequential:
-    return nn.Sequential(*(_conv_norm(plan, layers) for plan in plans))
+    return nn.Sequential(*(conv_norm(plan, layers) for plan in plans))
 
 
-def _conv_norm(plan: ConvPlan, layers: Layers) -> ConvNorm:
+def conv_norm(plan: ConvPlan, layers: Layers) -> ConvNorm:
+    """Make a planned convolution."""
     return ConvNorm(
         plan.width_in,
         plan.width,

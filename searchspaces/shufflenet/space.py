@@ -1,7 +1,5 @@
 """The space of choice blocks: which block and how many hidden channels every layer has."""
 
-import dataclasses
-import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,25 +7,24 @@ from itertools import pairwise, product
 from typing import Annotated, Any, ClassVar
 
 from optuna.distributions import BaseDistribution
-from optuna.trial import BaseTrial
 
-from searchspaces import parameters
 from searchspaces.architecture import Architecture
 from searchspaces.elastic import choices
 from searchspaces.elastic.choices import Kinds, Ratios, Resolutions, Strides
 from searchspaces.elastic.modules import PLAIN
 from searchspaces.elastic.plan import multiple_of_8
+from searchspaces.elastic.planned import PlannedSpace
 from searchspaces.errors import SearchSpaceError
-from searchspaces.query_model import Projection, QueryModel
+from searchspaces.shufflenet.blocks import block_recipes
 from searchspaces.shufflenet.layers import ShuffleNetBackbone
 from searchspaces.shufflenet.plan import KERNELS, BlockPlan, ConvPlan, NetworkPlan
-from searchspaces.space import register_space
+from searchspaces.space import BlockRecipe, register_space
 from searchspaces.supernet import Supernet
 
 
 @register_space("shufflenet")
 @dataclass(frozen=True)
-class ShuffleNetSpace:
+class ShuffleNetSpace(PlannedSpace[NetworkPlan]):
     """Query networks of layers that each choose a block; every combination is a valid network.
 
     The space of CMP-NAS (Duggal et al., "Compatibility-aware heterogeneous visual search", CVPR
@@ -70,7 +67,8 @@ class ShuffleNetSpace:
             object.__setattr__(self, option, values)
         for option, step in (("widths", 16), ("depths", 1)):
             values = getattr(self, option)
-            if not isinstance(values, list | tuple) or not all(_multiple(v, step) for v in values):
+            is_list = isinstance(values, list | tuple)
+            if not is_list or not all(choices.whole(value, step) for value in values):
                 words = f"multiples of {step}" if step > 1 else "positive whole numbers"
                 raise SearchSpaceError(
                     f"{option} of the space 'shufflenet' is {values!r}: give a list of {words}, "
@@ -78,7 +76,7 @@ class ShuffleNetSpace:
                 )
             object.__setattr__(self, option, tuple(values))
         for option in ("stem_width", "head_width"):
-            if not _multiple(getattr(self, option), 8):
+            if not choices.whole(getattr(self, option), 8):
                 raise SearchSpaceError(
                     f"{option} of the space 'shufflenet' is {getattr(self, option)!r}: give one "
                     "multiple of 8"
@@ -97,6 +95,7 @@ class ShuffleNetSpace:
 
     @cached_property
     def _distributions(self) -> dict[str, BaseDistribution]:
+        """Resolution, stem stride, and every layer's kind and ratio ("layer1_kind")."""
         of_layers = choices.distributions(self)
         of_network = {name: of_layers.pop(name) for name in ("resolution", "stem_stride")}
         return of_network | {
@@ -105,76 +104,14 @@ class ShuffleNetSpace:
             for name, distribution in of_layers.items()
         }
 
-    def distributions(self) -> dict[str, BaseDistribution]:
-        """Return resolution, stem stride, and every layer's kind and ratio ("layer1_kind")."""
-        return dict(self._distributions)
-
-    def suggest(self, trial: BaseTrial) -> Architecture:
-        """Let an Optuna trial choose every parameter."""
-        return Architecture(self.name, parameters.suggest(trial, self._distributions))
-
-    def sample(self, rng: random.Random) -> Architecture:
-        """Draw an architecture uniformly."""
-        return Architecture(self.name, parameters.sample(rng, self._distributions))
-
-    def neighbours(self, arch: Architecture) -> Iterator[Architecture]:
-        """Yield the architectures that differ from this one by one step of one parameter."""
-        self._check(arch)
-        for params in parameters.neighbours(arch.params, self._distributions):
-            yield Architecture(self.name, params)
-
-    def largest(self) -> Architecture:
-        """Return the architecture with the most multiply-accumulates."""
-        return self._ends[1]
-
-    def smallest(self) -> Architecture:
-        """Return the architecture with the fewest multiply-accumulates."""
-        return self._ends[0]
-
-    def size(self) -> int:
-        """Count the architectures."""
-        return parameters.size(self._distributions)
-
-    def plan(self, arch: Architecture) -> NetworkPlan:
-        """Work out the blocks and widths of an architecture.
-
-        Raises:
-            SearchSpaceError: If the architecture is not in the space.
-        """
-        self._check(arch)
-        return self._plan(arch.params)
-
     def full_plans(self) -> list[NetworkPlan]:
         """Return one network per kind of block, with the most channels everywhere."""
-        return [self._plan(self._uniform(max, kind, self.ratios[-1])) for kind in self.kinds]
+        sides = self.resolutions[-1], self.stem_strides[0]
+        return [self._plan(self._uniform(*sides, kind, self.ratios[-1])) for kind in self.kinds]
 
-    def macs(self, arch: Architecture, dimension: int) -> int:
-        """Count the multiply-accumulates of one image by formula, without building the network.
-
-        Args:
-            arch: An architecture of this space.
-            dimension: Number of dimensions of the gallery space.
-        """
-        return self.plan(arch).macs(dimension)
-
-    def build(self, arch: Architecture, dimension: int) -> QueryModel:
-        """Make the network of ordinary PyTorch layers, with fresh weights.
-
-        Args:
-            arch: An architecture of this space.
-            dimension: Number of dimensions of the gallery space.
-        """
-        plan = self.plan(arch)
-        return QueryModel(
-            ShuffleNetBackbone([plan], PLAIN),
-            Projection(plan.features, dimension),
-            resolution=plan.resolution,
-            origin={
-                "space": {"name": self.name, "options": dataclasses.asdict(self)},
-                "params": dict(arch.params),
-                "dimension": dimension,
-            },
-        )
+    def backbone(self, plan: NetworkPlan) -> ShuffleNetBackbone:
+        """Make the network from normalised images to pooled features."""
+        return ShuffleNetBackbone([plan], PLAIN)
 
     def supernet(self, dimension: int) -> Supernet:
         """Make the network that acts as any of them, with fresh weights."""
@@ -182,37 +119,38 @@ class ShuffleNetSpace:
 
         return ShuffleNetSupernet(self, dimension)
 
-    @cached_property
-    def _ends(self) -> tuple[Architecture, Architecture]:
-        return self._extreme(min), self._extreme(max)
-
-    def _extreme(self, most: Any) -> Architecture:
+    def _extreme(self, *, most: bool) -> Architecture:
         """Choose layer by layer: what a layer costs does not depend on the others' choices."""
-        params = self._uniform(most, self.kinds[0], self.ratios[0])
+        end: Any = max if most else min
+        resolution = end(self.resolutions)
+        stride = self.stem_strides[0 if most else -1]
+        params = self._uniform(resolution, stride, self.kinds[0], self.ratios[0])
         for layer in self._layers:
             candidates = [
                 {**params, f"{layer}_kind": kind, f"{layer}_ratio": ratio}
                 for kind, ratio in product(self.kinds, self.ratios)
             ]
-            params = most(candidates, key=lambda each: self._plan(each).macs(1))
+            params = end(candidates, key=lambda each: self._plan(each).macs(1))
         return Architecture(self.name, {name: params[name] for name in self._distributions})
 
-    def _uniform(self, most: Any, kind: str, ratio: float) -> dict[str, Any]:
-        """Give all layers the same block, at the most or the fewest positions."""
-        params: dict[str, Any] = {
-            "resolution": most(self.resolutions),
-            "stem_stride": most(self.stem_strides, key=lambda stride: -stride),
-        }
+    def _uniform(self, resolution: int, stride: int, kind: str, ratio: float) -> dict[str, Any]:
+        """Give all layers the same block."""
+        params: dict[str, Any] = {"resolution": resolution, "stem_stride": stride}
         for layer in self._layers:
             params |= {f"{layer}_kind": kind, f"{layer}_ratio": ratio}
         return params
 
+    def _recipes(self, plan: NetworkPlan, dimension: int) -> list[BlockRecipe]:
+        return block_recipes(plan, dimension)
+
+    def _covering(self) -> Iterator[Mapping[str, Any]]:
+        """Give all layers the same block, as no block depends on the others' choices."""
+        for choice in product(self.resolutions, self.stem_strides, self.kinds, self.ratios):
+            yield self._uniform(*choice)
+
     @property
     def _layers(self) -> list[str]:
         return [f"layer{index}" for index in range(1, sum(self.depths) + 1)]
-
-    def _check(self, arch: Architecture) -> None:
-        parameters.check(arch, self.name, self._distributions)
 
     def _plan(self, params: Mapping[str, Any]) -> NetworkPlan:
         blocks: list[BlockPlan] = []
@@ -236,7 +174,3 @@ class ShuffleNetSpace:
             blocks=tuple(blocks),
             head=ConvPlan(width_in, self.head_width),
         )
-
-
-def _multiple(value: Any, step: int) -> bool:
-    return type(value) is int and value > 0 and value % step == 0

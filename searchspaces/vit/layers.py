@@ -1,7 +1,7 @@
 """The modules of a small vision transformer, for a standalone network and a supernet alike.
 
-Every module takes its convolution, linear and LayerNorm classes from `Layers`: ordinary ones make a
-standalone network, the elastic ones of `supernet` make a network whose parts can be switched.
+Every module takes its convolution, linear and LayerNorm classes from `Layers`: `PLAIN` ones make a
+standalone network, `ELASTIC` ones a network whose parts can be switched.
 
 Tokens stay in their grid, (B, side, side, width), from the stem to the mean.
 """
@@ -13,6 +13,7 @@ from itertools import islice, pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from searchspaces.elastic.layers import ElasticConv2d, ElasticLayerNorm, ElasticLinear
 from searchspaces.vit.plan import BlockPlan, NetworkPlan, StemPlan
 
 
@@ -23,6 +24,10 @@ class Layers:
     conv: type[nn.Conv2d] = nn.Conv2d
     linear: type[nn.Linear] = nn.Linear
     norm: type[nn.LayerNorm] = nn.LayerNorm
+
+
+PLAIN = Layers()
+ELASTIC = Layers(ElasticConv2d, ElasticLinear, ElasticLayerNorm)
 
 
 class Stem(nn.Module):
@@ -49,7 +54,8 @@ class Stem(nn.Module):
         self.embed = layers.conv(plan.channels, width, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.embed(self.reduce(images)).permute(0, 2, 3, 1)
+        maps = self.embed(self.reduce(images))
+        return maps.permute(0, 2, 3, 1).contiguous()  # or every LayerNorm would copy
 
 
 class Attention(nn.Module):

@@ -47,8 +47,18 @@ class NetworkPlan:
 
     @property
     def width(self) -> int:
-        """The embedding width, which is also the number of pooled features."""
+        """The embedding width."""
         return self.blocks[0].width
+
+    @property
+    def features(self) -> int:
+        """Number of pooled features."""
+        return self.width
+
+    @property
+    def side(self) -> int:
+        """Side of the grid of tokens."""
+        return self.resolution // self.stem.patch
 
     def macs(self, dimension: int) -> int:
         """Count the multiply-accumulates of one image exactly as `searchspaces.count_macs` does.
@@ -60,7 +70,7 @@ class NetworkPlan:
         Args:
             dimension: Number of dimensions that the pooled features are projected to.
         """
-        tokens = (self.resolution // self.stem.patch) ** 2
+        tokens = self.side**2
         side, channels, total = self.resolution, 3, 0
         for width in self.stem.widths:
             side //= 2
@@ -71,4 +81,4 @@ class NetworkPlan:
             position_and_norms = block.width * (9 + 5 + 5)
             attention = block.attended * (4 * block.width + 2 * tokens)
             total += tokens * (position_and_norms + attention + 2 * block.width * block.hidden)
-        return total + 5 * self.width + self.width * dimension
+        return total + 5 * self.width + self.features * dimension

@@ -1,7 +1,5 @@
 """The elastic transformer space: which stems, widths, depths, heads and MLPs there are."""
 
-import dataclasses
-import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,36 +7,30 @@ from itertools import product
 from typing import Annotated, Any, ClassVar
 
 from optuna.distributions import BaseDistribution
-from optuna.trial import BaseTrial
 
 from searchspaces import parameters
 from searchspaces.architecture import Architecture
 from searchspaces.elastic import choices
-from searchspaces.elastic.choices import Depths, Kinds, Numbers, Ratios, Widths
+from searchspaces.elastic.choices import Counts, Depths, Kinds, Numbers, Ratios, Widths
 from searchspaces.elastic.plan import multiple_of_8
+from searchspaces.elastic.planned import PlannedSpace
 from searchspaces.errors import SearchSpaceError
-from searchspaces.query_model import Projection, QueryModel
-from searchspaces.space import register_space
+from searchspaces.space import BlockRecipe, register_space
 from searchspaces.supernet import Supernet
-from searchspaces.vit.layers import Layers, ViTBackbone
+from searchspaces.vit.blocks import block_recipes
+from searchspaces.vit.layers import PLAIN, ViTBackbone
 from searchspaces.vit.plan import BlockPlan, NetworkPlan, StemPlan
 
-
-def _whole(value: Any) -> bool:
-    return type(value) is int and value > 0
-
-
-Counts = Annotated[tuple[int, ...], Numbers("positive whole numbers", _whole)]
 Patches = Annotated[
     tuple[int, ...],
-    Numbers("powers of two from 2", lambda v: _whole(v) and v > 1 and v & (v - 1) == 0),
+    Numbers("powers of two from 2", lambda v: choices.whole(v) and v > 1 and v & (v - 1) == 0),
 ]
 Stems = Annotated[tuple[str, ...], Kinds(("patch", "conv"))]
 
 
 @register_space("vit")
 @dataclass(frozen=True)
-class ViTSpace:
+class ViTSpace(PlannedSpace[NetworkPlan]):
     """Small vision transformers for query images; every combination is a valid network.
 
     After Chen et al., "AutoFormer", ICCV 2021: heads of one fixed width, so that the number of
@@ -85,7 +77,7 @@ class ViTSpace:
             object.__setattr__(self, option, values)
         for option in ("stem_width", "head_width"):
             value = getattr(self, option)
-            if not _whole(value) or value % 8:
+            if not choices.whole(value, 8):
                 raise SearchSpaceError(
                     f"{option} of the space 'vit' is {value!r}: give one multiple of 8"
                 )
@@ -95,7 +87,7 @@ class ViTSpace:
                     f"resolutions of the space 'vit' has {resolution}, which patches of {patch} "
                     f"pixels do not fill: give multiples of {max(self.patches)}"
                 )
-        if not _whole(self.parts) or self.parts > min(self.depths):
+        if not choices.whole(self.parts) or self.parts > min(self.depths):
             raise SearchSpaceError(
                 f"parts of the space 'vit' is {self.parts!r}: give a whole number from 1 to "
                 f"{min(self.depths)}, the least of depths"
@@ -103,61 +95,12 @@ class ViTSpace:
 
     @cached_property
     def _distributions(self) -> dict[str, BaseDistribution]:
-        options = {
-            "resolution": "resolutions",
-            "patch": "patches",
-            "stem": "stems",
-            "width": "widths",
-            "depth": "depths",
-        }
+        """Those of the network, and every part's heads and ratio ("part1_heads")."""
+        found = choices.distributions(self)
+        heads, ratio = found.pop("head"), found.pop("ratio")
         for part in range(1, self.parts + 1):
-            options |= {f"part{part}_heads": "heads", f"part{part}_ratio": "ratios"}
-        kind: type = type(self)
-        rules = choices.rules(kind)
-        found = {
-            name: rules[option].distribution(getattr(self, option))
-            for name, option in options.items()
-        }
-        return {name: each for name, each in found.items() if each is not None}
-
-    def distributions(self) -> dict[str, BaseDistribution]:
-        """Return one distribution per choice, evenly spaced integers as `IntDistribution`."""
-        return dict(self._distributions)
-
-    def suggest(self, trial: BaseTrial) -> Architecture:
-        """Let an Optuna trial choose every parameter."""
-        return Architecture(self.name, parameters.suggest(trial, self._distributions))
-
-    def sample(self, rng: random.Random) -> Architecture:
-        """Draw an architecture uniformly."""
-        return Architecture(self.name, parameters.sample(rng, self._distributions))
-
-    def neighbours(self, arch: Architecture) -> Iterator[Architecture]:
-        """Yield the architectures that differ from this one by one step of one parameter."""
-        self._check(arch)
-        for params in parameters.neighbours(arch.params, self._distributions):
-            yield Architecture(self.name, params)
-
-    def largest(self) -> Architecture:
-        """Return the architecture with the most multiply-accumulates."""
-        return self._extreme(max)
-
-    def smallest(self) -> Architecture:
-        """Return the architecture with the fewest multiply-accumulates."""
-        return self._extreme(min)
-
-    def size(self) -> int:
-        """Count the architectures."""
-        return parameters.size(self._distributions)
-
-    def plan(self, arch: Architecture) -> NetworkPlan:
-        """Work out the stem and the blocks of an architecture.
-
-        Raises:
-            SearchSpaceError: If the architecture is not in the space.
-        """
-        self._check(arch)
-        return self._plan(arch.params)
+            found |= {f"part{part}_heads": heads, f"part{part}_ratio": ratio}
+        return found
 
     def full_plan(self) -> NetworkPlan:
         """Return the plan whose every block holds that block of every architecture."""
@@ -167,33 +110,9 @@ class ViTSpace:
         """List the stems of all architectures."""
         return [self._stem(stem, patch) for stem, patch in product(self.stems, self.patches)]
 
-    def macs(self, arch: Architecture, dimension: int) -> int:
-        """Count the multiply-accumulates of one image by formula, without building the network.
-
-        Args:
-            arch: An architecture of this space.
-            dimension: Number of dimensions of the gallery space.
-        """
-        return self.plan(arch).macs(dimension)
-
-    def build(self, arch: Architecture, dimension: int) -> QueryModel:
-        """Make the network of ordinary PyTorch layers, with fresh weights.
-
-        Args:
-            arch: An architecture of this space.
-            dimension: Number of dimensions of the gallery space.
-        """
-        plan = self.plan(arch)
-        return QueryModel(
-            ViTBackbone(plan, Layers(), [plan.stem]),
-            Projection(plan.width, dimension),
-            resolution=plan.resolution,
-            origin={
-                "space": {"name": self.name, "options": dataclasses.asdict(self)},
-                "params": dict(arch.params),
-                "dimension": dimension,
-            },
-        )
+    def backbone(self, plan: NetworkPlan) -> ViTBackbone:
+        """Make the network from normalised images to pooled features."""
+        return ViTBackbone(plan, PLAIN, [plan.stem])
 
     def supernet(self, dimension: int) -> Supernet:
         """Make the network that acts as any of them, with fresh weights."""
@@ -201,19 +120,31 @@ class ViTSpace:
 
         return ViTSupernet(self, dimension)
 
-    def _check(self, arch: Architecture) -> None:
-        parameters.check(arch, self.name, self._distributions)
-
-    def _extreme(self, most: Any) -> Architecture:
+    def _extreme(self, *, most: bool) -> Architecture:
         """The costs of stem and patch depend on each other; all others grow with their value."""
+        end: Any = max if most else min
         grids = {name: parameters.grid(name, each) for name, each in self._distributions.items()}
         entangled = {name: grids.pop(name) for name in ("stem", "patch") if name in grids}
-        ends = {name: most(values) for name, values in grids.items()}
+        ends = {name: end(values) for name, values in grids.items()}
         candidates = [
             Architecture(self.name, {**ends, **dict(zip(entangled, values, strict=True))})
             for values in product(*entangled.values())
         ]
-        return most(candidates, key=lambda arch: self._plan(arch.params).macs(1))
+        return end(candidates, key=lambda arch: self._plan(arch.params).macs(1))
+
+    def _recipes(self, plan: NetworkPlan, dimension: int) -> list[BlockRecipe]:
+        return block_recipes(plan, dimension)
+
+    def _covering(self) -> Iterator[Mapping[str, Any]]:
+        """Give all parts the same blocks, as no block depends on the others' choices."""
+        names = ("resolution", "patch", "stem", "width")
+        for *network, heads, ratio in product(
+            self.resolutions, self.patches, self.stems, self.widths, self.heads, self.ratios
+        ):
+            params = dict(zip(names, network, strict=True)) | {"depth": self.depths[0]}
+            for part in range(1, self.parts + 1):
+                params |= {f"part{part}_heads": heads, f"part{part}_ratio": ratio}
+            yield params
 
     def _stem(self, kind: str, patch: int) -> StemPlan:
         halvings = patch.bit_length() - 1 if kind == "conv" else 0

@@ -1,44 +1,14 @@
 """One network with shared weights that can act as any architecture of a ViTSpace."""
 
-from typing import Any, cast
-
-import torch.nn.functional as F
-from torch import Tensor, nn
+from typing import cast
 
 from searchspaces.architecture import Architecture
 from searchspaces.elastic import ElasticConv2d, ElasticLinear
 from searchspaces.query_model import Projection
 from searchspaces.supernet import Supernet
-from searchspaces.vit.layers import Block, Layers, Stem, ViTBackbone
+from searchspaces.vit.layers import ELASTIC, Block, Stem, ViTBackbone
 from searchspaces.vit.plan import BlockPlan
 from searchspaces.vit.space import ViTSpace
-
-
-class ElasticDense(nn.Linear):
-    """A linear map that uses its first outputs, and as many of its first inputs as come."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.activate(self.out_features)
-
-    def activate(self, width: int) -> None:
-        """Choose the number of outputs."""
-        self.width = width
-
-    def forward(self, features: Tensor) -> Tensor:
-        weight = self.weight[: self.width, : features.shape[-1]]
-        return F.linear(features, weight, self.bias[: self.width])
-
-
-class ElasticLayerNorm(nn.LayerNorm):
-    """A LayerNorm over the last dimension that uses as many of its first channels as come."""
-
-    def forward(self, features: Tensor) -> Tensor:
-        width = features.shape[-1]
-        return F.layer_norm(features, (width,), self.weight[:width], self.bias[:width], self.eps)
-
-
-ELASTIC = Layers(conv=ElasticConv2d, linear=ElasticDense, norm=ElasticLayerNorm)
 
 
 class ViTSupernet(Supernet):
@@ -87,7 +57,7 @@ class ViTSupernet(Supernet):
 def _activate_block(block: Block, plan: BlockPlan) -> None:
     cast(ElasticConv2d, block.position).activate(plan.width, kernel=3)
     block.attention.num_heads = plan.heads
-    cast(ElasticDense, block.attention.qkv).activate(3 * plan.attended)
-    cast(ElasticDense, block.attention.proj).activate(plan.width)
-    cast(ElasticDense, block.expand).activate(plan.hidden)
-    cast(ElasticDense, block.reduce).activate(plan.width)
+    cast(ElasticLinear, block.attention.qkv).activate(3 * plan.attended)
+    cast(ElasticLinear, block.attention.proj).activate(plan.width)
+    cast(ElasticLinear, block.expand).activate(plan.hidden)
+    cast(ElasticLinear, block.reduce).activate(plan.width)

@@ -34,7 +34,7 @@ def test_a_minimal_study_file_gets_the_defaults(tmp_path: Path) -> None:
     ("change", "sentence"),
     [
         ({"trails": 5}, r"Unknown field 'trails'; did you mean trials\?"),
-        ({"finish": {"model": 5}}, r"Unknown field 'finish.model'; did you mean models"),
+        ({"finish": {"model": 5}}, r"Unknown field 'finish\[1\].model'; did you mean models"),
         (
             {"spaces": {"s": {"route": "supernet", "trainning": {}}}},
             r"Unknown field 'spaces.s.trainning'; did you mean training\?",

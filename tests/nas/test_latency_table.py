@@ -1,6 +1,5 @@
 """A latency table is exact where latencies add up: checked by a clock that counts."""
 
-import itertools
 import json
 import random
 import sys
@@ -31,7 +30,7 @@ from nas.latency_table import (
 )
 from nas.study import search
 from nas.timing import Runtime, describe_runtime, forward_seconds
-from searchspaces import Architecture, MBConvSpace, QueryModel, create_space, parameters
+from searchspaces import Architecture, MBConvSpace, QueryModel, SearchSpaceError, create_space
 
 OPTIONS: dict[str, Any] = {
     "resolutions": [16, 24],
@@ -80,62 +79,6 @@ def table(file: Path) -> LatencyTable:
     return open_table(file)
 
 
-def every_architecture(space: MBConvSpace) -> list[Architecture]:
-    axes = {name: parameters.grid(name, each) for name, each in space.distributions().items()}
-    return [
-        Architecture(space.name, dict(zip(axes, values, strict=True)))
-        for values in itertools.product(*axes.values())
-    ]
-
-
-@settings(max_examples=15, deadline=None)
-@given(st.integers(0, 10**6))
-def test_the_blocks_compute_what_the_network_computes(seed: int) -> None:
-    space = MBConvSpace(**OPTIONS)
-    arch = space.sample(random.Random(seed))
-    model = space.build(arch, DIMENSION).eval()
-    backbone: Any = model.backbone
-    originals = [
-        (backbone.stem,),
-        *((block,) for stage in backbone.stages for block in stage),
-        (backbone.head, model.projection),
-    ]
-    images = torch.rand(2, 3, model.resolution, model.resolution)
-    maps = images
-    for recipe, parts in zip(blockwise(space).blocks(arch, DIMENSION), originals, strict=True):
-        assert maps.shape[1:] == recipe.shape
-        block = recipe.make().eval()
-        state = [tensor for part in parts for tensor in part.state_dict().values()]
-        block.load_state_dict(dict(zip(block.state_dict(), state, strict=True)))
-        with torch.no_grad():
-            maps = block(maps)
-    with torch.no_grad():
-        torch.testing.assert_close(maps, model(images))
-
-
-def test_every_block_is_listed_and_no_other() -> None:
-    space = MBConvSpace(**OPTIONS)
-    listed = [recipe.key for recipe in blockwise(space).every_block(DIMENSION)]
-    needed = {
-        recipe.key
-        for arch in every_architecture(space)
-        for recipe in blockwise(space).blocks(arch, DIMENSION)
-    }
-    assert len(listed) == len(set(listed))
-    assert set(listed) == needed
-
-
-def test_a_choice_of_activation_makes_blocks_of_its_own() -> None:
-    stage = {"widths": [8], "depths": [2], "expansions": [2], "kernels": [3]}
-    both = MBConvSpace(
-        resolutions=(16,),
-        stages=[{**stage, "activation": ["relu", "hswish"], "se": [False, True]}, stage],
-    )
-    listed = {recipe.key for recipe in blockwise(both).every_block(4)}
-    needed = {r.key for a in every_architecture(both) for r in blockwise(both).blocks(a, 4)}
-    assert listed == needed
-
-
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_a_sum_of_blocks_is_the_latency_where_latencies_add_up(
@@ -146,6 +89,26 @@ def test_a_sum_of_blocks_is_the_latency_where_latencies_add_up(
     expected = space.macs(arch, DIMENSION) * 1e-9 + WRAPPING
     assert table.overhead == pytest.approx(WRAPPING)
     assert table.seconds(space, arch, DIMENSION) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_union_has_a_table_if_all_its_spaces_have_blocks(tmp_path: Path) -> None:
+    small = {"space": "shufflenet", "widths": [16], "depths": [2], "stem_width": 8, "head_width": 8}
+    options = {"spaces": {"mobile": {"space": "mbconv", **OPTIONS}, "shuffled": small}}
+    union = SpaceOptions(name="union", options=options)
+    table = calibrate([union], tmp_path / "t.json", dimension=4, timer=counting_clock)
+    space = create_space("union", **options)
+    rng = random.Random(0)
+    for arch in (space.sample(rng) for _ in range(10)):
+        expected = space.macs(arch, 4) * 1e-9 + WRAPPING
+        assert table.seconds(space, arch, 4) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_union_of_a_space_without_blocks_has_no_table(tmp_path: Path) -> None:
+    members = {"mobile": {"space": "mbconv"}, "cut": {"space": "pruned", "backbone": "resnet10t"}}
+    union = SpaceOptions(name="union", options={"spaces": members})
+    with pytest.raises(SearchSpaceError, match="'cut' of the space 'union' is a space 'pruned'"):
+        calibrate([union], tmp_path / "t.json", dimension=4, timer=counting_clock)
+    assert not (tmp_path / "t.json").exists()
 
 
 def test_a_check_of_an_exact_table_finds_no_error(table: LatencyTable) -> None:
@@ -264,13 +227,25 @@ def test_what_is_no_table_is_named(tmp_path: Path, content: str | None) -> None:
 
 @quiet
 @pytest.mark.parametrize("runtime", ["pytorch", "onnxruntime"])
-def test_blocks_and_networks_run_in_both_runtimes(runtime: Runtime) -> None:
-    space = MBConvSpace(**OPTIONS)
-    arch = space.largest()
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("mbconv", OPTIONS),
+        ("resnet", {"stem_strides": [4], "stages": [{"widths": [16], "depths": [1]}]}),
+        ("vit", {"stems": ["conv"], "depths": [3]}),
+        ("shufflenet", {"widths": [32], "depths": [2]}),
+    ],
+)
+def test_blocks_and_networks_run_in_both_runtimes(
+    name: str, options: dict[str, Any], runtime: Runtime
+) -> None:
+    space = create_space(name, **options)
+    arch = space.sample(random.Random(0))
     recipes = blockwise(space).blocks(arch, DIMENSION)
+    network = space.build(arch, DIMENSION)
     for module, shape in [
         *((recipe.make(), recipe.shape) for recipe in (recipes[0], recipes[1], recipes[-1])),
-        (space.build(arch, DIMENSION), (3, 24, 24)),
+        (network, (3, network.resolution, network.resolution)),
     ]:
         before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
         seconds = forward_seconds(module.train(), shape, runtime, warmup=1, runs=3)

@@ -24,7 +24,7 @@ from nas.nesting import Nest, NestConfig
 from nas.profiling import profile
 from pruning import PruningError, load_model, save_model
 from pruning.nested import METHODS, NestedModel, integrate
-from searchspaces import timm_query_model
+from searchspaces import SearchSpaceError, timm_query_model
 
 DATA = "facades:classes=16,images=8,size=32,seed=0"
 
@@ -76,6 +76,29 @@ def test_training_brings_every_capacity_nearer(
     before = cosines(nest, nest._untrained(), capacities)
     after = cosines(nest, nest.model, capacities)
     assert all(late > early + 0.05 for early, late in zip(before, after, strict=True))
+
+
+def test_a_step_may_train_the_ends_and_any_between(
+    gallery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, seen = NestedModel.forward, []
+
+    def watched(self: NestedModel, images: Tensor, capacity: float = 1.0) -> Tensor:
+        seen.append(capacity)
+        return original(self, images, capacity)
+
+    monkeypatch.setattr(NestedModel, "forward", watched)
+    listed = {"capacities": (0.3, 0.6, 0.8, 1.0), "per_step": 3}
+    nest = Nest.create(tmp_path / "any", config(gallery, **listed))
+    nest.train()
+    steps = [seen[i : i + 3] for i in range(0, len(seen), 3)]
+    assert all((step[0], step[2]) == (1.0, 0.3) for step in steps)
+    assert all(0.3 < step[1] < 1.0 for step in steps)
+    assert len({step[1] for step in steps}) > 5
+    assert set(nest.model.state_dict()) == set(nest._untrained().state_dict())
+    seen.clear()
+    Nest.create(tmp_path / "own", config(gallery, method="switchable", **listed)).train()
+    assert set(seen) == {0.3, 0.6, 0.8, 1.0}
 
 
 def test_capacities_between_are_compatible_too(trained: tuple[Nest, CrossTests]) -> None:
@@ -205,7 +228,7 @@ def test_which_gradient_goes_where(trained: tuple[Nest, CrossTests]) -> None:
     for name, parameter in nested.named_parameters():
         assert parameter.grad is not None
         if "bn" in name or "projection" in name:
-            expected = dense[name]
+            expected = dense[name] + half[name] if name in half else dense[name]
         elif name.endswith("conv2.weight"):
             expected = integrate([dense[name], half[name]])
         else:
@@ -215,6 +238,8 @@ def test_which_gradient_goes_where(trained: tuple[Nest, CrossTests]) -> None:
     name = "dense.projection.linear.weight"
     torch.testing.assert_close(nested.get_parameter(name).grad, dense[name] + half[name])
     nested, (dense, half) = merged(trained[0], "masks", "integrated")
+    name = "dense.projection.linear.weight"
+    torch.testing.assert_close(nested.get_parameter(name).grad, dense[name])
     assert "scores.scores.0" not in dense
     name = "scores.scores.0"
     torch.testing.assert_close(nested.get_parameter(name).grad, half[name])
@@ -245,7 +270,7 @@ def test_the_command(gallery: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert re.search(r"40% +│ 0\.\d{4} │ 0\.\d{4} │", done.output)
     again = run(app, ["train", *arguments, "--no-pretrained"])
-    assert re.search(r"40% │ +40% │.*│ +0\.[12]\d\d │ +\d+\.\d\d ms │ +\d\.\d{3}", done.output)
+    assert re.search(r"40% │ +6\d% │.*│ +0\.[34]\d\d │ +\d+\.\d\d ms │ +\d\.\d{3}", done.output)
     first, second = (each.output[each.output.index("Cross-tests") :] for each in (done, again))
     assert first == second
     file = tmp_path / "q.onnx"
@@ -270,8 +295,10 @@ def test_the_seed_divides_the_classes_too(gallery: Path, tmp_path: Path) -> None
 def test_errors(gallery: Path, tmp_path: Path, trained: tuple[Nest, CrossTests]) -> None:
     with pytest.raises(StudyError, match="is no nest"):
         Nest.open(tmp_path)
-    with pytest.raises(StudyError, match=r"give timm:NAME or a saved query model"):
-        Nest.create(tmp_path / "n", config(gallery, model="test_resnet")).train()
+    with pytest.raises(StudyError, match=r"cannot be nested; give the name of a timm model"):
+        Nest.create(tmp_path / "n", config(gallery, model="query.onnx")).train()
+    with pytest.raises(SearchSpaceError, match=r"did you mean 'test_resnet'"):
+        Nest.create(tmp_path / "n", config(gallery, model="test_resnt")).train()
     with pytest.raises(PruningError, match="lack 100%"):
         Nest.create(tmp_path / "n", config(gallery, capacities=(0.5,))).train()
     save_model(

@@ -22,7 +22,7 @@ from nas.errors import StudyError
 from nas.finish import finish
 from nas.routes import SupernetRoute
 from nas.run import Run
-from nas.study import create_sampler, search
+from nas.study import search
 
 
 def changed(study: dict[str, Any], **fields: Any) -> StudyConfig:
@@ -293,13 +293,6 @@ def test_views_of_test_images_are_refused(tiny_study: dict[str, Any], tmp_path: 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="is no run folder"):
         Run.open(tmp_path)
-
-
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp", "random"])
-def test_every_sampler_searches(tiny_study: dict[str, Any], tmp_path: Path, sampler: str) -> None:
-    config = changed(tiny_study, **only(tiny_study, "slices"), sampler=sampler, trials=3, start=0)
-    assert isinstance(create_sampler(config, 0), optuna.samplers.BaseSampler)
-    assert len(search(config, tmp_path / "run").records()) == 3
 
 
 def test_further_objectives_are_measured(tiny_study: dict[str, Any], tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from searchspaces import SearchSpaceError
 from searchspaces.elastic import (
     ElasticBatchNorm2d,
     ElasticConv2d,
+    ElasticLayerNorm,
     ElasticLinear,
     choices,
     fold_kernels,
@@ -105,6 +106,24 @@ def test_a_linear_map_uses_its_first_inputs():
     linear = ElasticLinear(6, 5, bias=False)
     features = torch.rand(3, 4)
     torch.testing.assert_close(linear(features), features @ linear.weight[:, :4].T)
+
+
+def test_a_linear_map_uses_its_first_outputs():
+    linear = ElasticLinear(6, 5)
+    linear.activate(3)
+    features = torch.rand(2, 7, 4)
+    expected = features @ linear.weight[:3, :4].T + linear.bias[:3]
+    torch.testing.assert_close(linear(features), expected)
+
+
+def test_a_layer_norm_uses_its_first_channels():
+    norm = ElasticLayerNorm(6)
+    for tensor in norm.parameters():
+        nn.init.uniform_(tensor, 0.5, 1.5)
+    alone = nn.LayerNorm(4)
+    alone.load_state_dict({name: tensor[:4] for name, tensor in norm.state_dict().items()})
+    features = torch.rand(2, 7, 4)
+    torch.testing.assert_close(norm(features), alone(features))
 
 
 def test_the_shared_part_is_first_in_channels_and_central_in_kernels():

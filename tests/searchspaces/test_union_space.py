@@ -163,6 +163,20 @@ def test_a_pruned_backbone_can_be_one_of_the_spaces(tmp_path):
         torch.testing.assert_close(loaded(images), model(images), atol=0, rtol=0)
 
 
+@pytest.mark.parametrize(("space", "label"), [(UNION, "known"), (NESTED, "b")])
+def test_it_has_no_blocks_where_one_of_its_spaces_has_none(space, label):
+    words = f"'{label}' of the space 'union' is a space 'timm', which does not say which blocks"
+    with pytest.raises(SearchSpaceError, match=words):
+        space.every_block(8)
+    arch = next(a for a in map(space.sample, map(random.Random, range(99))) if is_known(a))
+    with pytest.raises(SearchSpaceError, match=words):
+        space.blocks(arch, 8)
+
+
+def is_known(arch):
+    return "known" in arch.params.values() or "b" in arch.params.values()
+
+
 @pytest.mark.parametrize(
     ("spaces", "words"),
     [

@@ -1,0 +1,151 @@
+"""What elastic spaces have in common: options, then parameters, then a plan, then a network."""
+
+import dataclasses
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any, ClassVar, Generic, TypeVar
+
+from optuna.distributions import BaseDistribution
+from optuna.trial import BaseTrial
+from torch import nn
+
+from searchspaces import parameters
+from searchspaces.architecture import Architecture
+from searchspaces.elastic import choices
+from searchspaces.elastic.plan import Plan
+from searchspaces.query_model import Projection, QueryModel
+from searchspaces.space import BlockRecipe
+from searchspaces.supernet import Supernet
+
+AnyPlan = TypeVar("AnyPlan", bound=Plan)
+
+
+class PlannedSpace(ABC, Generic[AnyPlan]):
+    """An elastic space whose parameters are free of each other and make a plan.
+
+    A subclass is a frozen dataclass of the options; those that list choices say their rules in
+    their types (`searchspaces.elastic.choices`). All that is asked of an architecture comes from
+    its plan: the cost by formula, the network, its blocks.
+
+    Attributes:
+        name: The name in the registry.
+    """
+
+    name: ClassVar[str]
+
+    @cached_property
+    def _distributions(self) -> dict[str, BaseDistribution]:
+        return choices.distributions(self)
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Return one distribution per choice, evenly spaced integers as `IntDistribution`."""
+        return dict(self._distributions)
+
+    def suggest(self, trial: BaseTrial) -> Architecture:
+        """Let an Optuna trial choose every parameter."""
+        return Architecture(self.name, parameters.suggest(trial, self._distributions))
+
+    def sample(self, rng: random.Random) -> Architecture:
+        """Draw an architecture uniformly."""
+        return Architecture(self.name, parameters.sample(rng, self._distributions))
+
+    def neighbours(self, arch: Architecture) -> Iterator[Architecture]:
+        """Yield the architectures that differ from this one by one step of one parameter."""
+        parameters.check(arch, self.name, self._distributions)
+        for params in parameters.neighbours(arch.params, self._distributions):
+            yield Architecture(self.name, params)
+
+    def largest(self) -> Architecture:
+        """Return the architecture with the most multiply-accumulates."""
+        return self._ends[1]
+
+    def smallest(self) -> Architecture:
+        """Return the architecture with the fewest multiply-accumulates."""
+        return self._ends[0]
+
+    def size(self) -> int:
+        """Count the architectures."""
+        return parameters.size(self._distributions)
+
+    def plan(self, arch: Architecture) -> AnyPlan:
+        """Work out the widths, kernels and strides of an architecture's layers.
+
+        Raises:
+            SearchSpaceError: If the architecture is not in the space.
+        """
+        parameters.check(arch, self.name, self._distributions)
+        return self._plan(arch.params)
+
+    def macs(self, arch: Architecture, dimension: int) -> int:
+        """Count the multiply-accumulates of one image by formula, without building the network.
+
+        Args:
+            arch: An architecture of this space.
+            dimension: Number of dimensions of the gallery space.
+        """
+        return self.plan(arch).macs(dimension)
+
+    def build(self, arch: Architecture, dimension: int) -> QueryModel:
+        """Make the network of ordinary PyTorch layers, with fresh weights.
+
+        Args:
+            arch: An architecture of this space.
+            dimension: Number of dimensions of the gallery space.
+        """
+        plan = self.plan(arch)
+        return QueryModel(
+            self.backbone(plan),
+            Projection(plan.features, dimension),
+            resolution=plan.resolution,
+            origin={
+                "space": {"name": self.name, "options": dataclasses.asdict(self)},  # type: ignore[call-overload]
+                "params": dict(arch.params),
+                "dimension": dimension,
+            },
+        )
+
+    def blocks(self, arch: Architecture, dimension: int) -> list[BlockRecipe]:
+        """Split a network into its blocks, from images in [0, 1] to vectors of `dimension`."""
+        return self._recipes(self.plan(arch), dimension)
+
+    def every_block(self, dimension: int) -> list[BlockRecipe]:
+        """Return each block that any architecture has, once."""
+        found: dict[str, BlockRecipe] = {}
+        for params in self._covering():
+            for recipe in self._recipes(self._plan(params), dimension):
+                found.setdefault(recipe.key, recipe)
+        return list(found.values())
+
+    @abstractmethod
+    def backbone(self, plan: AnyPlan) -> nn.Module:
+        """Make the network from normalised images to pooled features."""
+
+    @abstractmethod
+    def supernet(self, dimension: int) -> Supernet:
+        """Make the network that acts as any of them, with fresh weights.
+
+        Args:
+            dimension: Number of dimensions of the gallery space.
+        """
+
+    @abstractmethod
+    def _plan(self, params: Mapping[str, Any]) -> AnyPlan:
+        """Work out the plan of checked parameters."""
+
+    @abstractmethod
+    def _extreme(self, *, most: bool) -> Architecture:
+        """Find the architecture with the most or the fewest multiply-accumulates."""
+
+    @abstractmethod
+    def _recipes(self, plan: AnyPlan, dimension: int) -> list[BlockRecipe]:
+        """Describe the blocks of a planned network, in order."""
+
+    @abstractmethod
+    def _covering(self) -> Iterator[Mapping[str, Any]]:
+        """Yield the parameters of networks that have every block of the space between them."""
+
+    @cached_property
+    def _ends(self) -> tuple[Architecture, Architecture]:
+        return self._extreme(most=False), self._extreme(most=True)
