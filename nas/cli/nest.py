@@ -147,6 +147,12 @@ def extract(
     print(f"Latency of one query, one CPU thread: {latency}")
     low, high = score.interval
     print(f"Test classes: cross-test mAP {score.map:.4f} (95% interval {low:.3f} to {high:.3f})")
+    config = Nest.open(nest).config
+    if share not in config.capacities and config.per_step is None:
+        print(
+            f"{format_capacity(share)} was not trained, only adapted; a nest trained with "
+            "--per-step 4 is better between its capacities."
+        )
     if done.collapsed is not None:
         print(f"It has collapsed: {done.collapsed}; take a larger capacity, or train for longer.")
 

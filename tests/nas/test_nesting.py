@@ -278,6 +278,7 @@ def test_the_command(gallery: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert re.search(r"\d ms in PyTorch, \d+\.\d\d ms in ONNX Runtime", done.output)
     assert read_card(file).trial is None
+    assert "37% was not trained, only adapted; a nest trained with --per-step" in done.output
     done = run(app, [*arguments, "--no-pretrained", "--val", "1"])
     assert "--val is 1.0: Input should be less than 1" in str(done.exception)
     done = run(app, [*arguments, "--no-pretrained", "--method", "masks"])
