@@ -1,16 +1,20 @@
 """How well a search finds the true front: rungs against the truth, and fronts at equal compute.
 
-    python benchmarks/search_quality.py truth  --data D --gallery G --out bench/search
-    python benchmarks/search_quality.py rungs  --data D --gallery G --out bench/search
-    python benchmarks/search_quality.py fronts --data D --gallery G --out bench/search
-    python benchmarks/search_quality.py table  --out bench/search
+    python benchmarks/search_quality.py all   --data D --gallery G --out bench/search
+    python benchmarks/search_quality.py table --out bench/search
 
-`truth` trains architectures of one search space alone, from random weights to the end of their
-schedule: half of them drawn uniformly, half spread evenly over the logarithm of MACs. `rungs`
-scores the same architectures in every cheaper way and says how well each orders them. `fronts` lets
-whole searches run on the same compute: ours, NSGA-II on shared weights alone, random architectures
-trained alone (drawn from the truth, so that they cost nothing here) and a grid of timm models of
-growing size. `table` prints and draws what the others left.
+`all` does in turn, and each can be asked for alone:
+
+- `truth` trains architectures of one search space alone, from random weights to the end of their
+  schedule: half of them drawn uniformly, half spread evenly over the logarithm of MACs.
+- `ours` lets our search run: a supernet, NSGA-II on shared weights, two rungs of alignment.
+- `rungs` scores the truth's architectures in every cheaper way, to see how well each orders them.
+- `shared` lets NSGA-II run on the same supernets for as long as our search took, and no ladder.
+- `alone` trains the architectures of the fronts that our search found again, from random weights.
+- `grid` trains timm models of growing size.
+
+Random architectures that are trained alone are drawn from the truth and cost nothing here. `table`
+prints and draws what the others left.
 
 Everything is selected on validation classes and compared on test classes. Compute is the time of
 one CPU core (on a GPU, elapsed time). Every finished piece leaves a file, so that a killed run
@@ -470,7 +474,7 @@ class Results:
         }
         spent = statistics.median(row["predictors"]["seconds"] for row in rows)
         for name in rows[0]["predictors"]["value"]:
-            if name not in ways:
+            if name not in ("macs", "parameters"):
                 ways[f"predictor {name}"] = (
                     [row["predictors"]["value"][name] for row in rows],
                     spent,
@@ -502,19 +506,22 @@ class Results:
     def fronts(self) -> dict[str, list[list[dict[str, Any]]]]:
         """By way of searching and by seed: models with the compute after which they came."""
         rng = random.Random(0)
-        found = {"ours": [self.setting.read(f"front-ours-{seed}") for seed in SEEDS]}
-        found["NSGA-II on shared weights"] = [
-            self.setting.read(f"front-nsga2-{seed}") for seed in SEEDS
-        ]
-        grids = [
-            [self.setting.read(f"grid-{seed}-{i:02d}") for i in range(len(GRID))]
-            for seed in SEEDS
-            if self.setting.file(f"grid-{seed}-{len(GRID) - 1:02d}").exists()
+        found = {
+            "ours": self.by_seed("front-ours-{}"),
+            "NSGA-II on shared weights": self.by_seed("front-nsga2-{}"),
+        }
+        columns = [self.by_seed(f"grid-{{}}-{i:02d}") for i in range(len(GRID))]
+        found["grid of timm models"] = [
+            one_by_one(list(rows)) for rows in zip(*columns, strict=False)
         ]
         orders = [rng.sample(self.truth, len(self.truth)) for _ in range(ORDERS)]
-        found["grid of timm models"] = [one_by_one(each) for each in grids]
         found["random, trained alone"] = [one_by_one(each) for each in orders]
-        return found
+        return {name: seeds for name, seeds in found.items() if seeds}
+
+    def by_seed(self, name: str) -> list[Any]:
+        """What is there of a file for each seed."""
+        names = [name.format(seed) for seed in SEEDS]
+        return [self.setting.read(each) for each in names if self.setting.file(each).exists()]
 
 
 def one_by_one(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -595,7 +602,7 @@ def table(results: Results) -> None:
         print(f"| {name} | " + " | ".join(cells) + f" | {count:.0f} |")
     true = front(results.truth)
     print(f"\nFront of the truth itself: {hypervolume(true, reach):.3f} ({len(true)} models).")
-    for seed, rows in zip(SEEDS, results.fronts()["ours"], strict=True):
+    for seed, rows in zip(SEEDS, results.by_seed("front-ours-{}"), strict=False):
         mine = front([r for r in rows if r["seconds"] <= budget])
         gaps = [row["test"] - best_within(mine, row["macs"]) for row in true]
         print(
@@ -603,6 +610,25 @@ def table(results: Results) -> None:
             f"{-statistics.mean(gaps):+.3f} on average, {-max(gaps):+.3f} at worst."
         )
     promises(results.setting)
+
+
+def store(results: Results) -> Path:
+    """Write the truth and all scores of its architectures in one compact file."""
+    from nas.files import write_atomically
+
+    ways = results.ways()
+    rows = [
+        {
+            **{name: row[name] for name in ("kind", "params", "macs", "parameters")},
+            **{name: round(row[name], 4) for name in ("val", "test", "seconds")},
+            "scores": {name: round(float(scores[i]), 4) for name, (scores, _) in ways.items()},
+        }
+        for i, row in enumerate(results.truth)
+    ]
+    text = "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n"
+    path = Path(results.setting.out) / "truth.json"
+    write_atomically(path, lambda file: file.write_text(text))
+    return path
 
 
 def promises(setting: Setting) -> None:
@@ -636,7 +662,7 @@ def plot(results: Results) -> Path:
     budget = results.setting.budget
     moments = np.linspace(0, budget, 61)[1:]
     figure = make_subplots(1, 2, horizontal_spacing=0.08)
-    for (name, seeds), colour in zip(results.fronts().items(), COLOURS, strict=True):
+    for (name, seeds), colour in zip(results.fronts().items(), COLOURS, strict=False):
         volumes = np.array(
             [
                 [
@@ -692,7 +718,7 @@ def plot(results: Results) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["truth", "fronts", "rungs", "table"])
+    parser.add_argument("what", choices=["all", *PARTS, "table"])
     parser.add_argument("--data", help="images, as `querynas gallery build` takes them")
     parser.add_argument("--gallery", help="gallery folder of those images")
     parser.add_argument("--out", default="bench/search", help="folder of results")
@@ -711,21 +737,32 @@ def main() -> None:
         setting = Setting(**json.loads((Path(options["out"]) / "setting.json").read_text()))
         results = Results.read(replace(setting, out=options["out"]))
         table(results)
-        print(f"\nPlot: {plot(results)}")
+        print(f"\nTruth: {store(results)}\nPlot: {plot(results)}")
         return
     os.environ["OMP_NUM_THREADS"] = "1"
     setting = Setting(**options)
     keep(setting.file("setting"), asdict(setting))
-    if what == "truth":
-        do(train_truth, [(setting, i) for i in range(setting.count)], processes)
-    elif what == "fronts":
-        do(search_ours, [(setting, seed) for seed in SEEDS], processes)
-        do(search_shared, [(setting, seed) for seed in SEEDS], processes)
-        do(train_grid, [(setting, s, i) for s in SEEDS for i in range(len(GRID))], processes)
-        do(retrain, [(setting, s, i) for s in SEEDS for i in range(setting.full)], processes)
-    else:
-        do(rungs, [(setting, i) for i in range(setting.count)], processes)
+    numbers = {
+        "truth": [(setting, i) for i in range(setting.count)],
+        "ours": [(setting, seed) for seed in SEEDS],
+        "rungs": [(setting, i) for i in range(setting.count)],
+        "shared": [(setting, seed) for seed in SEEDS],
+        "alone": [(setting, seed, i) for seed in SEEDS for i in range(setting.full)],
+        "grid": [(setting, seed, i) for seed in SEEDS for i in range(len(GRID))],
+    }
+    for name, part in PARTS.items():
+        if what in ("all", name):
+            do(part, numbers[name], processes)
 
+
+PARTS: dict[str, Callable[..., None]] = {
+    "truth": train_truth,
+    "ours": search_ours,
+    "rungs": rungs,
+    "shared": search_shared,
+    "alone": retrain,
+    "grid": train_grid,
+}
 
 if __name__ == "__main__":
     main()

@@ -81,7 +81,7 @@ class Aligner:
         """Validation cross-test mAP of a query model."""
         assert isinstance(model, QueryModel)
         embeddings = self.val.embed(model, model.resolution, self.device)
-        return self.val.score(embeddings).cross_test.map
+        return self.val.cross_test(embeddings).map
 
 
 def _loss(loss: CompatibilityLoss, model: nn.Module, images: Tensor, batch: Batch) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from compat.data import ImageSet, Retrieval, Splits, decode, decode_views, open_data, split
 from compat.embedding import embed
-from compat.evaluation import Metric, Score, Truth, score
+from compat.evaluation import Metric, Retrieved, Score, Truth, evaluate
 from compat.gallery import GallerySpace
 from compat.targets import AlignmentTargets, Batch
 from nas.config import SplitConfig
@@ -105,7 +105,14 @@ class RetrievalTask:
 
     def pixels(self, resolution: int) -> np.ndarray:
         """Return the pictures as a deployed query model sees them, uint8 (N, r, r, 3)."""
-        return _readable(self.images, resolution, self.fit)
+        if resolution not in self._decoded:
+            self._decoded[resolution] = _readable(self.images, resolution, self.fit)
+        return self._decoded[resolution]
+
+    @cached_property
+    def _decoded(self) -> dict[int, np.ndarray]:
+        """Memory maps by resolution, so that thousands of files are looked at once."""
+        return {}
 
     def embed(self, model: nn.Module, resolution: int, device: torch.device) -> np.ndarray:
         """Return the query model's embedding of every picture, float32 (N, d)."""
@@ -113,15 +120,24 @@ class RetrievalTask:
 
     def score(self, embeddings: np.ndarray) -> Score:
         """Return self-test, cross-test and paragon of a query model's embeddings (N, d)."""
-        queries, gallery = self.retrieval.queries, self.retrieval.gallery
-        return score(
-            embeddings[queries],
-            embeddings[gallery],
-            self.vectors[queries],
-            self.vectors[gallery],
-            self.truth,
-            metric=self.metric,
+        return Score(
+            self_test=self._test(embeddings, embeddings),
+            cross_test=self.cross_test(embeddings),
+            paragon=self.paragon,
         )
+
+    def cross_test(self, embeddings: np.ndarray) -> Retrieved:
+        """Return the cross-test alone, in half of the time."""
+        return self._test(embeddings, self.vectors)
+
+    @cached_property
+    def paragon(self) -> Retrieved:
+        """Gallery vectors on both sides, whatever the query model."""
+        return self._test(self.vectors, self.vectors)
+
+    def _test(self, asking: np.ndarray, answering: np.ndarray) -> Retrieved:
+        queries, gallery = self.retrieval.queries, self.retrieval.gallery
+        return evaluate(asking[queries], answering[gallery], self.truth, metric=self.metric)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ Memory is a block of vectors and a tile of similarities, whatever the gallery's 
 """
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -27,6 +28,8 @@ TIE = 2.0**-20
 """Similarities of unit vectors closer than this are ties: float32 dot products of 64 to 2048
 components were measured to be off by up to 3.3 * 2**-22."""
 
+_SMALL = 16384  # gallery rows below which threads get in each other's way
+_HELD = 4096  # positives whose vectors are held at a time
 _TILE = 1024  # queries whose similarities to one block are held at a time
 
 
@@ -73,7 +76,7 @@ def positive_ranks(
     asking = np.array([q for q, values in enumerate(thresholds) if len(values)], dtype=np.int64)
     edges = np.append(np.arange(0, len(gallery), block), len(gallery))
     left_out = _left_out(truth, edges)
-    workers = _cores()
+    workers = _cores() if len(gallery) > _SMALL else 1
 
     def count(queries_of_tile: np.ndarray, tile: np.ndarray, number: int, worker: int) -> None:
         for row in range(worker, len(tile), workers):
@@ -109,14 +112,35 @@ def _thresholds(
     for query, rows in enumerate(truth.positives):
         if len(rows):
             sharing.setdefault(id(rows), []).append(query)
-    for members in sharing.values():
-        rows = truth.positives[members[0]]
-        vectors = _positive_rows(gallery, rows, metric).astype(np.float64)
-        similarities = directions[members].astype(np.float64) @ vectors.T
-        similarities -= TIE * (1.0 if metric == "cosine" else np.linalg.norm(vectors, axis=1))
-        for query, row in zip(members, np.sort(similarities, axis=1), strict=True):
-            values[query] = row.astype(np.float32)
+    for members in _in_chunks(list(sharing.values()), truth):
+        # queries of one class have nearly the same positives, so each is read once
+        needed = np.unique(np.concatenate([truth.positives[each[0]] for each in members]))
+        vectors = _positive_rows(gallery, needed, metric).astype(np.float64)
+        ties = TIE * (np.ones(len(vectors)) if metric == "cosine" else _lengths(vectors))
+        for queries in members:
+            rows = np.searchsorted(needed, truth.positives[queries[0]])
+            similarities = directions[queries].astype(np.float64) @ vectors[rows].T - ties[rows]
+            for query, row in zip(queries, np.sort(similarities, axis=1), strict=True):
+                values[query] = row.astype(np.float32)
     return values
+
+
+def _in_chunks(groups: list[list[int]], truth: Truth) -> Iterator[list[list[int]]]:
+    """Cut a list of groups of queries where the positives of a chunk become many."""
+    chunk: list[list[int]] = []
+    held = 0
+    for group in groups:
+        chunk.append(group)
+        held += len(truth.positives[group[0]])
+        if held >= _HELD:
+            yield chunk
+            chunk, held = [], 0
+    if chunk:
+        yield chunk
+
+
+def _lengths(vectors: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(vectors, axis=1)
 
 
 def _left_out(truth: Truth, edges: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -125,7 +149,7 @@ def _left_out(truth: Truth, edges: np.ndarray) -> list[tuple[np.ndarray, np.ndar
     for positives, ignored in zip(truth.positives, truth.ignored, strict=True):
         key = (id(positives), id(ignored))
         if key not in shared:
-            rows = np.union1d(positives, ignored)
+            rows = np.sort(np.concatenate([positives, ignored]))
             shared[key] = (rows, np.searchsorted(rows, edges))
     return [shared[id(p), id(i)] for p, i in zip(truth.positives, truth.ignored, strict=True)]
 

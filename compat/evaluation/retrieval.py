@@ -109,14 +109,22 @@ def summarise(
     """
     _check_definition(average_precision)
     ap_of, precision_of = _DEFINITIONS[average_precision]
-    counted = [r for r in ranks if len(r)]
-    if not counted:
+    lengths = np.array([len(r) for r in ranks])
+    if not lengths.any():
         raise no_positives(len(ranks))
+    alike = [np.flatnonzero(lengths == length) for length in np.unique(lengths[lengths > 0])]
+    stacks = [(rows, np.stack([ranks[row] for row in rows.tolist()])) for rows in alike]
 
-    def mean(measure: Callable[..., float], *arguments: int) -> float:
-        return float(np.mean([measure(r, *arguments) for r in counted]))
+    def of_queries(measure: Callable[..., np.ndarray], *arguments: int) -> np.ndarray:
+        values = np.full(len(ranks), np.nan)
+        for rows, stack in stacks:
+            values[rows] = measure(stack, *arguments)
+        return values
 
-    ap = np.array([ap_of(r) if len(r) else np.nan for r in ranks])
+    def mean(measure: Callable[..., np.ndarray], *arguments: int) -> float:
+        return float(np.nanmean(of_queries(measure, *arguments)))
+
+    ap = of_queries(ap_of)
     known = ap[~np.isnan(ap)]
     return Retrieved(
         average_precision=average_precision,
@@ -128,12 +136,12 @@ def summarise(
         map_at_100=mean(average_precision_at, 100),
         map_at_r=mean(average_precision_at_r),
         minp=mean(inverse_negative_penalty),
-        queries=len(counted),
-        skipped=len(ranks) - len(counted),
+        queries=len(known),
+        skipped=len(ranks) - len(known),
     )
 
 
-_DEFINITIONS: dict[str, tuple[Callable[[np.ndarray], float], Callable[[np.ndarray, int], float]]]
+_DEFINITIONS: dict[str, tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]]
 _DEFINITIONS = {
     "standard": (average_precision, precision_at),
     "trapezoid": (trapezoid_average_precision, revisitop_precision_at),

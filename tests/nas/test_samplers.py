@@ -8,12 +8,12 @@ from typing import Any, get_args
 import optuna
 import pytest
 
-from nas.config import StudyConfig
+from nas.config import Proposer, StudyConfig
 from nas.routes import SupernetRoute
 from nas.samplers import create_sampler
 from nas.study import search
 
-SAMPLERS = get_args(StudyConfig.model_fields["sampler"].annotation)
+SAMPLERS = get_args(Proposer)
 SPACES = {"s": {"route": "supernet"}}
 
 
@@ -44,6 +44,14 @@ def proposed(config: StudyConfig, trials: int) -> optuna.Study:
 
 def parameters(study: optuna.Study) -> list[dict[str, Any]]:
     return [trial.params for trial in study.trials]
+
+
+def test_a_sampler_is_chosen_that_breeds_what_varies() -> None:
+    """Genetic samplers of Optuna breed only what all candidates share."""
+    assert config().sampler == "nsga2"
+    two = {"a": {"route": "supernet"}, "b": {"route": "supernet"}}
+    assert config(spaces=two).sampler == "tpe"
+    assert config(spaces=two, sampler="nsga2").sampler == "nsga2"
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
