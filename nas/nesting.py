@@ -248,7 +248,7 @@ class Nest:
         """
         format_of(Path(out))  # a wrong ending should not wait for the data
         model = self.extract(capacity)
-        val = self.data.val.score(self._vectors(self.data.val, model)).cross_test
+        val = self.data.val.cross_test(self._vectors(self.data.val, model))
         params: dict[str, bool | int | float | str]
         params = {"model": self.config.model, "method": self.config.method, "capacity": capacity}
         source = Source(

@@ -48,7 +48,7 @@ def restore(run: Run, records: Sequence[Record]) -> None:
     for record in tqdm(missing, desc="measuring single validation queries", unit="model"):
         model = run.model(record)
         embeddings = run.data.val.embed(model, model.resolution, run.aligner.device)
-        keep(run, record.trial, run.data.val.score(embeddings).cross_test.ap)
+        keep(run, record.trial, run.data.val.cross_test(embeddings).ap)
 
 
 def _path(run: Run, trial: int) -> Path:
