@@ -8,7 +8,8 @@
 - `truth` trains architectures of one search space alone, from random weights to the end of their
   schedule: half of them drawn uniformly, half spread evenly over the logarithm of MACs.
 - `ours` lets our search run: a supernet, NSGA-II on shared weights, two rungs of alignment.
-- `rungs` scores the truth's architectures in every cheaper way, to see how well each orders them.
+- `slices` and `rungs` score the truth's architectures on the shared weights of these searches, and
+  in every other cheaper way, to see how well each orders them.
 - `shared` lets NSGA-II run on the same supernets for as long as our search took, and no ladder.
 - `alone` trains the architectures of the fronts that our search found again, from random weights.
 - `grid` trains timm models of growing size.
@@ -400,28 +401,44 @@ def retrain(setting: Setting, seed: int, index: int) -> None:
     keep(file, {"promised": promised["val"], "finished": row, **figures})
 
 
-def rungs(setting: Setting, index: int) -> None:
-    """Score one of the truth's architectures in every cheaper way."""
+def rungs(setting: Setting, first: int, step: int) -> None:
+    """Score a share of the truth's architectures in all cheaper ways but shared weights."""
     from nas.predicting import predictions
-    from nas.run import Run
 
-    file = setting.file(f"rung-{index:03d}")
+    bench = Bench(setting, seed=0)
+    chosen = architectures(setting.count, bench.dimension)
+    run = prepared(setting, 0)
+    for index in tqdm(range(first, setting.count, step), desc="rungs"):
+        file = setting.file(f"rung-{index:03d}")
+        if file.exists():
+            continue
+        model = fresh(chosen[index], bench)
+        found = {
+            "predictors": timed(partial(predictions, model, bench.data)),
+            "alone": timed(partial(aligned, bench, model)),
+        }
+        model = run.routes[SPACE].candidate(chosen[index], run.aligner).model
+        found["shared and aligned"] = timed(partial(aligned, bench, model, lr=1.5e-3))
+        keep(file, found)
+
+
+def score_shared(setting: Setting, seed: int) -> None:
+    """Score all of the truth's architectures on the shared weights of one supernet."""
+    file = setting.file(f"shared-{seed}")
     if file.exists():
         return
-    bench = Bench(setting, seed=0)
-    architecture = architectures(setting.count, bench.dimension)[index]
-    model = fresh(architecture, bench)
-    found = {
-        "predictors": timed(partial(predictions, model, bench.data)),
-        "alone": timed(partial(aligned, bench, model)),
-    }
-    for seed in SEEDS:
-        run = Run.open(Path(setting.out) / f"ours-{seed}")
-        run.prepare()
-        found[f"shared {seed}"] = timed(partial(shared, run, architecture))
-    model = run.routes[SPACE].candidate(architecture, run.aligner).model
-    found["shared and aligned"] = timed(partial(aligned, bench, model, lr=1.5e-3))
-    keep(file, found)
+    run = prepared(setting, seed)
+    chosen = architectures(setting.count, run.data.gallery.dimension)
+    shared(run, chosen[0])  # the first one waits for caches
+    keep(file, [timed(partial(shared, run, each)) for each in tqdm(chosen, desc="shared")])
+
+
+def prepared(setting: Setting, seed: int) -> "Run":
+    from nas.run import Run
+
+    run = Run.open(Path(setting.out) / f"ours-{seed}")
+    run.prepare()
+    return run
 
 
 def timed(score: Callable[[], Any]) -> dict[str, Any]:
@@ -467,26 +484,26 @@ class Results:
 
     def ways(self) -> dict[str, tuple[list[float], float]]:
         """Scores of the truth's architectures by the way they came, and the median compute."""
-        rows = [self.setting.read(f"rung-{i:03d}") for i in range(self.setting.count)]
         ways = {
             "MACs": ([float(t["macs"]) for t in self.truth], 0.0),
             "parameters": ([float(t["parameters"]) for t in self.truth], 0.0),
         }
+        for seed, rows in enumerate(self.by_seed("shared-{}")):
+            ways[f"shared weights, supernet {seed}"] = scores_of(rows)
+        for seed in range(len(self.by_seed("scores-{}"))):
+            ways[f"surrogate of search {seed}"] = (self.surrogate(seed), 0.0)
+        names = [f"rung-{i:03d}" for i in range(self.setting.count)]
+        if not all(self.setting.file(name).exists() for name in names):
+            return ways
+        rows = [self.setting.read(name) for name in names]
+        ways[f"{SHORT} epoch alone"] = scores_of([row["alone"] for row in rows])
+        finer = scores_of([row["shared and aligned"] for row in rows])
+        ways[f"shared weights and {SHORT} epoch"] = finer
         spent = statistics.median(row["predictors"]["seconds"] for row in rows)
         for name in rows[0]["predictors"]["value"]:
             if name not in ("macs", "parameters"):
-                ways[f"predictor {name}"] = (
-                    [row["predictors"]["value"][name] for row in rows],
-                    spent,
-                )
-        names = {f"shared {seed}": f"shared weights, supernet {seed}" for seed in SEEDS}
-        names["alone"] = f"{SHORT} epoch alone"
-        names["shared and aligned"] = f"shared weights and {SHORT} epoch"
-        for key, words in names.items():
-            spent = statistics.median(row[key]["seconds"] for row in rows)
-            ways[words] = ([row[key]["value"] for row in rows], spent)
-        for seed in SEEDS:
-            ways[f"surrogate of search {seed}"] = (self.surrogate(seed), 0.0)
+                values = [row["predictors"]["value"][name] for row in rows]
+                ways[f"predictor {name}"] = (values, spent)
         return ways
 
     def surrogate(self, seed: int) -> list[float]:
@@ -522,6 +539,11 @@ class Results:
         """What is there of a file for each seed."""
         names = [name.format(seed) for seed in SEEDS]
         return [self.setting.read(each) for each in names if self.setting.file(each).exists()]
+
+
+def scores_of(rows: list[dict[str, Any]]) -> tuple[list[float], float]:
+    """Scores, and their median compute."""
+    return [row["value"] for row in rows], statistics.median(row["seconds"] for row in rows)
 
 
 def one_by_one(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -745,7 +767,8 @@ def main() -> None:
     numbers = {
         "truth": [(setting, i) for i in range(setting.count)],
         "ours": [(setting, seed) for seed in SEEDS],
-        "rungs": [(setting, i) for i in range(setting.count)],
+        "slices": [(setting, seed) for seed in SEEDS],
+        "rungs": [(setting, i, processes) for i in range(processes)],
         "shared": [(setting, seed) for seed in SEEDS],
         "alone": [(setting, seed, i) for seed in SEEDS for i in range(setting.full)],
         "grid": [(setting, seed, i) for seed in SEEDS for i in range(len(GRID))],
@@ -758,6 +781,7 @@ def main() -> None:
 PARTS: dict[str, Callable[..., None]] = {
     "truth": train_truth,
     "ours": search_ours,
+    "slices": score_shared,
     "rungs": rungs,
     "shared": search_shared,
     "alone": retrain,

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 
 from compat.evaluation import paired_difference
-from nas.cli import main
 from nas.comparing import compare_files
 from nas.errors import StudyError
 from nas.exporting import export
@@ -28,23 +26,6 @@ def models(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     small = export(tiny_run, records[0], "onnx", folder / "small.onnx")
     large = export(tiny_run, records[-1], "safetensors", folder / "large.safetensors")
     return small.path, large.path
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Run the command in this process: exit code, standard output, standard error."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["querynas", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as exit:
-            code = int(exit.code or 0)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
 
 
 def test_it_compares_the_scores_of_both_cards(
