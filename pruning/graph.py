@@ -48,17 +48,20 @@ def find_groups(model: QueryModel) -> list[Group]:
 
 
 class _OpaquePruner(tp.BasePruningFunc):
-    """A block as one layer, whose input and output channels have nothing to do with each other."""
+    """A block as one layer, whose input and output channels have nothing to do with each other.
+
+    It serves the search for groups only: torch-pruning never cuts it, `cut` cuts the layers inside.
+    """
 
     def __init__(self, block: Block) -> None:
         super().__init__()
         self._block = block
 
     def prune_in_channels(self, layer: nn.Module, idxs: Any) -> nn.Module:
-        raise NotImplementedError  # the layers inside are cut instead
+        raise AssertionError("a block is not cut as one layer")
 
     def prune_out_channels(self, layer: nn.Module, idxs: Any) -> nn.Module:
-        raise NotImplementedError
+        raise AssertionError("a block is not cut as one layer")
 
     def get_in_channels(self, layer: nn.Module) -> int:
         return self._block.widths(layer)[0]

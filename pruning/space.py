@@ -1,8 +1,7 @@
 """A backbone cut to different widths, as a search space."""
 
 import copy
-import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -14,7 +13,6 @@ from optuna.distributions import (
     CategoricalDistribution,
     FloatDistribution,
 )
-from optuna.trial import BaseTrial
 
 from pruning.cutting import cut
 from pruning.errors import PruningError
@@ -22,10 +20,10 @@ from pruning.importance import CRITERIA, NEEDS_LOSS
 from pruning.stages import stages
 from searchspaces import (
     Architecture,
+    ParametricSpace,
     QueryModel,
     count_macs,
     own_resolution,
-    parameters,
     register_space,
     timm_query_model,
 )
@@ -41,7 +39,7 @@ _UNFIT = {
 
 @register_space("pruned")
 @dataclass(frozen=True)
-class PrunedSpace:
+class PrunedSpace(ParametricSpace):
     """Query networks that are left of a timm backbone after cutting each stage by its own ratio.
 
     Args:
@@ -109,6 +107,7 @@ class PrunedSpace:
 
     @cached_property
     def _distributions(self) -> dict[str, BaseDistribution]:
+        """Resolution, criterion, any schedule, and a ratio per stage ("ratio_layer1")."""
         uncut = self._uncut(min(self.resolutions), 1, pretrained=False)
         ratio = FloatDistribution(0.0, self.max_ratio, step=self.step)
         return {
@@ -122,28 +121,6 @@ class PrunedSpace:
     def _counted(self) -> dict[tuple[str, int], int]:
         return {}
 
-    def distributions(self) -> dict[str, BaseDistribution]:
-        """Return resolution, criterion, any schedule, and a ratio per stage ("ratio_layer1")."""
-        return dict(self._distributions)
-
-    def suggest(self, trial: BaseTrial) -> Architecture:
-        """Let an Optuna trial choose every parameter."""
-        return Architecture(self.name, parameters.suggest(trial, self._distributions))
-
-    def sample(self, rng: random.Random) -> Architecture:
-        """Draw an architecture uniformly."""
-        return Architecture(self.name, parameters.sample(rng, self._distributions))
-
-    def neighbours(self, arch: Architecture) -> Iterator[Architecture]:
-        """Yield the architectures that differ from this one by one step of one parameter."""
-        parameters.check(arch, self.name, self._distributions)
-        for params in parameters.neighbours(arch.params, self._distributions):
-            yield Architecture(self.name, params)
-
-    def size(self) -> int:
-        """Count the architectures."""
-        return parameters.size(self._distributions)
-
     def macs(self, arch: Architecture, dimension: int) -> int:
         """Count the multiply-accumulates of one image by cutting a fresh network.
 
@@ -151,7 +128,7 @@ class PrunedSpace:
         """
         key = arch.digest, dimension
         if key not in self._counted:
-            parameters.check(arch, self.name, self._distributions)
+            self._check(arch)
             with torch.random.fork_rng(devices=[]):
                 # a fixed start: where branches are concatenated, widths depend on the weights
                 torch.default_generator.manual_seed(0)
@@ -161,7 +138,7 @@ class PrunedSpace:
 
     def build(self, arch: Architecture, dimension: int) -> QueryModel:
         """Cut the backbone as published, or as in the checkpoint; the projection is random."""
-        parameters.check(arch, self.name, self._distributions)
+        self._check(arch)
         uncut = self._uncut(
             self._resolution(arch),
             dimension,
@@ -205,7 +182,7 @@ class PrunedSpace:
             PruningError: If the model has another backbone, or another resolution that its
                 backbone cannot change.
         """
-        parameters.check(arch, self.name, self._distributions)
+        self._check(arch)
         origin = (model.origin or {}).get("timm", {})
         if origin.get("name") != self.backbone:
             raise PruningError(

@@ -14,6 +14,7 @@ from searchspaces.cost import (
 from searchspaces.elastic.space import StagedSpace
 from searchspaces.errors import SearchSpaceError
 from searchspaces.mbconv import MBConvSpace, MBConvSupernet
+from searchspaces.parametric import ParametricSpace
 from searchspaces.query_model import Projection, QueryModel, own_resolution, timm_query_model
 from searchspaces.rebuilding import rebuild
 from searchspaces.resnet import ResNetSpace, ResNetSupernet
@@ -38,6 +39,7 @@ __all__ = [
     "ElasticSpace",
     "MBConvSpace",
     "MBConvSupernet",
+    "ParametricSpace",
     "PrefixedTrial",
     "Projection",
     "QueryModel",

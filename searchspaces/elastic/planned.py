@@ -1,20 +1,18 @@
 """What elastic spaces have in common: options, then parameters, then a plan, then a network."""
 
 import dataclasses
-import random
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from optuna.distributions import BaseDistribution
-from optuna.trial import BaseTrial
 from torch import nn
 
-from searchspaces import parameters
 from searchspaces.architecture import Architecture
 from searchspaces.elastic import choices
 from searchspaces.elastic.plan import Plan
+from searchspaces.parametric import ParametricSpace
 from searchspaces.query_model import Projection, QueryModel
 from searchspaces.space import BlockRecipe
 from searchspaces.supernet import Supernet
@@ -22,40 +20,17 @@ from searchspaces.supernet import Supernet
 AnyPlan = TypeVar("AnyPlan", bound=Plan)
 
 
-class PlannedSpace(ABC, Generic[AnyPlan]):
+class PlannedSpace(ParametricSpace, Generic[AnyPlan]):
     """An elastic space whose parameters are free of each other and make a plan.
 
     A subclass is a frozen dataclass of the options; those that list choices say their rules in
     their types (`searchspaces.elastic.choices`). All that is asked of an architecture comes from
     its plan: the cost by formula, the network, its blocks.
-
-    Attributes:
-        name: The name in the registry.
     """
-
-    name: ClassVar[str]
 
     @cached_property
     def _distributions(self) -> dict[str, BaseDistribution]:
         return choices.distributions(self)
-
-    def distributions(self) -> dict[str, BaseDistribution]:
-        """Return one distribution per choice, evenly spaced integers as `IntDistribution`."""
-        return dict(self._distributions)
-
-    def suggest(self, trial: BaseTrial) -> Architecture:
-        """Let an Optuna trial choose every parameter."""
-        return Architecture(self.name, parameters.suggest(trial, self._distributions))
-
-    def sample(self, rng: random.Random) -> Architecture:
-        """Draw an architecture uniformly."""
-        return Architecture(self.name, parameters.sample(rng, self._distributions))
-
-    def neighbours(self, arch: Architecture) -> Iterator[Architecture]:
-        """Yield the architectures that differ from this one by one step of one parameter."""
-        parameters.check(arch, self.name, self._distributions)
-        for params in parameters.neighbours(arch.params, self._distributions):
-            yield Architecture(self.name, params)
 
     def largest(self) -> Architecture:
         """Return the architecture with the most multiply-accumulates."""
@@ -65,17 +40,13 @@ class PlannedSpace(ABC, Generic[AnyPlan]):
         """Return the architecture with the fewest multiply-accumulates."""
         return self._ends[0]
 
-    def size(self) -> int:
-        """Count the architectures."""
-        return parameters.size(self._distributions)
-
     def plan(self, arch: Architecture) -> AnyPlan:
         """Work out the widths, kernels and strides of an architecture's layers.
 
         Raises:
             SearchSpaceError: If the architecture is not in the space.
         """
-        parameters.check(arch, self.name, self._distributions)
+        self._check(arch)
         return self._plan(arch.params)
 
     def macs(self, arch: Architecture, dimension: int) -> int:

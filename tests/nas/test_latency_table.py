@@ -2,9 +2,9 @@
 
 import json
 import random
-import sys
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from nas.cli import main
 from nas.config import StudyConfig
 from nas.errors import StudyError
 from nas.latency_table import (
@@ -31,6 +30,8 @@ from nas.latency_table import (
 from nas.study import search
 from nas.timing import Runtime, describe_runtime, forward_seconds
 from searchspaces import Architecture, MBConvSpace, QueryModel, SearchSpaceError, create_space
+
+Cli = Callable[..., tuple[int, str, str]]
 
 OPTIONS: dict[str, Any] = {
     "resolutions": [16, 24],
@@ -258,42 +259,27 @@ def test_blocks_and_networks_run_in_both_runtimes(
 
 
 @pytest.fixture
-def cli(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
-    """Run the command by the counting clock: exit code, standard output, standard error."""
+def latency(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Run `querynas latency` by the counting clock."""
     monkeypatch.setattr(
         "nas.latency_table.forward_seconds",
         lambda module, shape, runtime, **_: [counting_clock(module, shape, runtime)],
     )
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["querynas", "latency", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as exit:
-            code = int(exit.code or 0)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
+    return partial(cli, "latency")
 
 
-def test_the_command_calibrates_and_checks(
-    cli: Callable[..., tuple[int, str, str]], tmp_path: Path
-) -> None:
+def test_the_command_calibrates_and_checks(latency: Cli, tmp_path: Path) -> None:
     path = tmp_path / "table.json"
     space = ("--space", "mbconv", "--options", yaml.safe_dump(OPTIONS), "--dimension", DIMENSION)
-    code, out, _ = cli("calibrate", *space, "--out", path)
+    code, out, _ = latency("calibrate", *space, "--out", path)
     assert code == 0
     assert f"{len(open_table(path).blocks):,} blocks" in out
     assert "+4.000 ms beyond the sum" in out
-    code, out, _ = cli("check", "--table", path, "--networks", 5)
+    code, out, _ = latency("check", "--table", path, "--networks", 5)
     assert code == 0
     assert "Kendall τ 1.000" in out
     assert "largest 0.0%" in out
-    code, out, _ = cli("check", "--table", path, "--networks", 5, "--json")
+    code, out, _ = latency("check", "--table", path, "--networks", 5, "--json")
     assert json.loads(out)["networks"] == 5
 
 
@@ -308,9 +294,9 @@ def test_the_command_calibrates_and_checks(
     ],
 )
 def test_the_command_refuses_in_a_sentence(
-    cli: Callable[..., tuple[int, str, str]], tmp_path: Path, arguments: list[Any], words: str
+    latency: Cli, tmp_path: Path, arguments: list[Any], words: str
 ) -> None:
-    code, _, err = cli("calibrate", *arguments, "--out", tmp_path / "table.json")
+    code, _, err = latency("calibrate", *arguments, "--out", tmp_path / "table.json")
     assert code == 2
     assert words in err
     assert not (tmp_path / "table.json").exists()
@@ -322,11 +308,11 @@ def only_slices(study: dict[str, Any], **fields: Any) -> dict[str, Any]:
 
 
 def test_a_study_searches_by_the_table_of_its_spaces(
-    cli: Callable[..., tuple[int, str, str]], tiny_study: dict[str, Any], tmp_path: Path
+    latency: Cli, tiny_study: dict[str, Any], tmp_path: Path
 ) -> None:
     path = tmp_path / "table.json"
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(only_slices(tiny_study)))
-    assert cli("calibrate", "--study", tmp_path / "study.yaml", "--out", path)[0] == 0
+    assert latency("calibrate", "--study", tmp_path / "study.yaml", "--out", path)[0] == 0
     content = only_slices(
         tiny_study,
         objectives=["table_latency", "cross_test"],
