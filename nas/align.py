@@ -4,15 +4,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from compat.losses import CompatibilityLoss, create_loss
 from compat.targets import Batch
+from nas.adapting import adapt
 from nas.config import TrainingConfig
 from nas.task import RetrievalTask, TrainingSet, resize, to_float
 from nas.training import Fitted, fit
 from searchspaces import Architecture, QueryModel, Supernet, recalibrate
+
+_BATCH = 256  # calibration images at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,19 +67,28 @@ class Aligner:
         )
 
     def slice(self, supernet: Supernet, architecture: Architecture, calibration: int) -> QueryModel:
-        """Cut a subnetwork out of the supernet and re-estimate its BatchNorm statistics."""
+        """Cut a subnetwork out of the supernet; adapt its BatchNorm and its projection.
+
+        Both come from ``calibration`` training images.
+        """
         model = supernet.extract(architecture).to(self.device)
-        self.calibrate(model, calibration)
+        batches, targets = self._sample(model.resolution, calibration)
+        adapt(model, batches, targets)
         return model
 
     def calibrate(self, model: QueryModel, images: int) -> None:
         """Adaptive BN: re-estimate BatchNorm statistics on ``images`` training images."""
-        pixels = self.data.sample(images, seed=self.seed)
-        batches = [
-            resize(to_float(pixels[i : i + 256], self.device), model.resolution)
-            for i in range(0, len(pixels), 256)
-        ]
+        batches, _ = self._sample(model.resolution, images)
         recalibrate(model, batches)
+
+    def _sample(self, resolution: int, count: int) -> tuple[list[Tensor], Tensor]:
+        """Training images, and their gallery vectors; in batches of about equal size.
+
+        BatchNorm cannot learn from a single image.
+        """
+        pixels, vectors = self.data.sample(count, seed=self.seed)
+        parts = np.array_split(pixels, -(-len(pixels) // _BATCH))
+        return [resize(to_float(part, self.device), resolution) for part in parts], vectors
 
     def cross_test(self, model: nn.Module) -> float:
         """Validation cross-test mAP of a query model."""

@@ -62,11 +62,14 @@ class TrainingSet:
         """Return the same set with its targets on ``device``."""
         return TrainingSet(self.pictures, self.targets.to(device))
 
-    def sample(self, count: int, *, seed: int) -> np.ndarray:
-        """Return ``count`` plain training images, uint8 (count, size, size, 3), seeded."""
+    def sample(self, count: int, *, seed: int) -> tuple[np.ndarray, Tensor]:
+        """Return ``count`` plain training images, seeded, and their unit gallery vectors.
+
+        Images are uint8 (count, size, size, 3), vectors float32 (count, d).
+        """
         rng = np.random.default_rng(seed)
         rows = np.sort(rng.permutation(len(self))[:count])
-        return np.asarray(self.pictures[0][rows])
+        return np.asarray(self.pictures[0][rows]), self.targets.gallery[torch.from_numpy(rows)]
 
 
 def to_float(pixels: np.ndarray, device: torch.device) -> Tensor:

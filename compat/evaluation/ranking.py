@@ -75,14 +75,14 @@ def positive_ranks(
     before = [np.zeros(len(values), dtype=np.int64) for values in thresholds]
     asking = np.array([q for q, values in enumerate(thresholds) if len(values)], dtype=np.int64)
     edges = np.append(np.arange(0, len(gallery), block), len(gallery))
-    left_out = _left_out(truth, edges)
+    bounds = _bounds(truth.left_out, edges)
     workers = _cores() if len(gallery) > _SMALL else 1
 
     def count(queries_of_tile: np.ndarray, tile: np.ndarray, number: int, worker: int) -> None:
         for row in range(worker, len(tile), workers):
             query, similarities = queries_of_tile[row], tile[row]
-            rows, bounds = left_out[query]
-            similarities[rows[bounds[number] : bounds[number + 1]] - edges[number]] = -np.inf
+            first, last = bounds[query][number : number + 2]
+            similarities[truth.left_out[query][first:last] - edges[number]] = -np.inf
             values = thresholds[query]
             survivors = np.compress(similarities >= values[0], similarities)
             survivors.sort()
@@ -120,8 +120,9 @@ def _thresholds(
         for queries in members:
             rows = np.searchsorted(needed, truth.positives[queries[0]])
             similarities = directions[queries].astype(np.float64) @ vectors[rows].T - ties[rows]
-            for query, row in zip(queries, np.sort(similarities, axis=1), strict=True):
-                values[query] = row.astype(np.float32)
+            similarities.sort(axis=1)
+            for query, row in zip(queries, similarities.astype(np.float32), strict=True):
+                values[query] = row
     return values
 
 
@@ -143,15 +144,13 @@ def _lengths(vectors: np.ndarray) -> np.ndarray:
     return np.linalg.norm(vectors, axis=1)
 
 
-def _left_out(truth: Truth, edges: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Per query the rows that are no negatives, and where each block begins among them."""
-    shared: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
-    for positives, ignored in zip(truth.positives, truth.ignored, strict=True):
-        key = (id(positives), id(ignored))
-        if key not in shared:
-            rows = np.sort(np.concatenate([positives, ignored]))
-            shared[key] = (rows, np.searchsorted(rows, edges))
-    return [shared[id(p), id(i)] for p, i in zip(truth.positives, truth.ignored, strict=True)]
+def _bounds(left_out: tuple[np.ndarray, ...], edges: np.ndarray) -> list[np.ndarray]:
+    """Per query, where each block of the gallery begins among the rows that are no negatives."""
+    if len(edges) == 2:  # one block holds them all
+        return [np.array([0, len(rows)]) for rows in left_out]
+    shared = {id(rows): rows for rows in left_out}
+    found = {key: np.searchsorted(rows, edges) for key, rows in shared.items()}
+    return [found[id(rows)] for rows in left_out]
 
 
 def _cores() -> int:

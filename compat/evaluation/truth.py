@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -37,6 +38,18 @@ class Truth:
 
     def __len__(self) -> int:
         return len(self.positives)
+
+    @cached_property
+    def left_out(self) -> tuple[np.ndarray, ...]:
+        """Per query the sorted indices that are no negatives: positives and ignored ones."""
+        shared: dict[tuple[int, int], np.ndarray] = {}
+        for found, junk in zip(self.positives, self.ignored, strict=True):
+            if (id(found), id(junk)) not in shared:
+                shared[id(found), id(junk)] = np.sort(np.concatenate([found, junk]))
+        return tuple(
+            shared[id(found), id(junk)]
+            for found, junk in zip(self.positives, self.ignored, strict=True)
+        )
 
     def check(self, queries: np.ndarray, gallery: np.ndarray) -> None:
         """Raise CompatError unless this is the truth of so many queries and gallery entries."""

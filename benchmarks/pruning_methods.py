@@ -1,8 +1,8 @@
 """Pruning driven by the compatibility loss against other criteria, and against training small.
 
-    python benchmarks/pruning.py train   --data D --gallery G --out bench/pruning
-    python benchmarks/pruning.py latency --out bench/pruning
-    python benchmarks/pruning.py table   --out bench/pruning
+    python benchmarks/pruning_methods.py train   --data D --gallery G --out bench/pruning
+    python benchmarks/pruning_methods.py latency --out bench/pruning
+    python benchmarks/pruning_methods.py table   --out bench/pruning
 
 One timm network is aligned to a gallery for a little while, once for each seed. Every row of the
 table then cuts that very model down in the same rounds, with the same re-alignment after each, and
@@ -23,7 +23,6 @@ import json
 import multiprocessing
 import os
 import statistics
-import sys
 import time
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -31,8 +30,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
-
-sys.path = [each for each in sys.path if Path(each) != Path(__file__).parent]  # not this `pruning`
 
 if TYPE_CHECKING:
     from nas.config import TrainingConfig

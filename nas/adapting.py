@@ -1,0 +1,70 @@
+"""Adaptive BN and adaptive projection: fit a slice to its gallery without training it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compat.predictors.maps import Moments, ridge_map
+from nas.errors import StudyError
+from searchspaces import QueryModel, recalibrate
+
+
+@torch.no_grad()
+def adapt(model: QueryModel, batches: Sequence[Tensor], targets: Tensor) -> None:
+    """Re-estimate BatchNorm statistics and the projection from one pass over training images.
+
+    Subnetworks share one projection, which suits none of them quite; but the targets of a
+    projection are known, so the best one for a subnetwork's own features comes in closed form. With
+    X the features (n, f), G the targets and W the shared projection, it is cW + D, where c fits
+    XW to G and D is the ridge regression of what is left, G − cXW, on X. Its penalty is chosen by
+    generalised cross-validation (`compat.predictors.maps.ridge_map`), so that few images hardly
+    move W. The result takes W's norm, which training afterwards is used to.
+
+    Features are those of the pass that estimates the statistics: every batch is normalised by
+    itself. A model without BatchNorm has its projection fitted all the same.
+
+    Args:
+        model: The query model, changed in place and left in evaluation mode.
+        batches: Images (B, 3, r, r) in [0, 1], together n.
+        targets: (n, d) unit gallery vectors of these images, in the same order.
+
+    Raises:
+        StudyError: The model's features are not finite.
+    """
+    linear = model.projection.linear
+    seen: list[Tensor] = []
+    with linear.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])):
+        recalibrate(model, batches)
+        if not seen:  # no BatchNorm
+            for batch in batches:
+                model(batch)
+    features, vectors, shared = (
+        each.double().cpu().numpy() for each in (torch.cat(seen), targets, linear.weight.T)
+    )
+    if not np.isfinite(features).all():
+        raise StudyError(
+            "A subnetwork's features are not finite, so no projection can be fitted to them; train "
+            "the supernet with a lower `lr`."
+        )
+    fitted = _fitted(features, vectors, shared)
+    fitted *= np.linalg.norm(shared) / np.linalg.norm(fitted)
+    linear.weight.copy_(torch.from_numpy(fitted.T))
+
+
+def _fitted(features: np.ndarray, vectors: np.ndarray, shared: np.ndarray) -> np.ndarray:
+    scatter, cross = features.T @ features, features.T @ vectors
+    before = scatter @ shared
+    overlap = np.vdot(shared, cross)
+    scale = overlap / np.vdot(shared, before)
+    moments = Moments(
+        count=len(features),
+        mean=np.zeros(len(shared)),
+        scale=np.ones(len(shared)),
+        offset=np.zeros(len(shared.T)),
+        scatter=scatter,
+        cross=cross - scale * before,
+        energy=float(np.vdot(vectors, vectors) - scale * overlap),
+    )
+    return scale * shared + ridge_map(moments).weights
