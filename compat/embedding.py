@@ -34,6 +34,7 @@ def embed(
     model: nn.Module,
     pixels: np.ndarray,
     *,
+    rows: np.ndarray | None = None,
     batch: int = 256,
     device: torch.device | str | None = None,
     description: str | None = "embedding images",
@@ -43,12 +44,13 @@ def embed(
     Args:
         model: Maps float images (B, 3, S, S) in [0, 1] to (B, d); moved to ``device``.
         pixels: (N, S, S, 3) uint8, may be a memory map.
+        rows: (n,) integers, the images to embed, in this order; all of them when None.
         batch: Images at a time.
         device: Where to run, `pick_device` when None; bfloat16 autocast on CUDA only.
         description: Words before the progress bar; None for no bar.
 
     Returns:
-        (N, d) float32.
+        (N, d) float32, or (n, d).
 
     Raises:
         CompatError: When there is nothing to embed, ``pixels`` are no images, or an embedding is
@@ -61,7 +63,8 @@ def embed(
             f"Pixels have shape {pixels.shape} and type {pixels.dtype}, expected uint8 images "
             "(N, size, size, 3) as decode() gives them."
         )
-    if not len(pixels):
+    count = len(pixels) if rows is None else len(rows)
+    if not count:
         raise CompatError("There are no images to embed: pass at least one.")
     where = pick_device() if device is None else torch.device(device)
     modes = {module: module.training for module in model.modules()}
@@ -71,15 +74,15 @@ def embed(
         with (
             torch.inference_mode(),
             torch.autocast(where.type, torch.bfloat16, enabled=where.type == "cuda"),
-            tqdm(
-                total=len(pixels), desc=description, unit="images", disable=description is None
-            ) as bar,
+            tqdm(total=count, desc=description, unit="images", disable=description is None) as bar,
         ):
-            for start in range(0, len(pixels), batch):
-                found = model(as_input(pixels[start : start + batch], where)).float().cpu().numpy()
-                _check(found, start, min(batch, len(pixels) - start))
+            for start in range(0, count, batch):
+                part = slice(start, start + batch)
+                images = pixels[part] if rows is None else pixels[rows[part]]
+                found = model(as_input(images, where)).float().cpu().numpy()
+                _check(found, start, len(images))
                 if vectors is None:
-                    vectors = np.empty((len(pixels), found.shape[1]), dtype=np.float32)
+                    vectors = np.empty((count, found.shape[1]), dtype=np.float32)
                 vectors[start : start + len(found)] = found
                 bar.update(len(found))
     finally:

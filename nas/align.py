@@ -93,8 +93,8 @@ class Aligner:
     def cross_test(self, model: nn.Module) -> float:
         """Validation cross-test mAP of a query model."""
         assert isinstance(model, QueryModel)
-        embeddings = self.val.embed(model, model.resolution, self.device)
-        return self.val.cross_test(embeddings).map
+        queries = self.val.embed_queries(model, model.resolution, self.device)
+        return self.val.cross_test(queries).map
 
 
 def _loss(loss: CompatibilityLoss, model: nn.Module, images: Tensor, batch: Batch) -> Tensor:

@@ -248,7 +248,9 @@ class Nest:
         """
         format_of(Path(out))  # a wrong ending should not wait for the data
         model = self.extract(capacity)
-        val = self.data.val.cross_test(self._vectors(self.data.val, model))
+        task = self.data.val
+        queries = task.embed_queries(model, model.resolution, pick_device())
+        val = task.cross_test(directed(queries))
         params: dict[str, bool | int | float | str]
         params = {"model": self.config.model, "method": self.config.method, "capacity": capacity}
         source = Source(

@@ -41,14 +41,14 @@ def kept(run: Run, record: Record) -> np.ndarray | None:
 
 
 def restore(run: Run, records: Sequence[Record]) -> None:
-    """Embed the validation images again for the candidates whose average precisions are missing."""
+    """Embed the validation queries again for candidates whose average precisions are missing."""
     missing = [record for record in records if not _path(run, record.trial).exists()]
     if not missing:
         return
     for record in tqdm(missing, desc="measuring single validation queries", unit="model"):
         model = run.model(record)
-        embeddings = run.data.val.embed(model, model.resolution, run.aligner.device)
-        keep(run, record.trial, run.data.val.cross_test(embeddings).ap)
+        queries = run.data.val.embed_queries(model, model.resolution, run.aligner.device)
+        keep(run, record.trial, run.data.val.cross_test(queries).ap)
 
 
 def _path(run: Run, trial: int) -> Path:

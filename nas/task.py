@@ -121,17 +121,23 @@ class RetrievalTask:
         """Return the query model's embedding of every picture, float32 (N, d)."""
         return embed(model, self.pixels(resolution), device=device, description=None)
 
+    def embed_queries(self, model: nn.Module, resolution: int, device: torch.device) -> np.ndarray:
+        """Return the query model's embedding of every query, float32 (Q, d)."""
+        rows = self.retrieval.queries
+        return embed(model, self.pixels(resolution), rows=rows, device=device, description=None)
+
     def score(self, embeddings: np.ndarray) -> Score:
         """Return self-test, cross-test and paragon of a query model's embeddings (N, d)."""
         return Score(
             self_test=self._test(embeddings, embeddings),
-            cross_test=self.cross_test(embeddings),
+            cross_test=self._test(embeddings, self.vectors),
             paragon=self.paragon,
         )
 
-    def cross_test(self, embeddings: np.ndarray) -> Retrieved:
-        """Return the cross-test alone, in half of the time."""
-        return self._test(embeddings, self.vectors)
+    def cross_test(self, queries: np.ndarray) -> Retrieved:
+        """Return the cross-test alone, for which the queries' embeddings (Q, d) are enough."""
+        gallery = self.vectors[self.retrieval.gallery]
+        return evaluate(queries, gallery, self.truth, metric=self.metric)
 
     @cached_property
     def paragon(self) -> Retrieved:

@@ -213,6 +213,16 @@ def test_embedding_leaves_the_mode_alone_and_batches_do_not_matter():
         np.testing.assert_allclose(network.eval()(images).numpy(), whole, atol=1e-6)
 
 
+def test_only_some_images_are_embedded_in_the_order_asked_for():
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 4))
+    everything = embed(network, PIXELS, description=None)
+    rows = np.array([4, 0, 2])
+    some = embed(network, PIXELS, rows=rows, batch=2, description=None)
+    np.testing.assert_allclose(some, everything[rows], atol=1e-6)
+    with pytest.raises(CompatError, match="no images"):
+        embed(network, PIXELS, rows=rows[:0], description=None)
+
+
 @pytest.mark.parametrize(
     ("pixels", "message"),
     [

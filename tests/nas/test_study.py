@@ -228,6 +228,8 @@ def test_any_space_can_be_searched_alone(tiny_study: dict[str, Any], tmp_path: P
     embeddings = run.data.val.embed(model, model.resolution, torch.device("cpu"))
     again = run.data.val.score(embeddings).cross_test.map
     assert again == pytest.approx(searched[0].cross_test, abs=1e-6)
+    queries = run.data.val.embed_queries(model, model.resolution, torch.device("cpu"))
+    assert run.data.val.cross_test(queries).map == pytest.approx(again, abs=1e-6)
     with pytest.raises(StudyError, match="was begun with seed"):
         Run.create(run.path, changed(tiny_study, spaces={"alone": alone}, seed=3))
 
