@@ -30,7 +30,7 @@ def plot(results: Results) -> Path:
         figure.add_scatter(x=moments, y=middle, name=name, **look, row=1, col=1)
         figure.add_scatter(
             x=[*moments, *moments[::-1]],
-            y=[*(middle + off), *(middle - off)[::-1]],
+            y=[*(middle + off), *np.maximum(middle - off, 0)[::-1]],
             fill="toself",
             opacity=0.2,
             line={"width": 0, "color": colour},
@@ -65,5 +65,5 @@ def plot(results: Results) -> Path:
     figure.update_yaxes(title_text="cross-test mAP, test classes (seed 0)", col=2)
     figure.update_layout(template="plotly_white", width=1200, height=480, margin={"t": 20})
     path = Path(results.setting.out) / "fronts.html"
-    figure.write_html(path)
+    figure.write_html(path, config={"displayModeBar": False})
     return path
