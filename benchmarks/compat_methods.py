@@ -134,6 +134,8 @@ def run(jobs: list[Job], processes: int) -> None:
 
 def table(jobs: list[Job], storage: bool) -> None:
     """Print mean and interval over seeds of every row."""
+    from nas.repeating import estimate
+
     middle = " bytes/vector |" if storage else ""
     print(f"| |{middle} test cross-test | of paragon | test self-test | test paragon |")
     print("|---|---|---|---|---|" + ("---|" if storage else ""))
@@ -145,19 +147,9 @@ def table(jobs: list[Job], storage: bool) -> None:
         share = statistics.mean(cross) / statistics.mean(paragon)
         cell = f" {statistics.mean(f['bytes_per_vector'] for f in found):g} |" if storage else ""
         print(
-            f"| {row} |{cell} {spread(cross)} | {share:.1%} | {spread(own)} "
+            f"| {row} |{cell} {estimate(cross):.3f} | {share:.1%} | {estimate(own):.3f} "
             f"| {statistics.mean(paragon):.3f} |"
         )
-
-
-def spread(values: list[float]) -> str:
-    """Mean and half of the 95% t-interval of the mean."""
-    if len(values) < 2:
-        return f"{values[0]:.3f}"
-    from scipy.stats import t
-
-    half = t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
-    return f"{statistics.mean(values):.3f} ± {half:.3f}"
 
 
 def jobs_of(

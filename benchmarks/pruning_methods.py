@@ -331,13 +331,15 @@ class Results:
 
 def table(results: Results) -> None:
     """Print one table for every target."""
+    from nas.repeating import estimate
+
     uncut = results.figures("uncut", "1", "cross_test")
     macs = results.figures("uncut", "1", "macs")[0]
     paragon = statistics.mean(results.figures("uncut", "1", "paragon"))
     start = results.latencies("uncut", "1")
     print(
-        f"Seeds {results.seeds}; uncut {macs / 1e6:.1f} MMACs, test cross-test {spread(uncut)} of "
-        f"paragon {paragon:.3f}, "
+        f"Seeds {results.seeds}; uncut {macs / 1e6:.1f} MMACs, test cross-test "
+        f"{estimate(uncut):.3f} of paragon {paragon:.3f}, "
         + ", ".join(f"{1e3 * s:.3f} ms ({n} thread(s))" for n, s in start.items())
     )
     for share in SHARES:
@@ -348,12 +350,12 @@ def table(results: Results) -> None:
         ours = results.figures(OURS, step, "cross_test")
         for row in results.rows:
             cross = results.figures(row, step, "cross_test")
-            margin = spread([a - b for a, b in zip(ours, cross, strict=True)])
+            margin = f"{estimate([a - b for a, b in zip(ours, cross, strict=True)]):.3f}"
             speed = results.latencies(row, step)
             print(
                 f"| {row} | {statistics.mean(results.figures(row, step, 'macs')) / macs:.1%} "
                 f"| {statistics.mean(results.figures(row, step, 'parameters')) / 1e3:.0f}k "
-                f"| {spread(results.figures(row, step, 'val'))} | {spread(cross)} "
+                f"| {estimate(results.figures(row, step, 'val')):.3f} | {estimate(cross):.3f} "
                 f"| {'' if row == OURS else margin} |"
                 + "".join(f" {1e3 * speed[n]:.3f} | {speed[n] / start[n]:.2f} |" for n in start)
             )
@@ -362,6 +364,8 @@ def table(results: Results) -> None:
 def plot(results: Results) -> Path:
     """Draw the test cross-test over MACs and over latency, a line for every row."""
     from plotly.subplots import make_subplots
+
+    from nas.repeating import estimate
 
     figure = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.03)
     colours = (
@@ -382,7 +386,7 @@ def plot(results: Results) -> Path:
             figure.add_scatter(
                 x=x,
                 y=[statistics.mean(each) for each in scores],
-                error_y={"array": [half(each) for each in scores], "thickness": 1},
+                error_y={"array": [estimate(each).half or 0 for each in scores], "thickness": 1},
                 name=row,
                 legendgroup=row,
                 showlegend=column == 1,
@@ -402,20 +406,6 @@ def plot(results: Results) -> Path:
     path = results.out / "comparison.html"
     figure.write_html(path)
     return path
-
-
-def spread(values: list[float]) -> str:
-    """Mean and half of the 95% t-interval of the mean."""
-    return f"{statistics.mean(values):.3f} ± {half(values):.3f}"
-
-
-def half(values: list[float]) -> float:
-    """Half of the 95% t-interval of the mean; 0 for one value."""
-    from scipy.stats import t
-
-    if len(values) < 2:
-        return 0.0
-    return float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
 
 
 def main() -> None:

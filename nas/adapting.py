@@ -31,7 +31,7 @@ def adapt(model: QueryModel, batches: Sequence[Tensor], targets: Tensor) -> None
         targets: (n, d) unit gallery vectors of these images, in the same order.
 
     Raises:
-        StudyError: The model's features are not finite.
+        StudyError: The model's features are not finite, or all of them are zero.
     """
     linear = model.projection.linear
     seen: list[Tensor] = []
@@ -43,10 +43,10 @@ def adapt(model: QueryModel, batches: Sequence[Tensor], targets: Tensor) -> None
     features, vectors, shared = (
         each.double().cpu().numpy() for each in (torch.cat(seen), targets, linear.weight.T)
     )
-    if not np.isfinite(features).all():
+    if not np.isfinite(features).all() or not features.any():
         raise StudyError(
-            "A subnetwork's features are not finite, so no projection can be fitted to them; train "
-            "the supernet with a lower `lr`."
+            "A subnetwork's features are zero or not finite, so no projection can be fitted to "
+            "them; train the supernet with a lower `lr`."
         )
     fitted = _fitted(features, vectors, shared)
     fitted *= np.linalg.norm(shared) / np.linalg.norm(fitted)

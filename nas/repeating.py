@@ -65,7 +65,11 @@ class Estimate:
     half: float | None
 
     def __str__(self) -> str:
-        return f"{self.mean:.4f}" + ("" if self.half is None else f" ± {self.half:.4f}")
+        return f"{self:.4f}"
+
+    def __format__(self, spec: str) -> str:
+        """Format both numbers alike; a single value has no half."""
+        return format(self.mean, spec) + ("" if self.half is None else f" ± {self.half:{spec}}")
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ class RetrievalTask:
         """Return self-test, cross-test and paragon of a query model's embeddings (N, d)."""
         return Score(
             self_test=self._test(embeddings, embeddings),
-            cross_test=self._test(embeddings, self.vectors),
+            cross_test=self.cross_test(embeddings[self.retrieval.queries]),
             paragon=self.paragon,
         )
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from quality.results import Results, best_within, front, hypervolume
 from quality.setting import ORDERS, SEEDS, Setting
-from scipy.stats import kendalltau, spearmanr, t
+from scipy.stats import kendalltau, spearmanr
 
 from nas.files import write_atomically
+from nas.repeating import estimate
 
 
 def table(results: Results) -> None:
@@ -38,7 +39,7 @@ def table(results: Results) -> None:
         for share in shares:
             found = [front([r for r in rows if r["seconds"] <= share * budget]) for rows in seeds]
             volumes = [hypervolume(rows, reach) for rows in found]
-            cells.append(band(volumes) if len(seeds) == ORDERS else spread(volumes))
+            cells.append(band(volumes) if len(seeds) == ORDERS else f"{estimate(volumes):.3f}")
         count = statistics.mean(len(rows) for rows in found)
         print(f"| {name} | " + " | ".join(cells) + f" | {count:.0f} |")
     true = front(results.truth)
@@ -68,14 +69,6 @@ def promises(setting: Setting) -> None:
             f"(validation): {statistics.mean(gaps):+.3f} on average, mean absolute gap "
             f"{statistics.mean(map(abs, gaps)):.3f}, worst {min(gaps):+.3f}."
         )
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean and half of the 95% t-interval of the mean."""
-    if len(values) < 2:
-        return f"{values[0]:.3f}"
-    half = t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
-    return f"{statistics.mean(values):.3f} ± {half:.3f}"
 
 
 def band(values: Sequence[float]) -> str:

@@ -1,4 +1,4 @@
-"""Adaptive projection against least squares, and on slices of a real supernet."""
+"""Adaptive projection against least squares."""
 
 import numpy as np
 import pytest
@@ -98,8 +98,13 @@ def test_new_images_come_nearer_to_their_gallery_vectors() -> None:
     assert loss(model, new, targets[200:]) < 0.5 * before
 
 
-def test_features_that_are_not_finite_are_refused() -> None:
+def test_features_to_which_nothing_can_be_fitted_are_refused() -> None:
     model, batches = query_model(), images(20)
+    before = model.projection.linear.weight.clone()
     batches[0][3, 0, 0, 0] = torch.inf
     with pytest.raises(StudyError, match="not finite"):
         adapt(model, batches, torch.ones(20, DIMENSION))
+    grey = torch.full((20, 3, SIDE, SIDE), 0.5)  # normalised: zero
+    with pytest.raises(StudyError, match="zero or"):
+        adapt(model, [grey], torch.ones(20, DIMENSION))
+    torch.testing.assert_close(model.projection.linear.weight, before)
