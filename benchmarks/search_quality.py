@@ -10,6 +10,7 @@
 - `ours` lets our search run: a supernet, NSGA-II on shared weights, two rungs of alignment.
 - `slices` and `rungs` score the truth's architectures on the shared weights of these searches (and
   after a short alignment from there), and in every other cheaper way, to see how each orders them.
+- `cost` times trainings alone and scores on shared weights side by side.
 - `shared` lets NSGA-II run on the same supernets for as long as our search took, and no ladder.
 - `alone` trains the architectures of the fronts that our search found again, from random weights.
 - `grid` trains timm models of growing size until the same compute is spent.
@@ -34,7 +35,7 @@ from typing import Any
 from quality import parts
 from quality.plots import plot
 from quality.results import Results
-from quality.setting import SEEDS, Setting, keep
+from quality.setting import SEEDS, Setting, keep, paired
 from quality.tables import store, table
 from tqdm import tqdm
 
@@ -70,6 +71,7 @@ def main() -> None:
         "ours": [(setting, seed) for seed in SEEDS],
         "slices": [(setting, seed) for seed in SEEDS],
         "rungs": [(setting, i, processes) for i in range(processes)],
+        "cost": [(setting, i) for i in paired(setting.count)],
         "shared": [(setting, seed) for seed in SEEDS],
         "alone": [(setting, seed, i) for seed in SEEDS for i in range(setting.full)],
         "grid": [(setting, seed) for seed in SEEDS],
@@ -97,6 +99,7 @@ PARTS: dict[str, Callable[..., None]] = {
     "ours": parts.search_ours,
     "slices": parts.score_shared,
     "rungs": parts.rungs,
+    "cost": parts.time_both,
     "shared": parts.search_shared,
     "alone": parts.retrain,
     "grid": parts.train_grid,

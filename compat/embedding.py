@@ -35,7 +35,7 @@ def embed(
     pixels: np.ndarray,
     *,
     rows: np.ndarray | None = None,
-    batch: int = 256,
+    batch: int = 128,
     device: torch.device | str | None = None,
     description: str | None = "embedding images",
 ) -> np.ndarray:

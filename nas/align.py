@@ -12,7 +12,7 @@ from compat.losses import CompatibilityLoss, create_loss
 from compat.targets import Batch
 from nas.adapting import adapt
 from nas.config import TrainingConfig
-from nas.task import RetrievalTask, TrainingSet, resize, to_float
+from nas.task import RetrievalTask, TrainingSet, as_images, resize, to_float
 from nas.training import Fitted, fit
 from searchspaces import Architecture, QueryModel, Supernet, recalibrate
 
@@ -88,7 +88,8 @@ class Aligner:
         """
         pixels, vectors = self.data.sample(count, seed=self.seed)
         parts = np.array_split(pixels, -(-len(pixels) // _BATCH))
-        return [resize(to_float(part, self.device), resolution) for part in parts], vectors
+        images = (resize(as_images(part), resolution) for part in parts)
+        return [to_float(each, self.device) for each in images], vectors
 
     def cross_test(self, model: nn.Module) -> float:
         """Validation cross-test mAP of a query model."""

@@ -288,8 +288,8 @@ def _hover(record: Record, tied: int | None) -> str:
             f"{format_macs(record.macs)} MACs, {format_macs(record.parameters)} parameters, "
             f"{record.resolution} px",
             f"cross-test {record.cross_test:.4f} ({low:.3f} to {high:.3f}), "
-            f"{record.cross_test / record.paragon:.1%} of paragon",
-            f"self-test {record.self_test:.4f}",
+            f"{record.cross_test / record.paragon:.1%} of paragon"
+            + ("" if record.self_test is None else f", self-test {record.self_test:.4f}"),
             "" if tied is None else f"not distinguishable at 95% from trial {tied}<br>",
             *lines,
         ]

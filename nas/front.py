@@ -22,11 +22,11 @@ class Record:
             "aligned on" or "finished".
         architecture: The point of the search space.
         resolution: Side of the square input in pixels.
-        macs: Multiply-accumulates of one query (fvcore).
+        macs: Multiply-accumulates of one query (fvcore; of a slice by the space's formula).
         parameters: Number of parameters.
         cross_test: Asymmetric mAP M(q, g).
         interval: 95% bootstrap interval of ``cross_test``.
-        self_test: M(q, q).
+        self_test: M(q, q); None for a slice of a supernet whose study does not ask for it.
         paragon: M(g, g).
         latency: Median seconds of one query in PyTorch; this and the following where the study
             asks for them.
@@ -46,7 +46,7 @@ class Record:
     parameters: int
     cross_test: float
     interval: tuple[float, float]
-    self_test: float
+    self_test: float | None
     paragon: float
     latency: float | None = None
     onnx_latency: float | None = None
@@ -56,9 +56,12 @@ class Record:
     parent: int | None = None
 
     @property
-    def product(self) -> float:
-        """M(q, q) · M(q, g), the reward R3 of CMP-NAS (Duggal et al., CVPR 2021)."""
-        return self.self_test * self.cross_test
+    def product(self) -> float | None:
+        """M(q, q) · M(q, g), the reward R3 of CMP-NAS (Duggal et al., CVPR 2021).
+
+        None without a self-test.
+        """
+        return None if self.self_test is None else self.self_test * self.cross_test
 
     def attributes(self) -> dict[str, Any]:
         """Return JSON-able user attributes for the Optuna trial."""

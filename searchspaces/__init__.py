@@ -11,6 +11,7 @@ from searchspaces.cost import (
     measure_latency,
     time_passes,
 )
+from searchspaces.elastic.modules import folded
 from searchspaces.elastic.space import StagedSpace
 from searchspaces.errors import SearchSpaceError
 from searchspaces.mbconv import MBConvSpace, MBConvSupernet
@@ -58,6 +59,7 @@ __all__ = [
     "count_activations",
     "count_macs",
     "count_parameters",
+    "folded",
     "create_space",
     "int8_bytes",
     "macs_by_layer",

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import statistics
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from quality.setting import (
     SHORT,
     SPACE,
     SUPERNET_RATE,
+    TIMED,
     Setting,
     architectures,
     keep,
@@ -227,6 +229,24 @@ def score_shared(setting: Setting, seed: int) -> None:
         row["aligned"] = timed(partial(aligned, run.aligner, model, lr=1.5e-3))
         rows.append(row)
     keep(file, rows)
+
+
+def time_both(setting: Setting, index: int) -> None:
+    """Time a training alone and scores on shared weights of one architecture, side by side."""
+    file = setting.file(f"cost-{index:03d}")
+    if file.exists():
+        return
+    bench = Bench(setting, seed=0)
+    run = Run.open(Path(setting.out) / "ours-0")
+    run.prepare()
+    architecture = architectures(setting.count, bench.dimension)[index]
+    model = fresh(architecture, bench)
+    score = partial(shared, run, architecture)
+    score()  # the first one waits for caches
+    scores = [timed(score)["seconds"] for _ in range(TIMED)]
+    alone = timed(partial(bench.aligner.align, model, training(setting.epochs), quiet=True))
+    scores += [timed(score)["seconds"] for _ in range(TIMED)]
+    keep(file, {"alone": alone["seconds"], "shared": statistics.median(scores)})
 
 
 def shared(run: Run, architecture: Architecture) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from quality.setting import GRID, ORDERS, SEEDS, SHORT, Setting, space
+from quality.setting import GRID, ORDERS, SEEDS, SHORT, Setting, paired, space
 
 from nas.surrogate import encode, regress
 from searchspaces import Architecture
@@ -49,6 +49,12 @@ class Results:
                 values = [row["predictors"]["value"][name] for row in rows]
                 ways[f"predictor {name}"] = (values, spent)
         return ways
+
+    def ratios(self) -> list[float]:
+        """How many scores on shared weights a training alone costs, timed side by side."""
+        names = [f"cost-{i:03d}" for i in paired(self.setting.count)]
+        rows = [self.setting.read(name) for name in names if self.setting.file(name).exists()]
+        return [row["alone"] / row["shared"] for row in rows]
 
     def surrogate(self, seed: int) -> list[float]:
         """Scores predicted from those that a search gave to other architectures."""

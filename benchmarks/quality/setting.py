@@ -48,6 +48,8 @@ SEEDS = (0, 1, 2)
 ORDERS = 200  # in which random search could have trained the truth
 SUPERNET_RATE = 0.01  # of 0.003 to 0.012, tried on other seeds: docs/results.md
 SHORT = 1  # epochs of a short alignment
+PAIRED = 8  # architectures of which training and scoring are timed side by side
+TIMED = 5  # scores that are timed before such a training, and after it
 FIRST = 60  # candidates by which the compute of one is known
 
 
@@ -108,6 +110,11 @@ def architectures(count: int, dimension: int) -> list[Architecture]:
         left = [a for a in pool if a not in spread and a not in uniform]
         spread.append(min(left, key=lambda a: abs(np.log(pool[a] / goal))))
     return uniform + spread
+
+
+def paired(count: int) -> list[int]:
+    """Which of the truth's architectures are timed in two ways."""
+    return list(range(0, count, max(1, count // PAIRED)))
 
 
 def keep(file: Path, content: Any) -> None:

@@ -28,6 +28,13 @@ def table(results: Results) -> None:
             f"| {kendalltau(scores[:half], truth[:half]).statistic:.3f} "
             f"| {seconds:.2f} | {cheaper} |"
         )
+    ratios = results.ratios()
+    if ratios:
+        print(
+            "\nTimed side by side, a training alone took "
+            f"{statistics.median(ratios):.0f} times what a score on shared weights takes "
+            f"({min(ratios):.0f} to {max(ratios):.0f} over {len(ratios)} architectures)."
+        )
     reach = (min(r["macs"] for r in results.truth), max(r["macs"] for r in results.truth))
     budget = results.setting.budget
     shares = (0.25, 0.5, 0.75, 1.0)

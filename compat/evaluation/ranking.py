@@ -1,9 +1,10 @@
 """Exact ranks of every positive in one pass over the gallery, without sorting it.
 
 The rank of a query's i-th best positive is i plus the number of negatives that stand before it. So
-the similarities to the positives are computed first; then the gallery is streamed in blocks, and of
-each block only the similarities that reach the query's weakest positive are sorted and searched.
-Memory is a block of vectors and a tile of similarities, whatever the gallery's size.
+the similarities to the positives come first; then the gallery is streamed in blocks, and of each
+block only the similarities that reach the query's weakest positive are sorted and searched. Memory
+is a block of vectors and a tile of similarities, whatever the gallery's size. A gallery of one
+block has the similarities to the positives in the same tile.
 """
 
 import os
@@ -24,9 +25,9 @@ from compat.evaluation.similarity import (
 )
 from compat.evaluation.truth import Truth
 
-TIE = 2.0**-20
+TIE = 2.0**-19
 """Similarities of unit vectors closer than this are ties: float32 dot products of 64 to 2048
-components were measured to be off by up to 3.3 * 2**-22."""
+components were measured to be off by up to 3.3 * 2**-22, and both of a comparison may be."""
 
 _SMALL = 16384  # gallery rows below which threads get in each other's way
 _HELD = 4096  # positives whose vectors are held at a time
@@ -71,9 +72,12 @@ def positive_ranks(
             "`evaluate`, whose measures are expectations over the order of ties."
         )
     directions = unit_rows(queries, "query")
-    thresholds = _thresholds(directions, gallery, truth, metric)
-    before = [np.zeros(len(values), dtype=np.int64) for values in thresholds]
-    asking = np.array([q for q, values in enumerate(thresholds) if len(values)], dtype=np.int64)
+    streamed = len(gallery) > block
+    thresholds = [np.empty(0, dtype=np.float32)] * len(truth)
+    if streamed:
+        _find_thresholds(thresholds, directions, gallery, truth, metric)
+    before = [np.zeros(len(rows), dtype=np.int64) for rows in truth.positives]
+    asking = np.array([q for q, rows in enumerate(truth.positives) if len(rows)], dtype=np.int64)
     edges = np.append(np.arange(0, len(gallery), block), len(gallery))
     bounds = _bounds(truth.left_out, edges)
     workers = _cores() if len(gallery) > _SMALL else 1
@@ -84,9 +88,9 @@ def positive_ranks(
             first, last = bounds[query][number : number + 2]
             similarities[truth.left_out[query][first:last] - edges[number]] = -np.inf
             values = thresholds[query]
-            survivors = np.compress(similarities >= values[0], similarities)
+            survivors = similarities.compress(similarities >= values[0])
             survivors.sort()
-            before[query] += len(survivors) - np.searchsorted(survivors, values)
+            before[query] += len(survivors) - survivors.searchsorted(values)
 
     memory = np.empty((min(_TILE, len(asking)), min(block, len(gallery))), dtype=np.float32)
     with (
@@ -98,16 +102,39 @@ def positive_ranks(
                 chunk = asking[first : first + _TILE]
                 tile = memory[: len(chunk), : len(vectors)]
                 np.matmul(directions[chunk], vectors.T, out=tile)
+                if not streamed:
+                    _read_thresholds(thresholds, chunk, tile, truth, _slack(vectors, metric))
                 list(pool.map(partial(count, chunk, tile, number), range(workers)))
             bar.update(len(vectors))
-    return tuple(np.arange(1, len(found) + 1) + found[::-1] for found in before)
+    places = np.arange(1, max(map(len, before), default=0) + 1)
+    return tuple(places[: len(found)] + found[::-1] for found in before)
 
 
-def _thresholds(
-    directions: np.ndarray, gallery: np.ndarray, truth: Truth, metric: Metric
-) -> list[np.ndarray]:
-    """Per query, ascending float32: the least similarity that stands before each positive."""
-    values = [np.empty(0, dtype=np.float32)] * len(truth)
+def _read_thresholds(
+    thresholds: list[np.ndarray],
+    queries: np.ndarray,
+    similarities: np.ndarray,
+    truth: Truth,
+    slack: np.ndarray,
+) -> None:
+    """Fill in the thresholds of queries whose similarities (B, N) to all of the gallery are known.
+
+    A threshold is the least similarity that stands before a positive; ascending float32 per query.
+    """
+    for query, values in zip(queries.tolist(), similarities, strict=True):
+        rows = truth.positives[query]
+        thresholds[query] = values.take(rows) - slack.take(rows)
+        thresholds[query].sort()
+
+
+def _find_thresholds(
+    thresholds: list[np.ndarray],
+    directions: np.ndarray,
+    gallery: np.ndarray,
+    truth: Truth,
+    metric: Metric,
+) -> None:
+    """Fill in the thresholds of all queries; of the gallery only positives are read."""
     sharing: dict[int, list[int]] = {}
     for query, rows in enumerate(truth.positives):
         if len(rows):
@@ -115,15 +142,21 @@ def _thresholds(
     for members in _in_chunks(list(sharing.values()), truth):
         # queries of one class have nearly the same positives, so each is read once
         needed = np.unique(np.concatenate([truth.positives[each[0]] for each in members]))
-        vectors = _positive_rows(gallery, needed, metric).astype(np.float64)
-        ties = TIE * (np.ones(len(vectors)) if metric == "cosine" else _lengths(vectors))
+        vectors = _positive_rows(gallery, needed, metric)
+        slack = _slack(vectors, metric)
         for queries in members:
             rows = np.searchsorted(needed, truth.positives[queries[0]])
-            similarities = directions[queries].astype(np.float64) @ vectors[rows].T - ties[rows]
-            similarities.sort(axis=1)
-            for query, row in zip(queries, similarities.astype(np.float32), strict=True):
-                values[query] = row
-    return values
+            found = directions[queries] @ vectors[rows].T - slack[rows]
+            found.sort(axis=1)
+            for query, row in zip(queries, found, strict=True):
+                thresholds[query] = row
+
+
+def _slack(vectors: np.ndarray, metric: Metric) -> np.ndarray:
+    """(B,) float32: by how much a similarity may be below that of each vector and yet tie it."""
+    if metric == "cosine":
+        return np.full(len(vectors), TIE, dtype=np.float32)
+    return np.float32(TIE) * np.linalg.norm(vectors, axis=1)
 
 
 def _in_chunks(groups: list[list[int]], truth: Truth) -> Iterator[list[list[int]]]:
@@ -140,14 +173,12 @@ def _in_chunks(groups: list[list[int]], truth: Truth) -> Iterator[list[list[int]
         yield chunk
 
 
-def _lengths(vectors: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(vectors, axis=1)
-
-
-def _bounds(left_out: tuple[np.ndarray, ...], edges: np.ndarray) -> list[np.ndarray]:
+def _bounds(
+    left_out: tuple[np.ndarray, ...], edges: np.ndarray
+) -> list[np.ndarray] | list[tuple[int, int]]:
     """Per query, where each block of the gallery begins among the rows that are no negatives."""
     if len(edges) == 2:  # one block holds them all
-        return [np.array([0, len(rows)]) for rows in left_out]
+        return [(0, len(rows)) for rows in left_out]
     shared = {id(rows): rows for rows in left_out}
     found = {key: np.searchsorted(rows, edges) for key, rows in shared.items()}
     return [found[id(rows)] for rows in left_out]

@@ -1,7 +1,8 @@
 """Retrieval scores of embeddings: one ranking, the three tests of compatibility, and top lists."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -35,7 +36,6 @@ class Retrieved:
     Attributes:
         average_precision: Definition behind ``map`` and ``ap``: ``standard`` or ``trapezoid``.
         map: Mean average precision.
-        interval: 95% percentile bootstrap interval of ``map`` over queries.
         ap: (Q,) float64 average precision per query, nan without positives.
         recall: Recall@k (CMC) for k = 1, 5, 10.
         precision: Mean precision@k for k = 1, 5, 10; with ``trapezoid`` revisitop's mP@k.
@@ -44,11 +44,11 @@ class Retrieved:
         minp: Mean inverse negative penalty.
         queries: Number of counted queries.
         skipped: Number of queries without positives.
+        seed: Of the bootstrap.
     """
 
     average_precision: AveragePrecision
     map: float
-    interval: tuple[float, float]
     ap: np.ndarray
     recall: dict[int, float]
     precision: dict[int, float]
@@ -57,10 +57,17 @@ class Retrieved:
     minp: float
     queries: int
     skipped: int
+    seed: int = 0
+
+    @cached_property
+    def interval(self) -> tuple[float, float]:
+        """95% percentile bootstrap interval of ``map`` over queries."""
+        return bootstrap_interval(self.ap[~np.isnan(self.ap)], seed=self.seed)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able summary, without the per-query values."""
-        summary = {name: value for name, value in vars(self).items() if name != "ap"}
+        own = (field.name for field in fields(self) if field.name not in ("ap", "seed"))
+        summary = {name: getattr(self, name) for name in own}
         for name in ("recall", "precision"):
             summary[name] = {str(k): value for k, value in summary[name].items()}
         return summary | {"interval": list(self.interval)}
@@ -129,7 +136,6 @@ def summarise(
     return Retrieved(
         average_precision=average_precision,
         map=float(known.mean()),
-        interval=bootstrap_interval(known, seed=seed),
         ap=ap,
         recall={k: mean(recall_at, k) for k in _CUTOFFS},
         precision={k: mean(precision_of, k) for k in _CUTOFFS},
@@ -138,6 +144,7 @@ def summarise(
         minp=mean(inverse_negative_penalty),
         queries=len(known),
         skipped=len(ranks) - len(known),
+        seed=seed,
     )
 
 
@@ -160,7 +167,6 @@ def _summarise_ties(
     return Retrieved(
         average_precision=average_precision,
         map=float(known.mean()),
-        interval=bootstrap_interval(known, seed=seed),
         ap=ap,
         recall={k: float(hamming.recall_at(counted, k).mean()) for k in _CUTOFFS},
         precision={k: float(precision_of(counted, k).mean()) for k in _CUTOFFS},
@@ -169,6 +175,7 @@ def _summarise_ties(
         minp=float(hamming.inverse_negative_penalty(counted).mean()),
         queries=len(known),
         skipped=len(ap) - len(known),
+        seed=seed,
     )
 
 

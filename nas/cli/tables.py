@@ -119,7 +119,7 @@ def print_front(run: Run, records: Sequence[Record], ties: Ties) -> None:
             f"{r.cross_test:.4f}",
             f"{r.interval[0]:.3f}–{r.interval[1]:.3f}",
             _tied_with(ties, r.trial),
-            f"{r.self_test:.4f}",
+            "–" if r.self_test is None else f"{r.self_test:.4f}",
             f"{r.cross_test / r.paragon:.1%}",
             *(each.text(each.of(r)) for each in further),
         )

@@ -4,10 +4,13 @@ Every module takes its convolution and BatchNorm classes from `Layers`: `PLAIN` 
 standalone network, `ELASTIC` ones a network whose parts can be switched.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from searchspaces.elastic.layers import ElasticBatchNorm2d, ElasticConv2d
 
@@ -60,6 +63,32 @@ class ConvNorm(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         return self.activation(self.norm(self.conv(maps)))
+
+
+@contextmanager
+def folded(model: nn.Module) -> Iterator[None]:
+    """Fold each BatchNorm of a `ConvNorm` into its convolution, for as long as the context lasts.
+
+    The model computes what it does in evaluation mode, up to rounding, in less time; it cannot be
+    trained meanwhile. Other models, and supernets, stay as they are.
+    """
+    whole = [
+        (block, block.conv.weight, block.norm)
+        for block in model.modules()
+        if isinstance(block, ConvNorm) and type(block.norm) is nn.BatchNorm2d
+    ]
+    try:
+        for block, weight, norm in whole:
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            block.conv.weight, block.conv.bias = fuse_conv_bn_weights(
+                weight, None, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+            )
+            block.add_module("norm", nn.Identity())
+        yield
+    finally:
+        for block, weight, norm in whole:
+            block.conv.weight, block.conv.bias, block.norm = weight, None, norm
 
 
 class SqueezeExcite(nn.Module):

@@ -37,11 +37,13 @@ from searchspaces import (
     count_macs,
     count_parameters,
     create_space,
+    folded,
     rebuild,
     recalibrate,
     space_names,
 )
 from searchspaces.elastic import shared_part
+from searchspaces.elastic.modules import ConvNorm
 
 DIMENSION = 12
 KINDS: dict[str, tuple[type, type]] = {
@@ -337,6 +339,34 @@ def test_recalibration_works_through_slices(name, arch):
         torch.testing.assert_close(supernet(batches[0]), after, atol=1e-5, rtol=1e-5)
     has_statistics = any(isinstance(module, nn.BatchNorm2d) for module in alone.modules())
     assert ((before - after).abs().max() > 1e-3) == has_statistics
+
+
+@every_network
+def test_a_folded_network_computes_the_same_and_unfolds_even_after_an_error(name, arch):
+    def fail(model):
+        with folded(model):
+            raise RuntimeError("stop")
+
+    model = SUPERNETS[name].extract(arch)
+    images = images_for(model, 8)
+    recalibrate(model, [images])
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    parts = list(model.named_modules())
+    parameters = [id(each) for each in model.parameters()]
+    norms = sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    with torch.no_grad():
+        expected = model(images)
+        with folded(model):
+            left = sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+            torch.testing.assert_close(model(images), expected, atol=1e-5, rtol=1e-5)
+        with pytest.raises(RuntimeError, match="stop"):
+            fail(model)
+    assert norms - left == sum(isinstance(module, ConvNorm) for module in model.modules())
+    assert list(model.named_modules()) == parts
+    assert model.state_dict().keys() == state.keys()
+    for key, value in model.state_dict().items():
+        torch.testing.assert_close(value, state[key], atol=0, rtol=0)
+    assert [id(each) for each in model.parameters()] == parameters
 
 
 @every_space
