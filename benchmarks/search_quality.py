@@ -13,6 +13,8 @@
 - `cost` times trainings alone and scores on shared weights side by side.
 - `shared` lets NSGA-II run on the same supernets for as long as our search took, and no ladder.
 - `alone` trains the architectures of the fronts that our search found again, from random weights.
+- `gains` searches on shared weights with and without screening, and on a reduced gallery with and
+  without a warm start from our search.
 - `grid` trains timm models of growing size until the same compute is spent.
 
 Random architectures that are trained alone are drawn from the truth and cost nothing here. `table`
@@ -33,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from quality import parts
+from quality.gains import WAYS, gain, gains
 from quality.plots import plot
 from quality.results import Results
 from quality.setting import SEEDS, Setting, keep, paired
@@ -61,6 +64,7 @@ def main() -> None:
         setting = Setting(**json.loads((Path(options["out"]) / "setting.json").read_text()))
         results = Results.read(replace(setting, out=options["out"]))
         table(results)
+        gains(results)
         print(f"\nTruth: {store(results)}\nPlot: {plot(results)}")
         return
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -74,6 +78,7 @@ def main() -> None:
         "cost": [(setting, i) for i in paired(setting.count)],
         "shared": [(setting, seed) for seed in SEEDS],
         "alone": [(setting, seed, i) for seed in SEEDS for i in range(setting.full)],
+        "gains": [(setting, name, seed) for seed in SEEDS for name in WAYS],
         "grid": [(setting, seed) for seed in SEEDS],
     }
     for name, part in PARTS.items():
@@ -102,6 +107,7 @@ PARTS: dict[str, Callable[..., None]] = {
     "cost": parts.time_both,
     "shared": parts.search_shared,
     "alone": parts.retrain,
+    "gains": gain,
     "grid": parts.train_grid,
 }
 

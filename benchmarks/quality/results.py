@@ -50,11 +50,10 @@ class Results:
                 ways[f"predictor {name}"] = (values, spent)
         return ways
 
-    def ratios(self) -> list[float]:
-        """How many scores on shared weights a training alone costs, timed side by side."""
+    def costs(self) -> list[dict[str, float]]:
+        """Compute of trainings alone and of scores on shared weights, timed side by side."""
         names = [f"cost-{i:03d}" for i in paired(self.setting.count)]
-        rows = [self.setting.read(name) for name in names if self.setting.file(name).exists()]
-        return [row["alone"] / row["shared"] for row in rows]
+        return [self.setting.read(name) for name in names if self.setting.file(name).exists()]
 
     def surrogate(self, seed: int) -> list[float]:
         """Scores predicted from those that a search gave to other architectures."""
@@ -113,15 +112,17 @@ def front(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def best_within(rows: list[dict[str, Any]], macs: float) -> float:
-    """Test score of what the front offers within a budget; 0 for nothing."""
-    return max((row["test"] for row in rows if row["macs"] <= macs), default=0.0)
+def best_within(rows: list[dict[str, Any]], macs: float, score: str = "test") -> float:
+    """Score of what the front offers within a budget; 0 for nothing."""
+    return max((row[score] for row in rows if row["macs"] <= macs), default=0.0)
 
 
-def hypervolume(rows: list[dict[str, Any]], reach: tuple[float, float]) -> float:
-    """Area under the front's test scores over log-MACs, as a share of the range of MACs.
+def hypervolume(
+    rows: list[dict[str, Any]], reach: tuple[float, float], score: str = "test"
+) -> float:
+    """Area under the front's scores over log-MACs, as a share of the range of MACs.
 
-    That is the mean test score of the best model within a budget, over budgets of the range.
+    That is the mean score of the best model within a budget, over budgets of the range.
     """
     budgets = np.geomspace(*reach, 512)
-    return float(np.mean([best_within(rows, macs) for macs in budgets]))
+    return float(np.mean([best_within(rows, macs, score) for macs in budgets]))

@@ -28,12 +28,15 @@ def table(results: Results) -> None:
             f"| {kendalltau(scores[:half], truth[:half]).statistic:.3f} "
             f"| {seconds:.2f} | {cheaper} |"
         )
-    ratios = results.ratios()
-    if ratios:
+    costs = results.costs()
+    if costs:
+        ratios = [each["alone"] / each["shared"] for each in costs]
+        alone, shared = (sum(each[name] for each in costs) for name in ("alone", "shared"))
         print(
             "\nTimed side by side, a training alone took "
             f"{statistics.median(ratios):.0f} times what a score on shared weights takes "
-            f"({min(ratios):.0f} to {max(ratios):.0f} over {len(ratios)} architectures)."
+            f"({min(ratios):.0f} to {max(ratios):.0f} over {len(ratios)} architectures, "
+            f"{alone / shared:.0f} together)."
         )
     reach = (min(r["macs"] for r in results.truth), max(r["macs"] for r in results.truth))
     budget = results.setting.budget
