@@ -84,11 +84,12 @@ def train(job: Job) -> None:
         return
     import torch
 
-    from nas.align import Aligner
-    from nas.config import SplitConfig, TrainingConfig
-    from nas.files import write_atomically
-    from nas.task import load_study_data
+    from compat.tasks.split import SplitConfig
+    from compat.tasks.study_data import load_study_data
+    from compat.training.config import TrainingConfig
+    from nas.alignment.aligner import Aligner
     from searchspaces import count_macs, timm_query_model
+    from searchspaces.support.files import write_atomically
 
     torch.set_num_threads(1)
     torch.manual_seed(job.seed)
@@ -134,7 +135,7 @@ def run(jobs: list[Job], processes: int) -> None:
 
 def table(jobs: list[Job], storage: bool) -> None:
     """Print mean and interval over seeds of every row."""
-    from nas.repeating import estimate
+    from nas.statistics.repeats import estimate
 
     middle = " bytes/vector |" if storage else ""
     print(f"| |{middle} test cross-test | of paragon | test self-test | test paragon |")
@@ -191,9 +192,10 @@ def variants(options: argparse.Namespace) -> dict[str, tuple[Loss, str]]:
         load_gallery_model,
         reduce_gallery,
     )
-    from nas.config import SplitConfig, TrainingConfig
-    from nas.joint import Reference, fuse_jointly, hash_jointly
-    from nas.task import load_study_data
+    from compat.tasks.split import SplitConfig
+    from compat.tasks.study_data import load_study_data
+    from compat.training.config import TrainingConfig
+    from nas.recipes.joint import Reference, fuse_jointly, hash_jointly
 
     folder = Path(options.out) / "spaces"
     folder.mkdir(parents=True, exist_ok=True)

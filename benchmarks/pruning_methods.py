@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from nas.config import TrainingConfig
-    from nas.task import StudyData
+    from compat.tasks.study_data import StudyData
+    from compat.training.config import TrainingConfig
     from searchspaces import QueryModel
 
 SHARES = (0.5, 0.25, 0.1, 0.05)
@@ -76,9 +76,9 @@ class Bench:
     def __init__(self, setting: Setting, seed: int) -> None:
         import torch
 
-        from nas.align import Aligner
-        from nas.config import SplitConfig
-        from nas.task import load_study_data
+        from compat.tasks.split import SplitConfig
+        from compat.tasks.study_data import load_study_data
+        from nas.alignment.aligner import Aligner
 
         torch.set_num_threads(1)
         self.setting, self.seed = setting, seed
@@ -125,7 +125,7 @@ class Bench:
                 self.train(self.load(file), finished, training)
 
     def cut(self, model: "QueryModel", uncut: "QueryModel", row: str, share: float) -> "QueryModel":
-        from nas.rounds import compatibility_losses
+        from nas.alignment.fading import compatibility_losses
         from pruning import Target, reach
         from searchspaces import count_macs
 
@@ -161,9 +161,9 @@ class Bench:
 
     def train(self, model: "QueryModel", file: Path, config: "TrainingConfig") -> None:
         """Align a model, keep it and its scores."""
-        from nas.files import write_atomically
         from pruning import save_model
         from searchspaces import count_macs, count_parameters
+        from searchspaces.support.files import write_atomically
 
         checkpoint = file.with_suffix(".checkpoint")
         start = time.perf_counter()
@@ -193,7 +193,8 @@ class Bench:
         return load_model(file).to(self.device)
 
     def training(self, kind: str, epochs: int) -> "TrainingConfig":
-        from nas.config import RealignTraining, TrainingConfig
+        from compat.training.config import TrainingConfig
+        from nas.config.study import RealignTraining
 
         made = RealignTraining if kind == "realign" else TrainingConfig
         return made(epochs=epochs, validate_every=max(1, epochs // 8), precision="bf16")
@@ -247,7 +248,7 @@ def latency(results: "Results") -> None:
     Models take turns, three times around, and the fastest median counts: disturbances only ever
     slow a run down.
     """
-    from nas.files import write_atomically
+    from searchspaces.support.files import write_atomically
 
     files = [results.file("uncut", 0, "1")]
     files += [results.file(row, 0, str(share)) for row in results.rows for share in SHARES]
@@ -331,7 +332,7 @@ class Results:
 
 def table(results: Results) -> None:
     """Print one table for every target."""
-    from nas.repeating import estimate
+    from nas.statistics.repeats import estimate
 
     uncut = results.figures("uncut", "1", "cross_test")
     macs = results.figures("uncut", "1", "macs")[0]
@@ -365,7 +366,7 @@ def plot(results: Results) -> Path:
     """Draw the test cross-test over MACs and over latency, a line for every row."""
     from plotly.subplots import make_subplots
 
-    from nas.repeating import estimate
+    from nas.statistics.repeats import estimate
 
     figure = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.03)
     colours = (

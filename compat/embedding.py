@@ -7,27 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
+from compat.device import pick_device
 from compat.errors import CompatError
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-
-def pick_device() -> torch.device:
-    """The first CUDA device, or the CPU where there is none."""
-    import torch
-
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bfloat16 fast: CUDA, and CPUs with AVX512-BF16 or AMX."""
-    import torch
-
-    return device.type == "cuda" or (
-        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    )
 
 
 def embed(
@@ -57,6 +42,8 @@ def embed(
             not a finite vector.
     """
     import torch
+
+    from compat.images import as_input
 
     if pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8:
         raise CompatError(
@@ -90,14 +77,6 @@ def embed(
             module.training = training
     assert vectors is not None
     return vectors
-
-
-def as_input(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Uint8 (B, S, S, 3) as float (B, 3, S, S) in [0, 1] on ``device``, channels last in memory."""
-    import torch
-
-    images = torch.from_numpy(np.array(pixels)).to(device, non_blocking=True)
-    return images.permute(0, 3, 1, 2).float().div_(255)
 
 
 def _check(vectors: np.ndarray, start: int, count: int) -> None:

@@ -21,8 +21,8 @@ from pruning.importance import CRITERIA, NEEDS_LOSS, BatchLoss, Price, score, un
 from pruning.recipe import record_kept
 from pruning.stages import stages
 from searchspaces import QueryModel
-from searchspaces.parameters import near
 from searchspaces.query_model import TimmBackbone
+from searchspaces.support.naming import suggestion
 
 Scope = Literal["local", "global", "isomorphic"]
 
@@ -293,15 +293,21 @@ def _check(
 ) -> None:
     for stage, ratio in ratios.items():
         if stage not in by_stage:
-            raise PruningError(f"'{name}' has no stage '{stage}': {near(stage, list(by_stage))}")
+            raise PruningError(
+                f"'{name}' has no stage '{stage}': {suggestion(stage, list(by_stage))}"
+            )
         if not 0 <= ratio < 1:
             raise PruningError(
                 f"the pruning ratio of stage '{stage}' is {ratio}: give a share from 0 to below 1"
             )
     if criterion not in CRITERIA:
-        raise PruningError(f"no pruning criterion '{criterion}': {near(criterion, list(CRITERIA))}")
+        raise PruningError(
+            f"no pruning criterion '{criterion}': {suggestion(criterion, list(CRITERIA))}"
+        )
     if scope not in get_args(Scope):
-        raise PruningError(f"no pruning scope '{scope}': {near(scope, list(get_args(Scope)))}")
+        raise PruningError(
+            f"no pruning scope '{scope}': {suggestion(scope, list(get_args(Scope)))}"
+        )
     if criterion in NEEDS_LOSS and batch_loss is None:
         raise PruningError(f"the criterion '{criterion}' needs batch_loss, a function of the model")
 

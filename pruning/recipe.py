@@ -8,7 +8,6 @@ training code.
 
 import copy
 import json
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from pruning.errors import PruningError
 from pruning.families import prepare
 from searchspaces import QueryModel, SearchSpaceError, rebuild
+from searchspaces.support.files import write_atomically
 
 HEADER = "querynas.model"
 _KEPT = "kept_channels"
@@ -95,13 +95,8 @@ def save_model(model: QueryModel, path: str | Path) -> None:
         "kept": kept_channels(model),
     }
     tensors = {name: tensor.detach().contiguous().clone() for name, tensor in _tensors(model)}
-    path = Path(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save_file(tensors, unfinished, metadata={HEADER: json.dumps(recipe, sort_keys=True)})
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    header = {HEADER: json.dumps(recipe, sort_keys=True)}
+    write_atomically(Path(path), lambda file: save_file(tensors, file, metadata=header))
 
 
 def load_model(path: str | Path) -> QueryModel:

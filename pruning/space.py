@@ -24,10 +24,9 @@ from searchspaces import (
     QueryModel,
     count_macs,
     own_resolution,
-    register_space,
     timm_query_model,
 )
-from searchspaces.parameters import near
+from searchspaces.support.naming import suggestion
 
 SCHEDULES = ("one_shot", "iterative", "growing")
 
@@ -37,7 +36,6 @@ _UNFIT = {
 }
 
 
-@register_space("pruned")
 @dataclass(frozen=True)
 class PrunedSpace(ParametricSpace):
     """Query networks that are left of a timm backbone after cutting each stage by its own ratio.
@@ -94,13 +92,13 @@ class PrunedSpace(ParametricSpace):
                 )
             if criterion not in free:
                 raise PruningError(
-                    f"'{criterion}' is no criterion for the space 'pruned': {near(criterion, free)}"
+                    f"'{criterion}' is no criterion for the space 'pruned': {suggestion(criterion, free)}"
                 )
         for schedule in self.schedules:
             if schedule not in SCHEDULES:
                 raise PruningError(
                     f"'{schedule}' is no schedule for the space 'pruned': "
-                    f"{near(schedule, list(SCHEDULES))}"
+                    f"{suggestion(schedule, list(SCHEDULES))}"
                 )
         if self.rounds < 1:
             raise PruningError(f"the space 'pruned' has rounds {self.rounds}: give at least 1")

@@ -1,8 +1,6 @@
 """What a query model costs: multiply-accumulates, activations, parameters, bytes, seconds."""
 
 import math
-import statistics
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -11,7 +9,7 @@ from typing import Any
 import torch
 from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
 from fvcore.nn.jit_analysis import JitModelAnalysis
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 
@@ -88,60 +86,6 @@ def int8_bytes(model: nn.Module) -> int:
     return total
 
 
-def measure_latency(
-    model: nn.Module,
-    resolution: int,
-    *,
-    batch: int = 1,
-    threads: int = 1,
-    warmup: int = 5,
-    runs: int = 30,
-) -> float:
-    """Return the median seconds of a forward pass in PyTorch, on the model's device.
-
-    Args:
-        model: A network on images (B, 3, resolution, resolution).
-        resolution: Side of the images in pixels.
-        batch: Images per pass.
-        threads: CPU threads that PyTorch may use.
-        warmup: Passes before the clock starts.
-        runs: Timed passes.
-    """
-    device = next(model.parameters()).device
-    images = torch.rand(batch, 3, resolution, resolution, device=device)
-    passes = time_passes(model, images, threads=threads, warmup=warmup, runs=runs)
-    return statistics.median(passes)
-
-
-def time_passes(
-    module: nn.Module, inputs: Tensor, *, threads: int = 1, warmup: int = 5, runs: int = 30
-) -> list[float]:
-    """Return the seconds of each of several forward passes in PyTorch, in evaluation mode.
-
-    Args:
-        module: A network or a part of one, on the device of its inputs.
-        inputs: What it is given, (B, ...).
-        threads: CPU threads that PyTorch may use.
-        warmup: Passes before the clock starts.
-        runs: Timed passes.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    seconds = []
-    try:
-        with _evaluating(module), torch.inference_mode():
-            for run in range(warmup + runs):
-                start = time.perf_counter()
-                module(inputs)
-                if inputs.is_cuda:
-                    torch.cuda.synchronize(inputs.device)
-                if run >= warmup:
-                    seconds.append(time.perf_counter() - start)
-    finally:
-        torch.set_num_threads(before)
-    return seconds
-
-
 def _attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
     query, key, value = (each.type().sizes() for each in inputs[:3])
     return math.prod(query) * key[-2] + math.prod(query[:-1]) * math.prod(value[-2:])
@@ -164,7 +108,7 @@ def _analysis(
     attention: Callable[[list[Any], list[Any]], int],
 ) -> Iterator[JitModelAnalysis]:
     device = next(model.parameters()).device
-    with _evaluating(model), warnings.catch_warnings(), torch.no_grad():
+    with evaluating(model), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         image = torch.zeros(1, 3, resolution, resolution, device=device)
         analysis = kind(model, image)
@@ -174,7 +118,7 @@ def _analysis(
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -3,7 +3,6 @@
 import math
 import random
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 
 from optuna.distributions import (
     BaseDistribution,
@@ -15,16 +14,9 @@ from optuna.trial import BaseTrial
 
 from searchspaces.architecture import Architecture, Value
 from searchspaces.errors import SearchSpaceError
+from searchspaces.support.naming import suggestion
 
 Distributions = Mapping[str, BaseDistribution]
-
-
-def near(name: str, names: Mapping[str, object] | list[str]) -> str:
-    """Return "did you mean ...?" for a misspelt name, or the list of names when none is close."""
-    matches = get_close_matches(name, list(names), n=3, cutoff=0.5)
-    if matches:
-        return f"did you mean {', '.join(repr(match) for match in matches)}?"
-    return f"known are {', '.join(repr(known) for known in sorted(names))}"
 
 
 def grid(name: str, distribution: BaseDistribution) -> tuple[Value, ...]:
@@ -99,7 +91,7 @@ def check(arch: Architecture, space: str, distributions: Distributions) -> None:
     for name in arch.params:
         if name not in distributions:
             raise SearchSpaceError(
-                f"the space '{space}' has no parameter '{name}': {near(name, list(distributions))}"
+                f"the space '{space}' has no parameter '{name}': {suggestion(name, distributions)}"
             )
     for name, distribution in distributions.items():
         values = grid(name, distribution)

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from searchspaces.errors import SearchSpaceError
-from searchspaces.parameters import near
+from searchspaces.support.naming import near_matches, suggestion
 
 POOLINGS = ("avg", "gem")
 
@@ -149,7 +148,7 @@ def timm_query_model(
             cannot be had.
     """
     if pooling not in POOLINGS:
-        raise SearchSpaceError(f"pooling is '{pooling}': {near(pooling, list(POOLINGS))}")
+        raise SearchSpaceError(f"pooling is '{pooling}': {suggestion(pooling, list(POOLINGS))}")
     network, config = _timm_network(
         name, resolution, pretrained=pretrained and checkpoint is None, checkpoint=checkpoint
     )
@@ -185,8 +184,8 @@ def own_resolution(name: str) -> int:
 
 def near_models(name: str) -> str:
     """Return "did you mean ...?" with names of timm's models, which are too many to list."""
-    matches = get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
-    return near(name, matches) if matches else "timm.list_models() lists what there is"
+    matches = near_matches(name, timm.list_models())
+    return suggestion(name, matches) if matches else "timm.list_models() lists what there is"
 
 
 def _config(name: str) -> Any:

@@ -13,8 +13,8 @@ from torch import nn
 
 from searchspaces.architecture import Architecture
 from searchspaces.errors import SearchSpaceError
-from searchspaces.parameters import near
 from searchspaces.query_model import QueryModel
+from searchspaces.support.naming import suggestion
 
 ENTRY_POINTS = "querynas.searchspaces"
 
@@ -121,13 +121,13 @@ def create_space(name: str, **options: Any) -> SearchSpace:
     if factory is None:
         points = entry_points(group=ENTRY_POINTS, name=name)
         if not points:
-            raise SearchSpaceError(f"no search space '{name}': {near(name, space_names())}")
+            raise SearchSpaceError(f"no search space '{name}': {suggestion(name, space_names())}")
         factory = next(iter(points)).load()
     known = inspect.signature(factory).parameters
     for option in options:
         if option not in known:
             raise SearchSpaceError(
-                f"the search space '{name}' has no option '{option}': {near(option, list(known))}"
+                f"the search space '{name}' has no option '{option}': {suggestion(option, list(known))}"
             )
     for option, parameter in known.items():
         if parameter.default is parameter.empty and option not in options:

@@ -18,7 +18,6 @@ from searchspaces.space import (
     BlockwiseSpace,
     SearchSpace,
     create_space,
-    register_space,
 )
 
 
@@ -46,7 +45,6 @@ class PrefixedTrial:
         return self._trial.suggest_float(f"{self._prefix}.{name}", low, high, **options)
 
 
-@register_space("union")
 @dataclass(frozen=True)
 class UnionSpace:
     """The architectures of several search spaces.

@@ -1,13 +1,11 @@
 """Backbones of timm as they are: which one, at which resolution, how pooled and projected."""
 
 import json
-import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import product
-from pathlib import Path
 from typing import Any, ClassVar
 
 import timm
@@ -27,14 +25,14 @@ from searchspaces.query_model import (
     own_resolution,
     timm_query_model,
 )
-from searchspaces.space import register_space
+from searchspaces.support.cache import default_cache
+from searchspaces.support.files import write_atomically
 
 HEADS = ("plain", "norm")
 
 _COUNTING = 1  # raised whenever `count_macs` would count the same network otherwise
 
 
-@register_space("timm")
 @dataclass(frozen=True)
 class TimmSpace:
     """Query networks around timm's backbones; every combination that is proposed is a valid one.
@@ -199,17 +197,13 @@ def _measured(backbone: str, resolution: int, pooling: str) -> Mapping[str, Any]
     Returns:
         "macs" of the backbone and the number of its "features", or why it was "refused".
     """
-    root = Path(os.environ.get("QUERYNAS_CACHE") or Path.home() / ".cache" / "querynas")
-    folder = root / f"timm-{timm.__version__}-macs-{_COUNTING}"
+    folder = default_cache() / f"timm-{timm.__version__}-macs-{_COUNTING}"
     path = folder / f"{backbone}-{resolution}-{pooling}.json"
     if path.is_file():
         return json.loads(path.read_text())
     measured = _measure(backbone, resolution, pooling)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(json.dumps(measured))
-        os.replace(unfinished, path)
+        write_atomically(path, lambda file: file.write_text(json.dumps(measured)))
     except OSError as error:
         raise SearchSpaceError(
             f"the cache {folder} cannot be written ({error.strerror}): "

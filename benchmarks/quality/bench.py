@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from quality.setting import OPTIONS, Setting, space, training
 
-from nas.align import Aligner
-from nas.config import SplitConfig
-from nas.task import StudyData, load_study_data
+from compat.tasks.split import SplitConfig
+from compat.tasks.study_data import StudyData, load_study_data
+from nas.alignment.aligner import Aligner
 from searchspaces import Architecture, QueryModel, count_macs, count_parameters
 
 

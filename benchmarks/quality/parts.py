@@ -27,11 +27,12 @@ from quality.setting import (
 from safetensors.torch import load_file
 from tqdm import tqdm
 
-from nas.align import Aligner
-from nas.config import StudyConfig, SupernetConfig, TrainingConfig
-from nas.predicting import predictions
-from nas.run import Run
-from nas.study import search
+from compat.training.config import TrainingConfig
+from nas.alignment.aligner import Aligner
+from nas.candidates.predicting import predictions
+from nas.config.study import StudyConfig, SupernetConfig
+from nas.study.run import Run
+from nas.study.search import search
 from searchspaces import Architecture, QueryModel, Supernet, timm_query_model
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from quality.setting import GRID, ORDERS, SEEDS, SHORT, Setting, paired, space
 
-from nas.surrogate import encode, regress
+from nas.study.surrogate import encode, regress
 from searchspaces import Architecture
 
 

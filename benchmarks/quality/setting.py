@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from compat.gallery import GallerySpace
-from nas.config import TrainingConfig
-from nas.files import write_atomically
+from compat.training.config import TrainingConfig
 from searchspaces import Architecture, ElasticSpace, create_space
+from searchspaces.support.files import write_atomically
 
 OPTIONS: dict[str, Any] = {
     "resolutions": [20, 24, 32],

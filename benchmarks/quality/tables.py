@@ -9,8 +9,8 @@ from quality.results import Results, best_within, front, hypervolume
 from quality.setting import ORDERS, SEEDS, Setting
 from scipy.stats import kendalltau, spearmanr
 
-from nas.files import write_atomically
-from nas.repeating import estimate
+from nas.statistics.repeats import estimate
+from searchspaces.support.files import write_atomically
 
 
 def table(results: Results) -> None:

@@ -1,6 +1,6 @@
 """Images in: sets of every layout, their splits, and decoded pixels and views on disk."""
 
-from compat.data.cache import Decoded, decode, default_cache
+from compat.data.cache import Decoded, decode
 from compat.data.facades import open_facades
 from compat.data.folder import open_folder
 from compat.data.images import ImageSet, ImageSource, RelevanceLists
@@ -11,6 +11,7 @@ from compat.data.revisitop import open_revisitop
 from compat.data.sources import open_data
 from compat.data.splits import Retrieval, Splits, split
 from compat.data.views import ViewRecipe, decode_views
+from searchspaces.support.cache import default_cache
 
 __all__ = [
     "BrokenImageError",

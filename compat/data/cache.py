@@ -19,6 +19,7 @@ from compat.data.opening import BrokenImageError
 from compat.data.preprocessing import check_size_and_fit, fit_image
 from compat.data.store import fill, write_json, writing_to
 from compat.errors import CompatError
+from searchspaces.support.cache import default_cache
 
 BROKEN_SHARE = 0.01
 _VERSION = 1  # raised whenever the same file would decode to other pixels
@@ -38,11 +39,6 @@ class Decoded:
     images: ImageSet
     pixels: np.ndarray
     broken: tuple[str, ...] = ()
-
-
-def default_cache() -> Path:
-    """The folder in the environment variable QUERYNAS_CACHE, or ~/.cache/querynas."""
-    return Path(os.environ.get("QUERYNAS_CACHE") or Path.home() / ".cache" / "querynas")
 
 
 def decode(

@@ -9,9 +9,9 @@ import numpy as np
 
 from compat.data.files import FileSource
 from compat.data.images import ImageSet
-from compat.data.naming import did_you_mean
 from compat.data.opening import SUFFIXES
 from compat.errors import CompatError
+from searchspaces.support.naming import did_you_mean
 
 
 def open_folder(path: Path, *, queries: Path | None = None) -> ImageSet:

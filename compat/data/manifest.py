@@ -14,8 +14,8 @@ import numpy as np
 
 from compat.data.files import FileSource
 from compat.data.images import SPLITS, ImageSet
-from compat.data.naming import did_you_mean
 from compat.errors import CompatError
+from searchspaces.support.naming import did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,8 +8,8 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from compat.data.naming import did_you_mean
 from compat.errors import CompatError
+from searchspaces.support.naming import did_you_mean
 
 FITS = ("crop", "squash")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -6,12 +6,10 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from compat.data.cache import default_cache
 from compat.data.facades import open_facades
 from compat.data.folder import open_folder
 from compat.data.images import ImageSet
 from compat.data.manifest import open_manifest
-from compat.data.naming import did_you_mean
 from compat.data.published.cifar10 import open_cifar10
 from compat.data.published.cub200 import open_cub200
 from compat.data.published.inshop import open_inshop
@@ -19,6 +17,8 @@ from compat.data.published.omniglot import open_omniglot
 from compat.data.published.sop import open_sop
 from compat.data.revisitop import open_revisitop
 from compat.errors import CompatError
+from searchspaces.support.cache import default_cache
+from searchspaces.support.naming import did_you_mean
 
 _PUBLISHED: Mapping[str, Callable[..., ImageSet]] = {
     "omniglot": open_omniglot,

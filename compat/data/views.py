@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from compat.data.cache import content_key, default_cache, image_digests
+from compat.data.cache import content_key, image_digests
 from compat.data.images import ImageSet
 from compat.data.preprocessing import check_size_and_fit
 from compat.data.store import fill
 from compat.errors import CompatError
+from searchspaces.support.cache import default_cache
 
 _VERSION = 1  # raised whenever the same recipe would give other pixels
 _MAX_ASPECT = 4 / 3

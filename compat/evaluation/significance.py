@@ -1,7 +1,7 @@
 """Whether two query models differ, judged on the queries that both answered."""
 
 import itertools
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -92,3 +92,29 @@ def _sign_flip_p_value(differences: np.ndarray, seed: int) -> float:
         signs = rng.integers(0, 2, size=shape, dtype=np.int8) * 2 - 1
         reached += int(np.sum(np.abs(signs @ differences) >= enough))
     return (reached + 1) / (_RESAMPLES + 1)
+
+
+def difference_by_class(first: np.ndarray, second: np.ndarray, classes: np.ndarray) -> Difference:
+    """Compare two models on the same queries, whose classes were drawn and not they themselves.
+
+    Queries of one class search for the same images and are not independent. So classes are what the
+    bootstrap draws and what the randomisation test exchanges, each with all of its queries (for a
+    paired test on clusters see Gail, Mark, Carroll, Green, Pee, "On design considerations and
+    randomization-based inference for community intervention trials", Statistics in Medicine,
+    1996). A class counts with the sum of its queries' values, so the mean is that of the queries.
+
+    Args:
+        first: (Q,) average precision of every query, nan for queries without positives.
+        second: (Q,) the same for the other model.
+        classes: (Q,) class of every query.
+
+    Raises:
+        CompatError: No query has an average precision.
+    """
+    difference = np.asarray(first, np.float64) - np.asarray(second, np.float64)
+    counted = np.flatnonzero(~np.isnan(difference))
+    _, place = np.unique(classes[counted], return_inverse=True)
+    sums = np.bincount(place, weights=difference[counted])
+    shares = sums * len(sums) / max(1, len(counted))
+    found = paired_difference(shares, np.zeros_like(shares))
+    return replace(found, queries=len(counted))

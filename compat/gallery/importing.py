@@ -11,10 +11,10 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
-from compat.data.naming import did_you_mean
 from compat.errors import CompatError
 from compat.gallery.sealing import check_dtype, fresh_folder, seal
 from compat.gallery.space import VECTORS, GallerySpace, check_vectors
+from searchspaces.support.naming import did_you_mean
 
 _ROWS = 16_384  # read, checked and written at a time
 _INDEXES = (".faiss", ".index", ".idx")

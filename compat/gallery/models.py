@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compat.data.naming import did_you_mean
 from compat.data.preprocessing import Preprocessing
 from compat.errors import CompatError
+from searchspaces.support.naming import did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -139,7 +139,7 @@ def _count_macs(model: nn.Module, size: int) -> int | None:
     import torch
     from fvcore.nn import FlopCountAnalysis
 
-    from compat.embedding import pick_device
+    from compat.device import pick_device
 
     def attention(inputs: list[Any], outputs: list[Any]) -> int:
         query, key, value = (each.type().sizes() for each in inputs[:3])

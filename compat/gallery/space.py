@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from compat.data.naming import did_you_mean
 from compat.data.preprocessing import Preprocessing
 from compat.data.views import ViewRecipe
 from compat.errors import CompatError
 from compat.evaluation.similarity import Metric
 from compat.gallery.codes import Coder, Codes, ProductCoder, SignCoder, Vectors, wrap
+from searchspaces.support.naming import did_you_mean
 
 VERSION = 1
 MANIFEST = "gallery.json"

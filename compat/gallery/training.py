@@ -20,10 +20,12 @@ from compat.data.images import ImageSet
 from compat.data.preprocessing import Preprocessing
 from compat.data.splits import Retrieval, Splits
 from compat.data.views import ViewRecipe, decode_views
-from compat.embedding import as_input, embed, has_fast_bfloat16, pick_device
+from compat.device import has_fast_bfloat16, pick_device
+from compat.embedding import embed
 from compat.errors import CompatError
 from compat.evaluation import Retrieved, Truth, evaluate
 from compat.gallery.models import save_gallery_model, trained_network
+from compat.images import as_input
 
 if TYPE_CHECKING:
     import torch

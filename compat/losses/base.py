@@ -6,7 +6,6 @@ float32. Whatever else it needs it names in ``requires`` and finds in ``batch`` 
 from the alignment targets in ``prepare``.
 """
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from compat.errors import CompatError
 from compat.targets import AlignmentTargets, Batch, Requirement
+from searchspaces.support.naming import suggestion
 
 _REMEDIES: dict[str, str] = {
     "gallery_embeddings": "build or import a gallery that holds the training images",
@@ -153,9 +153,9 @@ def parse_loss(config: str | Mapping[str, Any]) -> tuple[LossTerm, ...]:
     terms = []
     for name, value in named.items():
         if name not in _LOSSES:
-            near = difflib.get_close_matches(name, _LOSSES, n=3, cutoff=0.4)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"known: {list_losses()}."
-            raise CompatError(f"Unknown loss '{name}' in the field 'loss': {hint}")
+            raise CompatError(
+                f"Unknown loss '{name}' in the field 'loss': {suggestion(name, _LOSSES)}"
+            )
         options = dict(value) if isinstance(value, Mapping) else {"weight": value}
         weight = options.pop("weight", 1.0)
         if not isinstance(weight, int | float):

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Callable, Iterable
 
-from compat.data.naming import did_you_mean
 from compat.errors import CompatError
 from compat.predictors.inputs import PredictorInputs
+from searchspaces.support.naming import did_you_mean
 
 Predictor = Callable[[PredictorInputs], float]
 """Maps what is known of a candidate before training to a number; higher is better."""

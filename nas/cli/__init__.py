@@ -21,6 +21,7 @@ from nas.cli import (
     report,
     search,
 )
+from searchspaces.support.errors import QuerynasError
 
 app = typer.Typer(
     name="querynas",
@@ -45,8 +46,6 @@ for command in (
 ):
     app.command()(command)
 
-_OURS = ("CompatError", "SearchSpaceError", "PruningError", "StudyError")
-
 
 def main() -> None:
     """Run the command; say what is wrong in one sentence and exit with 2 instead of a traceback."""
@@ -58,9 +57,7 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        # The four packages each have one error for users; their modules are not imported here,
-        # so that `--help` stays quick.
-        if type(error).__name__ in _OURS:
+        if isinstance(error, QuerynasError):
             _refuse(str(error))
         if _disk_is_full(error):
             _refuse("the disk is full; free space and run the same command again, nothing is lost.")

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from nas.comparing import Comparison
+    from nas.deployment.compare import Comparison
 
 
 def compare(
@@ -26,7 +26,7 @@ def compare(
     ] = False,
 ) -> None:
     """Say which of two query models is better on the test classes, and whether that is sure."""
-    from nas.comparing import compare_files
+    from nas.deployment.compare import compare_files
 
     done = compare_files(first, second, gallery, data, ignore_fingerprint=any_gallery)
     if json:
@@ -40,7 +40,7 @@ def compare(
 def _rows(done: Comparison) -> dict[str, Any]:
     """A comparison as plain JSON-able values."""
     from nas.cli.tables import evaluation_rows
-    from nas.comparing import criteria_of
+    from nas.deployment.compare import criteria_of
 
     models = []
     for evaluation, agreement in done.models:
@@ -81,7 +81,7 @@ def _print(done: Comparison) -> None:
 def _tests(done: Comparison, protocol: str) -> Table:
     from rich.table import Table
 
-    from nas.comparing import criteria_of
+    from nas.deployment.compare import criteria_of
 
     table = Table(title=f"Test classes, {protocol}", title_justify="left")
     table.add_column("model")

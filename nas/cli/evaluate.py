@@ -17,7 +17,7 @@ def evaluate(
 ) -> None:
     """Measure self-test, cross-test and paragon on the test classes."""
     from nas.cli.tables import evaluation_rows, print_evaluation
-    from nas.deployed import evaluate_file
+    from nas.deployment.evaluate import evaluate_file
 
     done = evaluate_file(model, gallery, data, ignore_fingerprint=any_gallery)
     if json:

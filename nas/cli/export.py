@@ -25,11 +25,11 @@ def export(
     ] = None,
 ) -> None:
     """Export one query model, checked against PyTorch, with its scores on the test classes."""
-    from nas.budget import format_macs, parse_macs
+    from nas.config.budget import format_macs, parse_macs
     from nas.errors import StudyError
-    from nas.exporting import best_under as find_best
-    from nas.exporting import export as write
-    from nas.run import Run
+    from nas.study.export import best_under as find_best
+    from nas.study.export import export as write
+    from nas.study.run import Run
 
     if (trial is None) == (best_under is None):
         raise StudyError("Say which model to export: give either --trial or --best-under.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from nas.latency_table import Check, LatencyTable, SpaceOptions
+    from nas.candidates.latency_table import Check, LatencyTable, SpaceOptions
 
 app = typer.Typer(
     help="Time every block of a search space on this machine, once; then latency is a sum.",
@@ -41,8 +41,8 @@ def calibrate(
     seed: Annotated[int, typer.Option(help="Of the networks that the overhead is fitted on.")] = 0,
 ) -> None:
     """Measure every block of a space on one CPU thread of this machine."""
+    from nas.candidates.latency_table import calibrate as run_calibration
     from nas.errors import StudyError
-    from nas.latency_table import calibrate as run_calibration
 
     if study is not None and space is None:
         spaces, dimension = _of_study(study)
@@ -63,8 +63,8 @@ def check(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare the table's sums with whole networks, none of which its overhead was fitted on."""
-    from nas.latency_table import check as run_check
-    from nas.latency_table import open_table
+    from nas.candidates.latency_table import check as run_check
+    from nas.candidates.latency_table import open_table
 
     opened = open_table(table)
     done = run_check(opened, networks=networks, seed=seed)
@@ -79,10 +79,10 @@ def check(
 def _of_study(path: Path) -> tuple[list[SpaceOptions], int]:
     """The spaces of a study and the dimension of its gallery."""
     from compat.gallery import GallerySpace
-    from nas.config import PrunedConfig, load_config
+    from nas.candidates.latency_table import SpaceOptions
+    from nas.config.plugins import import_modules
+    from nas.config.study import PrunedConfig, load_config
     from nas.errors import StudyError
-    from nas.latency_table import SpaceOptions
-    from nas.plugins import import_modules
 
     config = load_config(path)
     import_modules(config.imports)
@@ -100,8 +100,8 @@ def _of_study(path: Path) -> tuple[list[SpaceOptions], int]:
 def _of_options(name: str, text: str) -> SpaceOptions:
     import yaml
 
+    from nas.candidates.latency_table import SpaceOptions
     from nas.errors import StudyError
-    from nas.latency_table import SpaceOptions
 
     try:
         options = yaml.safe_load(text)
@@ -120,7 +120,7 @@ def _overhead(table: LatencyTable) -> str:
 
 
 def _print_check(table: LatencyTable, done: Check) -> None:
-    from nas.timing import describe_runtime
+    from searchspaces.timing import describe_runtime
 
     figures = done.figures()
     milliseconds = [1e3 * seconds for seconds in done.measured]

@@ -15,8 +15,8 @@ from nas.cli.prune import Criterion
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from nas.cross_tests import CrossTests
-    from nas.nesting import Nest
+    from nas.recipes.nest import Nest
+    from nas.reporting.cross_tests import CrossTests
 
 
 class _TrainByDefault(TyperGroup):
@@ -87,7 +87,7 @@ def train(
 ) -> None:
     """Train (or continue), then test every capacity against every other on the test classes."""
     from nas.cli.settings import loss_of, settings
-    from nas.nesting import Nest, NestConfig
+    from nas.recipes.nest import Nest, NestConfig
     from pruning.nested import parse_capacity
 
     config = settings(
@@ -130,8 +130,8 @@ def extract(
     ],
 ) -> None:
     """Write one capacity as an ordinary query model, with its scores on the test classes."""
-    from nas.budget import format_macs
-    from nas.nesting import Nest
+    from nas.config.budget import format_macs
+    from nas.recipes.nest import Nest
     from pruning.nested import format_capacity, parse_capacity
 
     share = parse_capacity(capacity)
@@ -173,7 +173,7 @@ def _print(nest: Nest, tests: CrossTests) -> None:
 def _costs(nest: Nest) -> Table:
     from rich.table import Table
 
-    from nas.budget import format_macs
+    from nas.config.budget import format_macs
     from pruning import figure
     from pruning.nested import format_capacity
 

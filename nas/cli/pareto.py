@@ -17,11 +17,11 @@ def pareto(
     csv: Annotated[Path | None, typer.Option(help="Also write a CSV file.")] = None,
 ) -> None:
     """List the Pareto front, and which of its models are not distinguishable from cheaper ones."""
-    from nas.budget import parse_macs
     from nas.cli.tables import front_rows, print_front, write_csv
-    from nas.distinguishing import distinguish
-    from nas.front import select
-    from nas.run import Run
+    from nas.config.budget import parse_macs
+    from nas.statistics.ties import distinguish
+    from nas.study.front import select
+    from nas.study.run import Run
 
     opened = Run.open(run)
     front = opened.front()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from nas.shrinking import Pruned
+    from nas.recipes.prune import Pruned
 
 
 class Criterion(StrEnum):
@@ -98,8 +98,8 @@ def prune(
 ) -> None:
     """Align a model to a gallery and cut it down to a target; continues a stopped pruning."""
     from nas.cli.settings import loss_of, settings
-    from nas.shrinking import PruneConfig
-    from nas.shrinking import prune as run_prune
+    from nas.recipes.prune import PruneConfig
+    from nas.recipes.prune import prune as run_prune
 
     config = settings(
         PruneConfig,
@@ -138,9 +138,9 @@ def _print(done: Pruned) -> None:
     """One row per step, then the test classes and where the files are."""
     from rich.table import Table
 
-    from nas.budget import format_macs
     from nas.cli.tables import stdout_console
-    from nas.writing import onnx_seconds
+    from nas.config.budget import format_macs
+    from nas.deployment.write import onnx_seconds
 
     table = Table(title=f"{done.run.path}, target {done.target}", title_justify="left")
     for column in _COLUMNS:

@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nas.repeating import Repeated
+    from nas.statistics.repeats import Repeated
 
 
 def repeat(
@@ -22,8 +22,8 @@ def repeat(
 ) -> None:
     """Train candidates again with other seeds: how much of their cross-test is luck."""
     from nas.errors import StudyError
-    from nas.repeating import repeat as run_repeat
-    from nas.run import Run
+    from nas.statistics.repeats import repeat as run_repeat
+    from nas.study.run import Run
 
     if front == (trials is not None):
         raise StudyError("Give either --trials, e.g. --trials 80,84, or --front.")
@@ -56,8 +56,8 @@ def _print(done: Sequence[Repeated]) -> None:
     """One row per candidate, then what the figures stand for."""
     from rich.table import Table
 
-    from nas.budget import format_macs
     from nas.cli.tables import stdout_console
+    from nas.config.budget import format_macs
 
     table = Table(title="Cross-test mAP over training seeds", title_justify="left")
     for name, justify in _COLUMNS:

@@ -8,7 +8,7 @@ import typer
 
 def report(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     """Write report.html into the run folder."""
-    from nas.reporting import report as write
-    from nas.run import Run
+    from nas.reporting.report import report as write
+    from nas.study.run import Run
 
     print(f"Report: {write(Run.open(run))}")

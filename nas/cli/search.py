@@ -23,9 +23,9 @@ def search(
 ) -> None:
     """Search the Pareto front of query models; the same command continues a stopped search."""
     from nas.cli.tables import print_front
-    from nas.config import load_config
-    from nas.distinguishing import distinguish
-    from nas.study import search as run_search
+    from nas.config.study import load_config
+    from nas.statistics.ties import distinguish
+    from nas.study.search import search as run_search
 
     try:
         run = run_search(

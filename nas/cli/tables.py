@@ -9,14 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 from compat.gallery import Codes, GallerySpace
-from nas.budget import format_macs
-from nas.deployed import Evaluation
-from nas.distinguishing import Ties
-from nas.files import write_atomically
-from nas.front import Record
-from nas.objectives import OBJECTIVES
-from nas.profiling import Profile
-from nas.run import Run
+from nas.candidates.objectives import OBJECTIVES
+from nas.config.budget import format_macs
+from nas.deployment.evaluate import Evaluation
+from nas.deployment.profile import Profile
+from nas.statistics.ties import Ties
+from nas.study.front import Record
+from nas.study.run import Run
+from searchspaces.support.files import write_atomically
 
 
 def stdout_console() -> Console:

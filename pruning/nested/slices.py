@@ -20,7 +20,7 @@ from pruning.graph import find_groups
 from pruning.importance import CRITERIA, NEEDS_LOSS, BatchLoss, score
 from pruning.recipe import record_order
 from searchspaces import QueryModel
-from searchspaces.parameters import near
+from searchspaces.support.naming import suggestion
 
 _SAME = 1e-4  # largest difference of a unit vector's component after a reordering
 
@@ -76,7 +76,7 @@ def order_channels(
     """
     if criterion not in CRITERIA:
         raise PruningError(
-            f"no order of channels by '{criterion}': {near(criterion, list(CRITERIA))}"
+            f"no order of channels by '{criterion}': {suggestion(criterion, list(CRITERIA))}"
         )
     if criterion in NEEDS_LOSS and batch_loss is None:
         raise PruningError(f"the order by '{criterion}' needs batch_loss, a function of the model")

@@ -16,7 +16,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 
 from searchspaces.architecture import Value
 from searchspaces.errors import SearchSpaceError
-from searchspaces.parameters import near
+from searchspaces.support.naming import suggestion
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,9 @@ class Kinds:
         for value in several:
             if value not in self.known:
                 words = [str(each).lower() for each in self.known]
-                raise SearchSpaceError(f"{where} is {values!r}: {near(str(value).lower(), words)}")
+                raise SearchSpaceError(
+                    f"{where} is {values!r}: {suggestion(str(value).lower(), words)}"
+                )
         if not several or len(set(several)) < len(several):
             raise SearchSpaceError(f"{where} is {values!r}: give one value or different values")
         return tuple(each for each in self.known if each in several)

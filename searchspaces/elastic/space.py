@@ -15,6 +15,7 @@ from searchspaces.elastic.modules import PLAIN, Layers
 from searchspaces.elastic.planned import AnyPlan, PlannedSpace
 from searchspaces.errors import SearchSpaceError
 from searchspaces.supernet import Supernet
+from searchspaces.support.naming import suggestion
 
 
 class StagedSpace(PlannedSpace[AnyPlan]):
@@ -110,7 +111,7 @@ class StagedSpace(PlannedSpace[AnyPlan]):
             if option not in known:
                 raise SearchSpaceError(
                     f"{where} of the space '{self.name}' has no option '{option}': "
-                    f"{parameters.near(str(option), known)}"
+                    f"{suggestion(str(option), known)}"
                 )
         for option, field in known.items():
             if field.default is dataclasses.MISSING and option not in options:

@@ -20,7 +20,7 @@ from searchspaces.elastic.space import StagedSpace
 from searchspaces.mbconv.blocks import block_recipes
 from searchspaces.mbconv.layers import MBConvBackbone
 from searchspaces.mbconv.plan import BlockPlan, NetworkPlan
-from searchspaces.space import BlockRecipe, register_space
+from searchspaces.space import BlockRecipe
 from searchspaces.supernet import Supernet
 
 SWITCH = Kinds((False, True))
@@ -58,7 +58,6 @@ DEFAULT_STAGES = (
 )
 
 
-@register_space("mbconv")
 @dataclass(frozen=True)
 class MBConvSpace(StagedSpace[NetworkPlan]):
     """Query networks of MobileNetV3 blocks for small images; every combination is a valid network.

@@ -18,12 +18,12 @@ from searchspaces.elastic.modules import PLAIN, Layers
 from searchspaces.elastic.plan import multiple_of_8
 from searchspaces.elastic.space import StagedSpace
 from searchspaces.errors import SearchSpaceError
-from searchspaces.parameters import near
 from searchspaces.resnet.blocks import block_recipes
 from searchspaces.resnet.layers import ResNetBackbone
 from searchspaces.resnet.plan import BLOCKS, BlockPlan, ConvPlan, NetworkPlan
-from searchspaces.space import BlockRecipe, register_space
+from searchspaces.space import BlockRecipe
 from searchspaces.supernet import Supernet
+from searchspaces.support.naming import suggestion
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,6 @@ StemStrides = Annotated[
 ]
 
 
-@register_space("resnet")
 @dataclass(frozen=True)
 class ResNetSpace(StagedSpace[NetworkPlan]):
     """Query networks of residual blocks for small images; every combination is a valid network.
@@ -99,7 +98,7 @@ class ResNetSpace(StagedSpace[NetworkPlan]):
             if stage.block not in list(BLOCKS):
                 raise SearchSpaceError(
                     f"stages[{index}].block of the space '{self.name}' is {stage.block!r}: "
-                    f"{near(str(stage.block), list(BLOCKS))}"
+                    f"{suggestion(str(stage.block), list(BLOCKS))}"
                 )
 
     def backbone(self, plan: NetworkPlan, layers: Layers = PLAIN) -> ResNetBackbone:

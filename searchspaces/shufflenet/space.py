@@ -18,11 +18,10 @@ from searchspaces.errors import SearchSpaceError
 from searchspaces.shufflenet.blocks import block_recipes
 from searchspaces.shufflenet.layers import ShuffleNetBackbone
 from searchspaces.shufflenet.plan import KERNELS, BlockPlan, ConvPlan, NetworkPlan
-from searchspaces.space import BlockRecipe, register_space
+from searchspaces.space import BlockRecipe
 from searchspaces.supernet import Supernet
 
 
-@register_space("shufflenet")
 @dataclass(frozen=True)
 class ShuffleNetSpace(PlannedSpace[NetworkPlan]):
     """Query networks of layers that each choose a block; every combination is a valid network.

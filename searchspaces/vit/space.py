@@ -15,7 +15,7 @@ from searchspaces.elastic.choices import Counts, Depths, Kinds, Numbers, Ratios,
 from searchspaces.elastic.plan import multiple_of_8
 from searchspaces.elastic.planned import PlannedSpace
 from searchspaces.errors import SearchSpaceError
-from searchspaces.space import BlockRecipe, register_space
+from searchspaces.space import BlockRecipe
 from searchspaces.supernet import Supernet
 from searchspaces.vit.blocks import block_recipes
 from searchspaces.vit.layers import PLAIN, ViTBackbone
@@ -28,7 +28,6 @@ Patches = Annotated[
 Stems = Annotated[tuple[str, ...], Kinds(("patch", "conv"))]
 
 
-@register_space("vit")
 @dataclass(frozen=True)
 class ViTSpace(PlannedSpace[NetworkPlan]):
     """Small vision transformers for query images; every combination is a valid network.

@@ -29,9 +29,9 @@ from compat.gallery import (
 from compat.gallery.deriving import derive_gallery, training_sample
 from compat.gallery.reducing import fit_projection
 from compat.gallery.sealing import seal, working_folder
+from compat.tasks.split import SplitConfig
+from compat.tasks.study_data import load_study_data
 from nas.cli import app
-from nas.config import SplitConfig
-from nas.task import load_study_data
 
 COUNT, WIDTH = 60, 8
 FACADES = "facades:classes=8,images=4,size=32,seed=0"

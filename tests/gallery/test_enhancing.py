@@ -17,9 +17,9 @@ from compat.gallery.enhancing import STEPS, passes
 from compat.gallery.enhancing.crops import Box, cut, whole, zooms
 from compat.gallery.enhancing.regions import REGIONS, salient_regions
 from compat.gallery.enhancing.weighting import TEMPERATURE, consensus, keypoint_heat, shares
+from compat.tasks.split import SplitConfig
+from compat.tasks.study_data import load_study_data
 from nas.cli import app
-from nas.config import SplitConfig
-from nas.task import load_study_data
 
 FACADES = "facades:classes=6,images=4,size=32,seed=0"
 PARTS = SplitConfig(val=0.34, test=0.34, seed=0)  # two classes each

@@ -171,7 +171,7 @@ def test_a_users_loss_plugs_in_by_name(targets: AlignmentTargets) -> None:
 @pytest.mark.parametrize(
     ("config", "sentence"),
     [
-        ("spp", "did you mean ssp"),
+        ("spp", "did you mean 'ssp'"),
         ({}, "names no loss"),
         ({"csd": "much"}, "give a number"),
         ({"csd": {"temprature": 1}}, "does not take the options"),

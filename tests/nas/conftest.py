@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from nas.cli import main
-from nas.config import StudyConfig
-from nas.run import Run
-from nas.study import search
+from nas.config.study import StudyConfig
+from nas.study.run import Run
+from nas.study.search import search
 
 Cli = Callable[..., tuple[int, str, str]]
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.adapting import adapt
+from nas.alignment.adaptation import adapt
 from nas.errors import StudyError
 from searchspaces import QueryModel
 from searchspaces.query_model import Projection

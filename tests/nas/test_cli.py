@@ -14,7 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from nas.run import Run
+from nas.study.run import Run
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -184,7 +184,7 @@ def test_a_full_disk_is_one_sentence(
     def full(*args: object) -> None:
         raise RuntimeError("cannot write") from OSError(28, text)
 
-    monkeypatch.setattr("nas.reporting.report", full)
+    monkeypatch.setattr("nas.reporting.report.report", full)
     refused(cli("report", tiny_run.path), "disk is full")
 
 
@@ -194,7 +194,7 @@ def test_what_we_did_wrong_keeps_its_traceback(
     def broken(*args: object) -> None:
         raise ValueError("a mistake of ours")
 
-    monkeypatch.setattr("nas.reporting.report", broken)
+    monkeypatch.setattr("nas.reporting.report.report", broken)
     with pytest.raises(ValueError, match="a mistake of ours"):
         cli("report", tiny_run.path)
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from compat.evaluation import paired_difference
-from nas.comparing import compare_files
+from nas.deployment.compare import compare_files
 from nas.errors import StudyError
-from nas.exporting import export
-from nas.run import Run
+from nas.study.export import export
+from nas.study.run import Run
 
 Cli = Callable[..., tuple[int, str, str]]
 

@@ -7,8 +7,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.budget import format_macs, parse_macs
-from nas.config import StudyConfig, SupernetConfig, SupernetTraining, load_config
+from nas.config.budget import format_macs, parse_macs
+from nas.config.study import StudyConfig, SupernetConfig, SupernetTraining, load_config
 from nas.errors import StudyError
 
 MINIMAL = {"data": "photos", "gallery": "galleries/g", "spaces": {"s": {"route": "supernet"}}}
@@ -33,25 +33,33 @@ def test_a_minimal_study_file_gets_the_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"trails": 5}, r"Unknown field 'trails'; did you mean trials\?"),
-        ({"finish": {"model": 5}}, r"Unknown field 'finish\[1\].model'; did you mean models"),
+        ({"trails": 5}, r"unknown field 'trails' \(did you mean 'trials'\?\)"),
+        (
+            {"finish": {"model": 5}},
+            r"unknown field 'finish\[1\].model' \(did you mean 'finish\[1\].models'",
+        ),
         (
             {"spaces": {"s": {"route": "supernet", "trainning": {}}}},
-            r"Unknown field 'spaces.s.trainning'; did you mean training\?",
+            r"unknown field 'spaces.s.trainning' \(did you mean 'spaces.s.training'\?",
         ),
         ({"spaces": {"s": {"route": "pruned"}}}, r"'spaces.s.backbone' is missing"),
-        (supernet(distil=0.5), r"Unknown field 'spaces.s.training.distil'; did you mean distill\?"),
+        (
+            supernet(distil=0.5),
+            r"'spaces.s.training.distil' \(did you mean 'spaces.s.training.distill'\?",
+        ),
         (supernet(distill=1.5), "'spaces.s.training.distill' is 1.5: .* less than or equal to 1"),
         (supernet(progressive=1), "'spaces.s.training.progressive' is 1: .* less than 1"),
         (supernet(sampling="best"), "'spaces.s.training.sampling' is 'best': .* 'attentive'"),
         ({"spaces": {}}, "'spaces' is empty"),
-        ({"spaces": {"s": {"route": "random"}}}, "'spaces.s' needs a `route`, one of supernet"),
+        ({"spaces": {"s": {"route": "random"}}}, "'spaces.s' needs a `route`, one of 'supernet'"),
         ({"spaces": {"s": {}}}, "'spaces.s' needs a `route`"),
         ({"split": {"val": 0.7, "test": 0.7}}, "no classes to train on"),
         ({"sampler": "cmaes"}, "'sampler' is 'cmaes'"),
         ({"trials": "many"}, "'trials' is 'many'"),
         ({"budget": {"max_macs": "50 parsecs"}}, "no budget of MACs"),
         ({"data": None}, "'data' is None"),
+        ({"max_macs": "9M"}, r"unknown field 'max_macs' \(did you mean 'budget.max_macs'\?\)"),
+        ({"fidelity": "high"}, "unknown field 'fidelity'; remove it"),  # cards have one
     ],
 )
 def test_a_wrong_field_is_named(tmp_path: Path, change: dict, sentence: str) -> None:

@@ -11,11 +11,11 @@ import torch
 
 from compat.data import RelevanceLists, Retrieval
 from compat.gallery import GallerySpace, import_gallery
-from nas.deployed import evaluate_file, load_deployed, open_embedder
+from nas.deployment.evaluate import evaluate_file, scores_by_protocol
+from nas.deployment.model_file import load_deployed, open_embedder
 from nas.errors import StudyError
-from nas.exporting import Exported, export
-from nas.run import Run
-from nas.testing import scores_by_protocol
+from nas.study.export import Exported, export
+from nas.study.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +94,9 @@ def test_the_card_is_needed_and_has_to_be_the_files_own(copied: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"dimensions": 3}, "'dimensions' is unknown; did you mean 'dimension'"),
+        ({"dimensions": 3}, "unknown field 'dimensions' .did you mean 'dimension'"),
         ({"macs": "drop"}, "'macs' is missing"),
-        ({"macs": "many"}, "'macs': "),
+        ({"macs": "many"}, "'macs' is 'many': input should be a valid integer"),
     ],
 )
 def test_a_card_with_a_wrong_field_names_it(

@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compat.evaluation import paired_difference
+from compat.evaluation.significance import difference_by_class
 from nas.cli import main
-from nas.distinguishing import Ties, compare_members, difference_by_class, distinguish
 from nas.errors import StudyError
-from nas.query_scores import kept, restore
-from nas.run import Run
+from nas.statistics.ties import Ties, compare_members, distinguish
+from nas.study.query_scores import kept, restore
+from nas.study.run import Run
 
 
 def classes_of(count: int, size: int = 2) -> np.ndarray:

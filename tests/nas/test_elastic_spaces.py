@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from nas.config import StudyConfig
+from nas.candidates.routes import SupernetRoute, create_route
+from nas.config.study import StudyConfig
 from nas.errors import StudyError
-from nas.routes import SupernetRoute, create_route
-from nas.study import search
+from nas.study.search import search
 from searchspaces import count_macs
 
 TINY: dict[str, dict[str, Any]] = {

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-import nas.writing
-from nas.card import Card, Format, Validation, read_card
-from nas.deployed import evaluate_file
+import nas.deployment.write
+from compat.evaluation.collapse import directed, indistinct
+from nas.deployment.card import Card, Format, Validation, read_card
+from nas.deployment.evaluate import evaluate_file
+from nas.deployment.write import Exported, Source, write_model
 from nas.errors import StudyError
-from nas.exporting import best_under, export
-from nas.front import Record
-from nas.run import Run
-from nas.vectors import directed, indistinct
-from nas.writing import Exported, Source, write_model
+from nas.study.export import best_under, export
+from nas.study.front import Record
+from nas.study.run import Run
 from pruning import load_model, save_model
 from searchspaces import QueryModel
 
@@ -87,7 +87,7 @@ def test_onnx_names_its_ends_and_holds_its_weights(exported: dict[str, Exported]
 
 def test_a_pruned_backbone_is_exported_too(tiny_run: Run, tmp_path: Path) -> None:
     done = export(tiny_run, smallest_of(tiny_run, "cuts"), "onnx", tmp_path / "cut.onnx")
-    assert done.max_difference <= nas.writing.TOLERANCE
+    assert done.max_difference <= nas.deployment.write.TOLERANCE
     assert done.collapsed is None
     assert sorted(f.name for f in tmp_path.iterdir()) == ["cut.onnx", "cut.onnx.json"]
 
@@ -137,7 +137,9 @@ def test_a_file_that_differs_is_not_kept(
         torch.nn.init.normal_(other.projection.linear.weight)
         save_model(other, path)
 
-    monkeypatch.setitem(nas.writing._FORMATS, "safetensors", (".safetensors", write_another))
+    monkeypatch.setitem(
+        nas.deployment.write._FORMATS, "safetensors", (".safetensors", write_another)
+    )
     with pytest.raises(StudyError, match="differs from PyTorch by"):
         export(tiny_run, tiny_run.records()[0], "safetensors", tmp_path / "model.safetensors")
     assert list(tmp_path.iterdir()) == []
@@ -150,7 +152,7 @@ def test_a_network_that_cannot_be_written_is_refused(
         path.write_text("half")
         raise RuntimeError("no such operator\nand a long story")
 
-    monkeypatch.setitem(nas.writing._FORMATS, "onnx", (".onnx", fail))
+    monkeypatch.setitem(nas.deployment.write._FORMATS, "onnx", (".onnx", fail))
     with pytest.raises(StudyError, match=r"cannot be exported as onnx \(no such operator\)"):
         export(tiny_run, tiny_run.records()[0], "onnx", tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from nas.files import write_atomically
+from searchspaces.support.files import write_atomically
 
 
 def test_a_file_appears_whole_and_readable(tmp_path: Path) -> None:

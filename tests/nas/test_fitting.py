@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from compat.errors import CompatError
 from compat.losses import CompatibilityLoss, create_loss
 from compat.targets import AlignmentTargets
-from nas.config import TrainingConfig
-from nas.task import TrainingSet
-from nas.training import Fitted, fit
+from compat.tasks.training_set import TrainingSet
+from compat.training.config import TrainingConfig
+from compat.training.fit import Fitted, fit
 from searchspaces import QueryModel, timm_query_model
 
 CONFIG = TrainingConfig(epochs=3, batch=8, validate_every=1)

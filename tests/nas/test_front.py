@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
 
-from nas.front import Record, pareto_front, select
+from nas.study.front import Record, pareto_front, select
 from searchspaces import Architecture
 
 

@@ -11,15 +11,17 @@ from typer.testing import CliRunner
 from compat.errors import CompatError
 from compat.gallery import GallerySpace
 from compat.gallery.hashing import hash_gallery
+from compat.tasks.split import SplitConfig
+from compat.tasks.study_data import StudyData, load_study_data
+from compat.training.config import TrainingConfig
 from nas.cli import app
-from nas.config import SplitConfig, StudyConfig, TrainingConfig
-from nas.deployed import evaluate_file
+from nas.config.study import StudyConfig
+from nas.deployment.evaluate import evaluate_file
 from nas.errors import StudyError
-from nas.exporting import export
-from nas.joint import Reference, fuse_jointly, hash_jointly
-from nas.pictures import examples
-from nas.study import search
-from nas.task import StudyData, load_study_data
+from nas.recipes.joint import Reference, fuse_jointly, hash_jointly
+from nas.reporting.pictures import examples
+from nas.study.export import export
+from nas.study.search import search
 from pruning import load_model
 
 DATA = "facades:classes=16,images=8,size=32,seed=0"

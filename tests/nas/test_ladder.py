@@ -10,15 +10,15 @@ import optuna
 import pytest
 from scipy.stats import spearmanr
 
-import nas.screening
-from nas.align import Aligner
-from nas.config import StudyConfig
+import nas.study.screening
+from nas.alignment.aligner import Aligner
+from nas.config.study import StudyConfig
 from nas.errors import StudyError
-from nas.finish import at_rung
-from nas.front import ancestors
-from nas.run import Run
-from nas.study import search
-from nas.surrogate import encode, regress
+from nas.study.front import ancestors
+from nas.study.ladder import at_rung
+from nas.study.run import Run
+from nas.study.search import search
+from nas.study.surrogate import encode, regress
 from searchspaces import Architecture, create_space
 
 SHORT = {"epochs": 1, "batch": 16, "lr": 1e-3}
@@ -109,7 +109,7 @@ def test_a_screen_that_refuses_everything_does_not_stop_a_search(
     def bleak(known: np.ndarray, scores: list[float], new: np.ndarray) -> tuple[np.ndarray, ...]:
         return np.full(len(new), -9.0), np.full(len(new), 1e-6)
 
-    monkeypatch.setattr(nas.screening, "regress", bleak)
+    monkeypatch.setattr(nas.study.screening, "regress", bleak)
     screen = {"after": 5, "doubt": 0.5}
     config = config_of(
         tiny_study, trials=7, start=5, screen=screen, sampler="random", objectives=["cross_test"]

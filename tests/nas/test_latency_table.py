@@ -15,9 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from nas.config import StudyConfig
-from nas.errors import StudyError
-from nas.latency_table import (
+from nas.candidates.latency_table import (
     FITTED,
     ROUNDS,
     LatencyTable,
@@ -27,9 +25,11 @@ from nas.latency_table import (
     check,
     open_table,
 )
-from nas.study import search
-from nas.timing import Runtime, describe_runtime, forward_seconds
+from nas.config.study import StudyConfig
+from nas.errors import StudyError
+from nas.study.search import search
 from searchspaces import Architecture, MBConvSpace, QueryModel, SearchSpaceError, create_space
+from searchspaces.timing import Runtime, describe_runtime, forward_seconds
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -262,7 +262,7 @@ def test_blocks_and_networks_run_in_both_runtimes(
 def latency(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Cli:
     """Run `querynas latency` by the counting clock."""
     monkeypatch.setattr(
-        "nas.latency_table.forward_seconds",
+        "nas.candidates.latency_table.forward_seconds",
         lambda module, shape, runtime, **_: [counting_clock(module, shape, runtime)],
     )
     return partial(cli, "latency")

@@ -13,17 +13,17 @@ from typer.testing import CliRunner
 
 from compat.errors import CompatError
 from compat.losses import create_loss
-from nas.card import read_card
+from compat.training.config import TrainingConfig
 from nas.cli.nest import app
-from nas.config import TrainingConfig
-from nas.cross_tests import CrossTests, cross_tests, heatmap
-from nas.deployed import evaluate_file
+from nas.deployment.card import read_card
+from nas.deployment.evaluate import evaluate_file
+from nas.deployment.profile import profile
 from nas.errors import StudyError
-from nas.merging import Merge
-from nas.nesting import Nest, NestConfig
-from nas.profiling import profile
+from nas.recipes.nest import Nest, NestConfig
+from nas.reporting.cross_tests import CrossTests, cross_tests, heatmap
 from pruning import PruningError, load_model, save_model
 from pruning.nested import METHODS, NestedModel, integrate
+from pruning.nested.merging import Merge
 from searchspaces import SearchSpaceError, timm_query_model
 
 DATA = "facades:classes=16,images=8,size=32,seed=0"

@@ -11,11 +11,11 @@ import torch
 from fvcore.nn import ActivationCountAnalysis
 from torch import nn
 
-from nas import config
-from nas.config import BudgetConfig, StudyConfig
-from nas.front import Record
-from nas.objectives import OBJECTIVES, Subject, bounds, weigh
-from nas.study import search
+from nas.candidates.objectives import OBJECTIVES, Subject, bounds, weigh
+from nas.config import study as config
+from nas.config.study import BudgetConfig, StudyConfig
+from nas.study.front import Record
+from nas.study.search import search
 from pruning import PrunedSpace
 from searchspaces import Architecture, MBConvSpace, QueryModel
 
@@ -87,8 +87,8 @@ def test_latencies_are_medians_of_whole_queries(monkeypatch: pytest.MonkeyPatch)
         asked.append((type(model), shape, runtime))
         return [0.5, 0.1, 0.2]
 
-    monkeypatch.setattr("nas.objectives.forward_seconds", forward_seconds)
-    monkeypatch.setattr("searchspaces.cost.time_passes", lambda *_, **__: [0.4, 0.9, 0.3])
+    monkeypatch.setattr("nas.candidates.objectives.forward_seconds", forward_seconds)
+    monkeypatch.setattr("searchspaces.timing.time_passes", lambda *_, **__: [0.4, 0.9, 0.3])
     assert OBJECTIVES["onnx_latency"].cost_of(subject()) == 0.2
     assert asked == [(QueryModel, (3, 24, 24), "onnxruntime")]
     assert OBJECTIVES["latency"].cost_of(subject()) == 0.4
@@ -150,7 +150,7 @@ def test_no_clock_is_read_for_what_is_outside_already(monkeypatch: pytest.Monkey
         read.append("once")
         return [0.010]
 
-    monkeypatch.setattr("nas.objectives.forward_seconds", clock)
+    monkeypatch.setattr("nas.candidates.objectives.forward_seconds", clock)
     outside = BudgetConfig(max_onnx_latency=5, max_parameters=10)
     costs, excess = weigh(subject(), outside)
     assert excess["max_onnx_latency"] == 0  # neither within nor outside; nothing was measured

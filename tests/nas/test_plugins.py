@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from compat.losses import list_losses
-from nas.config import StudyConfig
+from nas.config.study import StudyConfig
 from nas.errors import StudyError
-from nas.run import Run
-from nas.study import search
+from nas.study.run import Run
+from nas.study.search import search
 
 MODULE = """
 from compat.losses import register_loss

@@ -14,10 +14,10 @@ import torch
 from compat.data import open_data
 from compat.gallery import build_gallery, load_gallery_model
 from compat.predictors import list_predictors
+from compat.tasks.split import SplitConfig
+from compat.tasks.study_data import StudyData, load_study_data
 from examples.gallery_models import cifar_resnet20
-from nas.config import SplitConfig
-from nas.predicting import predictions, predictor_inputs
-from nas.task import StudyData, load_study_data
+from nas.candidates.predicting import predictions, predictor_inputs
 from searchspaces import (
     QueryModel,
     count_macs,

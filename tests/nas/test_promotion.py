@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas.forecasting import Standing, gains
-from nas.front import Record
-from nas.objectives import OBJECTIVES
-from nas.promotion import promote
+from nas.candidates.objectives import OBJECTIVES
+from nas.study.forecasting import Standing, gains
+from nas.study.front import Record
+from nas.study.promotion import promote
 from searchspaces import Architecture
 
 BOTH = [OBJECTIVES["macs"], OBJECTIVES["cross_test"]]

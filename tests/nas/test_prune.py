@@ -13,17 +13,19 @@ from typing import Any
 import pytest
 import torch
 
+from compat.training.config import TrainingConfig
 from nas import PruneConfig, prune
-from nas.align import Aligner
+from nas.alignment.aligner import Aligner
+from nas.alignment.fading import compatibility_losses
+from nas.candidates.routes import PrunedRoute
 from nas.cli import main
-from nas.config import FinishTraining, RealignTraining, StudyConfig, TrainingConfig
-from nas.deployed import evaluate_file
+from nas.config.study import FinishTraining, RealignTraining, StudyConfig
+from nas.deployment.evaluate import evaluate_file
 from nas.errors import StudyError
-from nas.exporting import export
-from nas.rounds import Trainings, compatibility_losses, growing, iterative, one_shot
-from nas.routes import PrunedRoute
-from nas.run import Run
-from nas.shrinking import Pruned
+from nas.recipes.prune import Pruned
+from nas.recipes.schedules import Trainings, growing, iterative, one_shot
+from nas.study.export import export
+from nas.study.run import Run
 from pruning import PruningError, Target, cut, load_model, save_model
 from searchspaces import Architecture, QueryModel, count_macs, timm_query_model
 
@@ -186,7 +188,7 @@ def test_a_round_that_has_reached_its_figure_already_is_not_cut(
         asked.append(target.value)
         return cut(model, 0.5)
 
-    monkeypatch.setattr("nas.shrinking.reach", coarse)
+    monkeypatch.setattr("nas.recipes.prune.reach", coarse)
     settings = config(gallery, criterion="magnitude", target="0.6x", finish=None)
     uncut, first, second = prune(settings, tmp_path).steps
     assert len(asked) == 1

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nas.exporting import export
-from nas.run import Run
+from nas.study.export import export
+from nas.study.run import Run
 
 
 def snippets() -> list[str]:

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from nas.align import Aligner
+from compat.tasks.training_set import TrainingSet
+from nas.alignment.aligner import Aligner
 from nas.cli import main
 from nas.errors import StudyError
-from nas.front import Record
-from nas.repeating import Repeat, estimate, repeat, repeated
-from nas.run import Run
-from nas.task import TrainingSet
+from nas.statistics.repeats import Repeat, estimate, repeat, repeated
+from nas.study.front import Record
+from nas.study.run import Run
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -133,7 +133,7 @@ def test_a_training_goes_on_from_its_checkpoint(run: Run, monkeypatch: pytest.Mo
         def killed(**fields: Any) -> Repeat:
             raise KeyboardInterrupt
 
-        patch.setattr("nas.repeating.Repeat", killed)
+        patch.setattr("nas.statistics.repeats.Repeat", killed)
         with pytest.raises(KeyboardInterrupt):
             repeat(run, [record], seeds=1)
     with monkeypatch.context() as patch:

@@ -13,15 +13,15 @@ import numpy as np
 import optuna
 import pytest
 
-from nas import figures
-from nas.costs import macs_by_part
-from nas.distinguishing import distinguish
 from nas.errors import StudyError
-from nas.pictures import examples
-from nas.reporting import report
-from nas.run import Run
-from nas.testing import measured_on_test
+from nas.reporting import figures
+from nas.reporting.pictures import examples
+from nas.reporting.report import report
+from nas.statistics.ties import distinguish
+from nas.study.held_out import measured_on_test
+from nas.study.run import Run
 from searchspaces import count_macs, timm_query_model
+from searchspaces.parts import macs_by_part
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PROBE = """<script>

@@ -8,10 +8,10 @@ from typing import Any, get_args
 import optuna
 import pytest
 
-from nas.config import Proposer, StudyConfig
-from nas.routes import SupernetRoute
-from nas.samplers import create_sampler
-from nas.study import search
+from nas.candidates.routes import SupernetRoute
+from nas.config.study import Proposer, StudyConfig
+from nas.study.proposers import create_sampler
+from nas.study.search import search
 
 SAMPLERS = get_args(Proposer)
 SPACES = {"s": {"route": "supernet"}}

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
-from nas.sampling import Sampler
+from nas.alignment.subnetworks import Sampler
 from searchspaces import Architecture, MBConvSpace, parameters
 
 DIMENSION = 16

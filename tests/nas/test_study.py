@@ -17,12 +17,13 @@ import pytest
 import torch
 import yaml
 
-from nas.config import StudyConfig
+from compat.errors import CompatError
+from nas.candidates.routes import SupernetRoute
+from nas.config.study import StudyConfig
 from nas.errors import StudyError
-from nas.finish import finish
-from nas.routes import SupernetRoute
-from nas.run import Run
-from nas.study import search
+from nas.study.ladder import finish
+from nas.study.run import Run
+from nas.study.search import search
 from searchspaces import count_macs
 
 
@@ -267,7 +268,7 @@ def test_pictures_that_vanished_are_named(
     monkeypatch.setattr(FacadeSource, "load", load)
     monkeypatch.setattr("compat.data.cache.BROKEN_SHARE", 0.5)
     monkeypatch.setenv("QUERYNAS_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(StudyError, match="vectors for 1 images that cannot be read now"):
+    with pytest.raises(CompatError, match="vectors for 1 images that cannot be read now"):
         run.data.test.pixels(16)
 
 
@@ -287,13 +288,13 @@ def test_a_run_is_not_continued_with_another_gallery(
 
 def test_a_gallery_of_other_images_is_refused(tiny_study: dict[str, Any], tmp_path: Path) -> None:
     config = changed(tiny_study, data="facades:classes=17,images=8,size=32,seed=0")
-    with pytest.raises(StudyError, match=r"has no vectors for 8 of the 136 images"):
+    with pytest.raises(CompatError, match=r"has no vectors for 8 of the 136 images"):
         Run.create(tmp_path / "run", config)
 
 
 def test_views_of_test_images_are_refused(tiny_study: dict[str, Any], tmp_path: Path) -> None:
     config = changed(tiny_study, split={"seed": 5})
-    with pytest.raises(StudyError, match="views of other training images"):
+    with pytest.raises(CompatError, match="views of other training images"):
         Run.create(tmp_path / "run", config)
 
 

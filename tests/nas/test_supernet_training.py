@@ -11,17 +11,17 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from compat.errors import CompatError
+from compat.images import resize
 from compat.losses import create_loss
 from compat.targets import Batch
-from nas.align import Aligner
-from nas.config import StudyConfig, SupernetConfig, SupernetTraining
-from nas.errors import StudyError
-from nas.routes import create_route
-from nas.run import Run
-from nas.sampling import Sampler
-from nas.supernet_training import sandwich_losses, train_supernet
-from nas.task import resize
-from nas.training import fit
+from compat.training.fit import fit
+from nas.alignment.aligner import Aligner
+from nas.alignment.subnetworks import Sampler
+from nas.alignment.supernet import sandwich_losses, train_supernet
+from nas.candidates.routes import create_route
+from nas.config.study import StudyConfig, SupernetConfig, SupernetTraining
+from nas.study.run import Run
 from searchspaces import Architecture, Supernet, create_space
 
 SHORT: dict[str, Any] = {"epochs": 2, "batch": 32, "validate_every": 1}
@@ -211,7 +211,7 @@ def test_a_killed_training_ends_like_an_unbroken_one(
     continued = trained(aligner, supernet, training=options, checkpoint=checkpoint)
     assert same(weights, continued)
     for changed in ({"sampling": "macs"}, {"distill": 0.4}, {"progressive": 0.5}):
-        with pytest.raises(StudyError, match="written under other settings"):
+        with pytest.raises(CompatError, match="written under other settings"):
             trained(aligner, supernet, training={**options, **changed}, checkpoint=checkpoint)
 
 

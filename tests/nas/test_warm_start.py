@@ -14,14 +14,14 @@ from optuna.trial import create_trial
 from safetensors.torch import load_file
 from torch import Tensor
 
-from nas.align import Aligner
-from nas.config import StudyConfig
+from nas.alignment.aligner import Aligner
+from nas.candidates.routes import PROJECTION, PrunedRoute
+from nas.config.study import StudyConfig
 from nas.errors import StudyError
-from nas.front import Record, pareto_front
-from nas.routes import PROJECTION, PrunedRoute
-from nas.run import Run
-from nas.study import search
-from nas.warm_start import bring, contains, proposals
+from nas.study.front import Record, pareto_front
+from nas.study.run import Run
+from nas.study.search import search
+from nas.study.warm_start import bring, contains, proposals
 from searchspaces import create_space
 
 LINEAR = f"{PROJECTION}linear.weight"
@@ -56,7 +56,7 @@ def front_of(folder: Path) -> list[Record]:
 @pytest.fixture
 def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is trained, so that weights stay as they were at the beginning."""
-    monkeypatch.setattr("nas.routes.train_supernet", lambda *args, **options: None)
+    monkeypatch.setattr("nas.candidates.routes.train_supernet", lambda *args, **options: None)
     monkeypatch.setattr(Aligner, "align", lambda *args, **options: None)
 
 
@@ -301,7 +301,7 @@ def test_a_stopped_study_goes_on_without_the_earlier_run(
     shutil.rmtree(earlier)
     with monkeypatch.context() as patch:  # during the first candidate
         patch.setattr(Aligner, "align", lambda *args, **options: None)
-        patch.setattr("nas.study.measure", stopped)
+        patch.setattr("nas.study.search.measure", stopped)
         with pytest.raises(KeyboardInterrupt):
             search(config, tmp_path / "run")
     assert same(load_file(tmp_path / "run/shared/cuts.safetensors")[LINEAR], inherited[LINEAR])

@@ -13,7 +13,8 @@ from searchspaces import (
     measure_latency,
     timm_query_model,
 )
-from searchspaces.cost import count_activations, int8_bytes, time_passes
+from searchspaces.cost import count_activations, int8_bytes
+from searchspaces.timing import time_passes
 
 
 class Tiny(nn.Module):

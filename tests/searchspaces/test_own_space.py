@@ -21,9 +21,9 @@ import searchspaces.space
 import searchspaces.union
 import searchspaces.vit
 import searchspaces.zoo
-from nas.config import RouteConfig, load_config
-from nas.plugins import import_modules
-from nas.routes import StandaloneRoute, create_route
+from nas.candidates.routes import StandaloneRoute, create_route
+from nas.config.plugins import import_modules
+from nas.config.study import RouteConfig, load_config
 from pruning import load_model, save_model
 from searchspaces import ElasticSpace, SearchSpace, count_macs, create_space, space_names
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from compat.data.files import FileSource
 from compat.data.images import ImageSet
-from compat.data.naming import did_you_mean
 from compat.data.published.listing import read_rows
 from compat.errors import CompatError
+from searchspaces.support.naming import did_you_mean
 
 PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html"
 _PARTS = ("train", "query", "gallery")

@@ -12,12 +12,12 @@ from hashlib import sha256
 import numpy as np
 from tqdm import tqdm
 
-from compat.data.naming import did_you_mean
 from compat.errors import CompatError
 from compat.gallery.enhancing.crops import ZOOM, ZOOMS, cut, whole, zooms
 from compat.gallery.enhancing.regions import REGIONS, salient_regions
 from compat.gallery.enhancing.weighting import consensus, keypoint_heat, mean, shares, unit
 from compat.gallery.models import GalleryModel
+from searchspaces.support.naming import did_you_mean
 
 _CROPPING = {"multiscale": (zooms, ZOOMS), "regions": (salient_regions, REGIONS)}
 STEPS = (*_CROPPING, "keypoints", "adaptive")

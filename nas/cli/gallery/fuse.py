@@ -38,11 +38,12 @@ def fuse(
     from compat.gallery import GallerySpace
     from compat.gallery.fusing import fuse_galleries
     from compat.gallery.heads import HeadTraining
+    from compat.tasks.split import SplitConfig
+    from compat.tasks.study_data import load_study_data
+    from compat.training.config import TrainingConfig
     from nas.cli.tables import print_gallery
-    from nas.config import SplitConfig, TrainingConfig
     from nas.errors import StudyError
-    from nas.joint import Reference, fuse_jointly, training_rows
-    from nas.task import load_study_data
+    from nas.recipes.joint import Reference, fuse_jointly, training_rows
 
     if query is not None and jointly is None:
         raise StudyError("--query keeps the query model of a joint training: give --jointly too.")

@@ -1,0 +1,12 @@
+from .retrieval import RetrievalTask
+from .split import SplitConfig
+from .study_data import StudyData, load_study_data
+from .training_set import TrainingSet
+
+__all__ = [
+    "RetrievalTask",
+    "SplitConfig",
+    "StudyData",
+    "TrainingSet",
+    "load_study_data",
+]

@@ -1,0 +1,100 @@
+"""The pictures, gallery vectors and ground truth that one study works on."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import nn
+
+from compat.data import ImageSet, Retrieval, decode
+from compat.embedding import embed
+from compat.errors import CompatError
+from compat.evaluation import Metric, Retrieved, Score, Truth, evaluate
+from searchspaces import folded
+
+
+@dataclass(frozen=True, eq=False)
+class RetrievalTask:
+    """Queries searched in a gallery: one part (validation or test) of a data set.
+
+    Attributes:
+        images: The pictures of this part only.
+        retrieval: Which of them are queries and which are the gallery.
+        truth: Ground truth of every query.
+        vectors: Gallery-space vectors of ``images``, float32 (N, d).
+        fit: How pictures are made square.
+        metric: Similarity of the gallery space.
+        fingerprint: The gallery space's fingerprint.
+    """
+
+    images: ImageSet
+    retrieval: Retrieval
+    truth: Truth
+    vectors: np.ndarray
+    fit: str
+    metric: Metric
+    fingerprint: str
+
+    def pixels(self, resolution: int) -> np.ndarray:
+        """Return the pictures as a deployed query model sees them, uint8 (N, r, r, 3)."""
+        if resolution not in self._decoded:
+            self._decoded[resolution] = readable(self.images, resolution, self.fit)
+        return self._decoded[resolution]
+
+    @cached_property
+    def _decoded(self) -> dict[int, np.ndarray]:
+        """Memory maps by resolution, so that thousands of files are looked at once."""
+        return {}
+
+    def embed(self, model: nn.Module, resolution: int, device: torch.device) -> np.ndarray:
+        """Return the query model's embedding of every picture, float32 (N, d)."""
+        return self._embed(model, resolution, device)
+
+    def embed_queries(self, model: nn.Module, resolution: int, device: torch.device) -> np.ndarray:
+        """Return the query model's embedding of every query, float32 (Q, d)."""
+        return self._embed(model, resolution, device, self.retrieval.queries)
+
+    def _embed(
+        self,
+        model: nn.Module,
+        resolution: int,
+        device: torch.device,
+        rows: np.ndarray | None = None,
+    ) -> np.ndarray:
+        pixels = self.pixels(resolution)
+        with folded(model.to(device)):
+            return embed(model, pixels, rows=rows, device=device, description=None)
+
+    def score(self, embeddings: np.ndarray) -> Score:
+        """Return self-test, cross-test and paragon of a query model's embeddings (N, d)."""
+        return Score(
+            self_test=self._test(embeddings, embeddings),
+            cross_test=self.cross_test(embeddings[self.retrieval.queries]),
+            paragon=self.paragon,
+        )
+
+    def cross_test(self, queries: np.ndarray) -> Retrieved:
+        """Return the cross-test alone, for which the queries' embeddings (Q, d) are enough."""
+        gallery = self.vectors[self.retrieval.gallery]
+        return evaluate(queries, gallery, self.truth, metric=self.metric)
+
+    @cached_property
+    def paragon(self) -> Retrieved:
+        """Gallery vectors on both sides, whatever the query model."""
+        return self._test(self.vectors, self.vectors)
+
+    def _test(self, asking: np.ndarray, answering: np.ndarray) -> Retrieved:
+        queries, gallery = self.retrieval.queries, self.retrieval.gallery
+        return evaluate(asking[queries], answering[gallery], self.truth, metric=self.metric)
+
+
+def readable(images: ImageSet, size: int, fit: str) -> np.ndarray:
+    """Decode images that all have gallery vectors; one lost would shift the rows of the others."""
+    decoded = decode(images, size, fit=fit)
+    if decoded.broken:
+        raise CompatError(
+            f"The gallery has vectors for {len(decoded.broken)} images that cannot be read now "
+            f"({', '.join(decoded.broken[:5])}); restore the files, or remove them from the data."
+        )
+    return decoded.pixels

@@ -1,0 +1,59 @@
+"""Training pictures with the gallery vectors that they are aligned to."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compat.images import as_images, to_float
+from compat.targets import AlignmentTargets, Batch
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """Training pictures with the gallery vectors that they are aligned to.
+
+    Attributes:
+        pictures: One array per view, the first being the plain images; each uint8
+            (N, size, size, 3), memory-mapped.
+        targets: Gallery vectors and labels of view-major rows: row v·N + i is view v of image i.
+    """
+
+    pictures: tuple[np.ndarray, ...]
+    targets: AlignmentTargets
+
+    def __len__(self) -> int:
+        return len(self.pictures[0])
+
+    def epoch(
+        self, size: int, *, seed: int, device: torch.device
+    ) -> Iterator[tuple[Tensor, Batch]]:
+        """Yield every image once, in a seeded order and each in a seeded choice of view.
+
+        Images come as float32 (B, 3, S, S) in [0, 1], channels last; the last incomplete batch
+        is left out, unless it is the only one.
+        """
+        rng = np.random.default_rng(seed)
+        order = rng.permutation(len(self))
+        views = rng.integers(len(self.pictures), size=len(self))
+        for start in range(0, max(1, len(order) - size + 1), size):
+            chosen = order[start : start + size]
+            view = views[chosen]
+            images = np.stack([self.pictures[v][i] for v, i in zip(view, chosen, strict=True)])
+            rows = torch.from_numpy(view * len(self) + chosen).to(device)
+            yield to_float(as_images(images), device), self.targets.batch(rows)
+
+    def to(self, device: torch.device) -> "TrainingSet":
+        """Return the same set with its targets on ``device``."""
+        return TrainingSet(self.pictures, self.targets.to(device))
+
+    def sample(self, count: int, *, seed: int) -> tuple[np.ndarray, Tensor]:
+        """Return ``count`` plain training images, seeded, and their unit gallery vectors.
+
+        Images are uint8 (count, size, size, 3), vectors float32 (count, d).
+        """
+        rng = np.random.default_rng(seed)
+        rows = np.sort(rng.permutation(len(self))[:count])
+        return np.asarray(self.pictures[0][rows]), self.targets.gallery[torch.from_numpy(rows)]

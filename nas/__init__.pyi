@@ -1,0 +1,30 @@
+from .candidates.predicting import predictions
+from .config.study import StudyConfig, load_config
+from .deployment.compare import compare_files
+from .deployment.profile import profile
+from .errors import StudyError
+from .recipes.prune import PruneConfig, prune
+from .reporting.report import report
+from .statistics.repeats import repeat
+from .statistics.ties import distinguish
+from .study.export import best_under, export
+from .study.run import Run
+from .study.search import search
+
+__all__ = [
+    "PruneConfig",
+    "Run",
+    "StudyConfig",
+    "StudyError",
+    "best_under",
+    "compare_files",
+    "distinguish",
+    "export",
+    "load_config",
+    "predictions",
+    "profile",
+    "prune",
+    "repeat",
+    "report",
+    "search",
+]

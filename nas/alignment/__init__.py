@@ -1,0 +1,5 @@
+"""Training query models and supernets into a gallery space, and fitting their slices to it."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

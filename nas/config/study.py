@@ -1,0 +1,233 @@
+"""The study file: what a search is told, validated before anything long begins."""
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+
+from compat.tasks.split import SplitConfig
+from compat.training.config import TrainingConfig
+from nas.config.budget import parse_macs
+from nas.config.problems import problem_of
+from nas.errors import StudyError
+from searchspaces.support.section import Section
+
+Objective = Literal[
+    "macs",
+    "parameters",
+    "activations",
+    "int8_bytes",
+    "latency",
+    "onnx_latency",
+    "table_latency",
+    "cross_test",
+    "self_test",
+    "product",
+]
+Proposer = Literal["nsga2", "nsga3", "tpe", "gp", "qmc", "random"]
+Sampling = Literal["uniform", "fair", "macs", "attentive"]
+
+
+class SupernetTraining(TrainingConfig):
+    """Training of a supernet, whose subnetworks share the steps.
+
+    ``distill`` is the weight of the largest subnetwork's embeddings as targets of the others,
+    ``sampling`` says how the random subnetworks are drawn, and ``progressive`` over which share
+    of the training the choices open, from the largest subnetwork on.
+    """
+
+    epochs: int = Field(40, ge=1)
+    distill: float = Field(0.0, ge=0, le=1)
+    sampling: Sampling = "uniform"
+    progressive: float = Field(0.0, ge=0, lt=1)
+
+
+class RealignTraining(TrainingConfig):
+    """A short training after a cut."""
+
+    epochs: int = Field(2, ge=1)
+    lr: float = Field(1e-3, gt=0)
+    ema: float = Field(0.95, ge=0, lt=1)
+
+
+class FinishTraining(TrainingConfig):
+    """Further training of a model that is in the gallery space already."""
+
+    lr: float = Field(1.5e-3, gt=0)
+
+
+class SupernetConfig(Section):
+    """Candidates sliced out of one supernet trained by the sandwich rule."""
+
+    route: Literal["supernet"]
+    space: str = "mbconv"
+    options: dict[str, Any] = Field(default_factory=dict)
+    kernel_transform: bool = False
+    random_subnetworks: int = Field(2, ge=0)
+    calibration_images: int = Field(1024, ge=2)
+    training: SupernetTraining = SupernetTraining()
+
+
+class PrunedConfig(Section):
+    """Candidates cut out of one aligned timm backbone by torch-pruning."""
+
+    route: Literal["pruned"]
+    backbone: str
+    pretrained: bool = True
+    checkpoint: str | None = None
+    pooling: Literal["avg", "gem"] = "avg"
+    options: dict[str, Any] = Field(default_factory=dict)
+    calibration_images: int = Field(1024, ge=2)
+    training: TrainingConfig = TrainingConfig()
+    realign: RealignTraining = RealignTraining()
+
+
+class StandaloneConfig(Section):
+    """Candidates of any registered search space, each aligned alone from a random start."""
+
+    route: Literal["standalone"]
+    space: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    training: TrainingConfig = TrainingConfig()
+
+
+RouteConfig = Annotated[
+    SupernetConfig | PrunedConfig | StandaloneConfig, Field(discriminator="route")
+]
+
+
+class RungConfig(Section):
+    """After the search: up to ``models`` promising candidates are aligned on, alone."""
+
+    models: int = Field(0, ge=0)
+    training: FinishTraining = FinishTraining()
+
+
+class ScreenConfig(Section):
+    """Proposals whose chance to stand on the front is below ``doubt`` are not scored.
+
+    ``by`` is "surrogate" or a predictor of `compat.predictors`; it learns from at least ``after``
+    scored candidates of a route.
+    """
+
+    by: str = "surrogate"
+    after: int = Field(30, ge=5)
+    doubt: float = Field(0.1, gt=0, lt=1)
+
+
+class BudgetConfig(Section):
+    """Bounds on a candidate's costs, each called after the objective that it bounds.
+
+    Counts and bytes understand '50M' and '1.2G'; latencies are milliseconds, '5ms' or 5.
+    """
+
+    min_macs: int | None = None
+    max_macs: int | None = None
+    max_parameters: int | None = Field(None, gt=0)
+    max_activations: int | None = Field(None, gt=0)
+    max_int8_bytes: int | None = Field(None, gt=0)
+    max_latency: float | None = Field(None, gt=0)
+    max_onnx_latency: float | None = Field(None, gt=0)
+    max_table_latency: float | None = Field(None, gt=0)
+
+    @field_validator(
+        "min_macs", "max_macs", "max_parameters", "max_activations", "max_int8_bytes", mode="before"
+    )
+    @classmethod
+    def _quantity(cls, value: Any) -> Any:
+        return parse_macs(value.removesuffix("B")) if isinstance(value, str) else value
+
+    @field_validator("max_latency", "max_onnx_latency", "max_table_latency", mode="before")
+    @classmethod
+    def _milliseconds(cls, value: Any) -> Any:
+        return value.removesuffix("ms") if isinstance(value, str) else value
+
+
+class StudyConfig(Section):
+    """Everything that defines a search study."""
+
+    data: str
+    gallery: str
+    spaces: dict[str, RouteConfig] = Field(min_length=1)
+    loss: str | dict[str, Any] = "regression"
+    objectives: tuple[Objective, ...] = Field(("macs", "cross_test"), min_length=1, max_length=4)
+    sampler: Proposer | None = Field(None, validate_default=True)
+    trials: int = Field(100, ge=1)
+    start: int = Field(16, ge=0)
+    warm_start: str | None = None
+    budget: BudgetConfig = BudgetConfig()
+    latency_table: str | None = Field(None, validate_default=True)
+    screen: ScreenConfig | None = None
+    finish: tuple[RungConfig, ...] = ()
+    split: SplitConfig = SplitConfig()
+    imports: tuple[str, ...] = ()
+    seed: int = 0
+
+    @field_validator("objectives")
+    @classmethod
+    def _each_once(cls, value: tuple[Objective, ...]) -> tuple[Objective, ...]:
+        if len(set(value)) < len(value):
+            raise StudyError("an objective is named twice; remove it")
+        return value
+
+    @field_validator("sampler")
+    @classmethod
+    def _that_breeds_what_varies(cls, value: str | None, info: ValidationInfo) -> str:
+        """Of several spaces, Optuna's genetic samplers breed the choice of the space alone."""
+        several = len(info.data.get("spaces", ())) > 1
+        return value or ("tpe" if several else "nsga2")
+
+    @field_validator("finish", mode="before")
+    @classmethod
+    def _one_rung_alone(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, dict | RungConfig) else value
+
+    @field_validator("latency_table")
+    @classmethod
+    def _given_where_needed(cls, value: str | None, info: ValidationInfo) -> str | None:
+        bound = getattr(info.data.get("budget"), "max_table_latency", None)
+        if value is None and ("table_latency" in info.data.get("objectives", ()) or bound):
+            raise StudyError(
+                "`table_latency` needs a file that `querynas latency calibrate` wrote; add it"
+            )
+        return value
+
+
+def load_config(path: str | Path) -> StudyConfig:
+    """Read and validate a study file; `$NAME` stands for an environment variable.
+
+    Raises:
+        StudyError: The file is missing, is not YAML, or a field is unknown (near matches are
+            named), missing or of the wrong kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise StudyError(f"There is no study file '{path}'; give the path of a YAML file.")
+    try:
+        text = os.path.expandvars(path.read_text())
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise StudyError(f"The study file '{path}' is not valid YAML: {error}.") from error
+    unset = re.search(r"^[^#\n]*(\$\{?\w+\}?)", text, flags=re.MULTILINE)
+    if unset is not None:
+        raise StudyError(
+            f"The study file '{path}' uses the environment variable {unset[1]}, which is not set; "
+            "set it or write the path out."
+        )
+    if not isinstance(content, dict):
+        raise StudyError(
+            f"The study file '{path}' holds {type(content).__name__}, not a mapping of fields; "
+            "see examples/facades.yaml."
+        )
+    try:
+        return StudyConfig.model_validate(content)
+    except ValidationError as error:
+        raise StudyError(f"{path}: {problem_of(error, StudyConfig)}.") from error

@@ -1,0 +1,291 @@
+"""A query model as one file: written, checked against PyTorch, with its card beside it."""
+
+import contextlib
+import io
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from compat.evaluation.collapse import directed, indistinct
+from compat.tasks.split import SplitConfig
+from compat.tasks.study_data import StudyData
+from nas.deployment.card import (
+    ArchitectureCard,
+    Card,
+    DataCard,
+    Format,
+    GalleryCard,
+    InputCard,
+    LatencyCard,
+    Scores,
+    Validation,
+    file_hash,
+    product_version,
+    write_card,
+)
+from nas.deployment.model_file import Embed, onnx_latency, open_embedder
+from nas.errors import StudyError
+from pruning import save_model
+from searchspaces import (
+    Architecture,
+    QueryModel,
+    count_macs,
+    count_parameters,
+    measure_latency,
+)
+
+TOLERANCE = 1e-4
+"""Largest difference of one component of a unit vector between the file and PyTorch."""
+
+_OPSET = 18
+_COMPARED = 256  # test images that the file and PyTorch both embed
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a query model comes from, as its card tells it.
+
+    Attributes:
+        name: What the model is called in messages, "trial 3".
+        run: Folder that it was trained in.
+        trial: Number of its trial; None where there are no trials.
+        architecture: The point of a search space that it is.
+        route: Name of the search space in the study file, or of the command that made it.
+        fidelity: How its weights came about.
+        gallery: Folder of the gallery that it was aligned to.
+        data: Spec of the data set.
+        split: How the data's classes were divided.
+        validation: Its cross-test on the validation classes.
+    """
+
+    name: str
+    run: Path
+    trial: int | None
+    architecture: Architecture
+    route: str
+    fidelity: str
+    gallery: str
+    data: str
+    split: SplitConfig
+    validation: Validation
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A written model file.
+
+    Attributes:
+        path: The model file.
+        card: What it is, with the file's own scores on the test classes.
+        card_path: The card beside it.
+        max_difference: Largest absolute difference from PyTorch on real test images.
+        collapsed: What is wrong with the embeddings of a model that has collapsed; None for others.
+    """
+
+    path: Path
+    card: Card
+    card_path: Path
+    max_difference: float
+    collapsed: str | None
+
+
+def format_of(out: Path) -> Format:
+    """Return the format that a model file's ending stands for.
+
+    Raises:
+        StudyError: It stands for none.
+    """
+    for format, (suffix, _) in _FORMATS.items():
+        if out.suffix == suffix:
+            return format
+    endings = ", ".join(suffix for suffix, _ in _FORMATS.values())
+    raise StudyError(
+        f"The query model's file '{out}' must end in one of {endings}; the ending chooses the "
+        "format."
+    )
+
+
+def suffix_of(format: Format) -> str:
+    """Return the ending of a format's files."""
+    return _FORMATS[format][0]
+
+
+def write_model(model: QueryModel, out: str | Path, source: Source, data: StudyData) -> Exported:
+    """Write a query model as one file, with a card beside it.
+
+    The file takes float32 images (B, 3, r, r) in [0, 1], any B, and gives unit vectors (B, d). It
+    is opened again and run on test images before it gets its name; its own scores on the test
+    classes go onto the card.
+
+    Args:
+        model: The model; it comes back on the CPU, in evaluation mode.
+        out: The file. Its ending says the format: .safetensors (weights and the description that
+            `load_model` rebuilds the network from), .onnx or .pt2 (programs that need no code of
+            ours).
+        source: Where the model comes from.
+        data: What it is measured on.
+
+    Raises:
+        StudyError: The ending stands for no format, the network cannot be expressed in it, or the
+            file's embeddings differ from PyTorch's by more than `TOLERANCE`.
+    """
+    out = Path(out)
+    format = format_of(out)
+    model = model.cpu().to(memory_format=torch.contiguous_format).eval()
+    pixels = data.test.pixels(model.resolution)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as folder:
+        file = Path(folder) / out.name
+        _write(file, model, source.name)
+        embed = open_embedder(file, model.resolution)
+        difference = _difference(model, embed, pixels, source.name)
+        if not difference <= TOLERANCE:
+            raise StudyError(
+                f"The {format} file of {source.name} differs from PyTorch by {difference:.1e}, "
+                f"more than {TOLERANCE:.0e}, so it was not kept; choose another format or another "
+                "model."
+            )
+        vectors = embed(pixels)
+        card = _card(model, file, source, data, Scores.of(data.test.score(directed(vectors))))
+        os.replace(file, out)
+    lost = indistinct(vectors)
+    words = f"{lost} of {len(vectors)} test images have an embedding of zeros or all the same one"
+    return Exported(out, card, write_card(out, card), difference, words if lost else None)
+
+
+def onnx_seconds(model: QueryModel, name: str) -> float:
+    """Return the median seconds of one query in ONNX Runtime, batch of 1, one CPU thread.
+
+    Args:
+        model: The model, on the CPU.
+        name: What it is called in messages.
+
+    Raises:
+        StudyError: The network cannot be expressed in ONNX.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.onnx"
+        _write(file, model, name)
+        return onnx_latency(file, model.resolution)
+
+
+def _write(file: Path, model: QueryModel, name: str) -> None:
+    format = format_of(file)
+    try:
+        _FORMATS[format][1](file, model)
+    except (OSError, StudyError):
+        raise
+    except Exception as error:  # the exporters name no error types
+        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        raise StudyError(
+            f"The query model of {name} cannot be exported as {format} ({reason}); choose another "
+            "format or another model."
+        ) from error
+
+
+def _difference(model: QueryModel, embed: Embed, pixels: np.ndarray, name: str) -> float:
+    """Largest difference over test images, in batches and for one image alone."""
+    chosen = np.array(pixels[:: max(1, len(pixels) // _COMPARED)][:_COMPARED])
+    with torch.inference_mode():
+        images = torch.from_numpy(chosen).permute(0, 3, 1, 2).float() / 255
+        expected = torch.cat([model(part) for part in images.split(32)]).numpy()
+    if not np.isfinite(expected).all():
+        raise StudyError(
+            f"The query model of {name} gives embeddings that are not finite, so it was not "
+            "exported; choose another model."
+        )
+    together = np.abs(embed(chosen) - expected).max()
+    alone = np.abs(embed(chosen[:1]) - expected[:1]).max()
+    return float(max(together, alone))
+
+
+def _card(model: QueryModel, file: Path, source: Source, data: StudyData, scores: Scores) -> Card:
+    format, gallery = format_of(file), data.gallery
+    return Card(
+        querynas=product_version(),
+        run=str(source.run),
+        trial=source.trial,
+        format=format,
+        sha256=file_hash(file),
+        architecture=ArchitectureCard.of(source.architecture),
+        route=source.route,
+        fidelity=source.fidelity,
+        macs=count_macs(model, model.resolution),
+        parameters=count_parameters(model),
+        latency=LatencyCard(
+            pytorch=measure_latency(model, model.resolution),
+            onnxruntime=onnx_latency(file, model.resolution) if format == "onnx" else None,
+        ),
+        input=InputCard.model_validate({"resolution": model.resolution, "fit": data.fit}),
+        dimension=model.dimension,
+        gallery=GalleryCard(
+            path=source.gallery,
+            fingerprint=gallery.fingerprint,
+            model=gallery.model,
+            metric=gallery.metric,
+        ),
+        data=DataCard(spec=source.data, split=source.split),
+        validation=source.validation,
+        scores=scores,
+    )
+
+
+def _write_onnx(path: Path, model: QueryModel) -> None:
+    with _quietly():
+        torch.onnx.export(
+            model,
+            (_example(model),),
+            str(path),
+            input_names=["images"],
+            output_names=["embeddings"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            opset_version=_OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+
+
+def _write_program(path: Path, model: QueryModel) -> None:
+    with _quietly():
+        program = torch.export.export(
+            model, (_example(model),), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
+        )
+        program._example_inputs = None  # they would be pickled into the file
+        torch.export.save(program, path)
+
+
+def _write_safetensors(path: Path, model: QueryModel) -> None:
+    save_model(model, path)
+
+
+def _example(model: QueryModel) -> torch.Tensor:
+    return torch.zeros(2, 3, model.resolution, model.resolution)
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep the exporters' chatter off the terminal."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+_FORMATS: dict[Format, tuple[str, Callable[[Path, QueryModel], None]]] = {
+    "safetensors": (".safetensors", _write_safetensors),
+    "onnx": (".onnx", _write_onnx),
+    "torch-export": (".pt2", _write_program),
+}

@@ -1,0 +1,5 @@
+"""How sure a front is: ties among its members, and trainings with other seeds."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

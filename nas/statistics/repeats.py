@@ -1,0 +1,241 @@
+"""Candidates trained again with other seeds: how much of a cross-test is luck."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import TypeAdapter, ValidationError
+from scipy import stats
+from tqdm import tqdm
+
+from compat.training.config import TrainingConfig
+from nas.alignment.aligner import Aligner
+from nas.config.study import PrunedConfig
+from nas.errors import StudyError
+from nas.study.front import Record, ancestors
+from nas.study.run import Run
+from searchspaces import QueryModel
+from searchspaces.support.files import write_atomically
+from searchspaces.support.section import Section
+
+_APART = 100_003  # between seeds: an epoch's order of images is drawn by the seed plus its number
+
+
+class Recipe(Section):
+    """How a candidate is trained again.
+
+    Attributes:
+        how: In words.
+        trainings: The alignments, one after the other.
+    """
+
+    how: str
+    trainings: tuple[TrainingConfig, ...]
+
+
+class Repeat(Section):
+    """One training of one candidate with a seed of its own.
+
+    Attributes:
+        trial: The candidate.
+        seed: Of its weights (where they are not inherited), order of images and calibration.
+        recipe: How it was trained.
+        val: Cross-test mAP on the validation classes, which picked the best epoch.
+        test: Cross-test mAP on the test classes.
+    """
+
+    trial: int
+    seed: int
+    recipe: Recipe
+    val: float
+    test: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over training seeds.
+
+    Attributes:
+        mean: Of the values.
+        half: Half of its 95% t-interval; None for a single value.
+    """
+
+    mean: float
+    half: float | None
+
+    def __str__(self) -> str:
+        return f"{self:.4f}"
+
+    def __format__(self, spec: str) -> str:
+        """Format both numbers alike; a single value has no half."""
+        return format(self.mean, spec) + ("" if self.half is None else f" ± {self.half:{spec}}")
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """What came of a candidate's trainings with other seeds.
+
+    Attributes:
+        record: The candidate, as the study scored it.
+        how: How it was trained again.
+        inherits: Whether it started from a backbone that was not trained again.
+        seeds: Number of seeds.
+        val: Cross-test on the validation classes.
+        test: Cross-test on the test classes.
+    """
+
+    record: Record
+    how: str
+    inherits: bool
+    seeds: int
+    val: Estimate
+    test: Estimate
+
+
+_FILE = TypeAdapter(list[Repeat])
+
+
+def repeat(run: Run, records: Sequence[Record], *, seeds: int) -> list[Repeated]:
+    """Train candidates again with other seeds, until each was trained with so many.
+
+    A candidate's architecture is built with random weights and aligned alone, by the `training`
+    section of its space. One that was cut out of a shared aligned backbone is cut again and
+    re-aligned. One that had been finished is finished again.
+
+    Every training is stored in ``repeats.json`` of the run folder once it is done, so a stopped
+    command goes on, and ``seeds`` may be raised.
+
+    Raises:
+        StudyError: The run is a pruning, or the file of earlier repeats cannot be read.
+    """
+    if (run.path / "prune.json").exists():
+        raise StudyError(
+            f"The run '{run.path}' is a pruning, whose steps build on each other; repeat it as a "
+            "whole by `querynas prune` with another --seed and --out."
+        )
+    done = {(each.trial, each.recipe, each.seed) for each in _read(run)}
+    todo = [
+        (record, seed)
+        for record in records
+        for seed in (run.config.seed + _APART * (i + 1) for i in range(seeds))
+        if (record.trial, _recipe(run, record), seed) not in done
+    ]
+    for name in {record.route for record, _ in todo if _inherits(run, record)}:
+        run.routes[name].prepare(run.aligner, run.path / "shared")
+    for record, seed in tqdm(todo, desc="repeat", unit="training", disable=not todo):
+        _perform(run, record, seed)
+    asked = {(record.trial, _recipe(run, record)) for record in records}
+    return [each for key, each in _grouped(run).items() if key in asked]
+
+
+def repeated(run: Run) -> list[Repeated]:
+    """Return what was repeated so far, by trial.
+
+    Raises:
+        StudyError: The file of repeats cannot be read.
+    """
+    return list(_grouped(run).values())
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Return the mean of values with its 95% interval by Student's t, as from a normal sample."""
+    count = len(values)
+    half = stats.t.ppf(0.975, count - 1) * stats.sem(values) if count > 1 else None
+    return Estimate(float(np.mean(values)), None if half is None else float(half))
+
+
+def _grouped(run: Run) -> dict[tuple[int, Recipe], Repeated]:
+    """By trial and recipe, in the order of trials."""
+    groups: dict[tuple[int, Recipe], list[Repeat]] = {}
+    for each in sorted(_read(run), key=lambda each: each.trial):
+        groups.setdefault((each.trial, each.recipe), []).append(each)
+    records = {record.trial: record for record in run.records()}
+    return {
+        (trial, recipe): Repeated(
+            record=records[trial],
+            how=recipe.how,
+            inherits=_inherits(run, records[trial]),
+            seeds=len(group),
+            val=estimate([each.val for each in group]),
+            test=estimate([each.test for each in group]),
+        )
+        for (trial, recipe), group in groups.items()
+    }
+
+
+def _perform(run: Run, record: Record, seed: int) -> None:
+    """Train, measure and store; checkpoints go when the result is stored."""
+    folder = run.path / "shared" / f"repeat-{record.trial}-{seed}"
+    model = _trained(run, record, replace(run.aligner, seed=seed), folder)
+    scores = [
+        task.cross_test(task.embed_queries(model, model.resolution, run.aligner.device)).map
+        for task in (run.data.val, run.data.test)
+    ]
+    result = Repeat(
+        trial=record.trial,
+        seed=seed,
+        recipe=_recipe(run, record),
+        val=scores[0],
+        test=scores[1],
+    )
+    content = _FILE.dump_json([*_read(run), result], indent=1)
+    write_atomically(_path(run), lambda file: file.write_bytes(content))
+    for checkpoint in folder.parent.glob(f"{folder.name}-*.checkpoint"):
+        checkpoint.unlink()
+
+
+def _trained(run: Run, record: Record, aligner: Aligner, checkpoints: Path) -> QueryModel:
+    route, trainings = run.routes[record.route], list(_recipe(run, record).trainings)
+    if _inherits(run, record):
+        model = route.candidate(record.architecture, aligner).model
+        del trainings[0]  # it was re-aligned
+    else:
+        torch.manual_seed(aligner.seed)
+        model = route.space.build(record.architecture, run.data.gallery.dimension)
+    for i, training in enumerate(trainings):
+        aligner.align(
+            model,
+            training,
+            checkpoint=checkpoints.with_name(f"{checkpoints.name}-{i}.checkpoint"),
+            title=f"trial {record.trial}, seed {aligner.seed}",
+        )
+    return model
+
+
+def _inherits(run: Run, record: Record) -> bool:
+    """Whether a candidate's weights come from a backbone that is shared and stays as it is."""
+    return isinstance(run.config.spaces[record.route], PrunedConfig)
+
+
+def _recipe(run: Run, record: Record) -> Recipe:
+    config = run.config.spaces[record.route]
+    trainings: list[TrainingConfig]
+    if isinstance(config, PrunedConfig):
+        how, trainings = "cut and re-aligned", [config.realign]
+    else:
+        how, trainings = "aligned alone", [config.training]
+    climbed = len(ancestors(record, {r.trial: r for r in run.records()}))
+    if climbed:
+        how = f"{how}, finished"
+        trainings += [rung.training for rung in run.config.finish[:climbed]]
+    shared = set(TrainingConfig.model_fields)  # a supernet's training has more to say
+    plain = (TrainingConfig(**each.model_dump(include=shared)) for each in trainings)
+    return Recipe(how=how, trainings=tuple(plain))
+
+
+def _path(run: Run) -> Path:
+    return run.path / "repeats.json"
+
+
+def _read(run: Run) -> list[Repeat]:
+    if not _path(run).exists():
+        return []
+    try:
+        return _FILE.validate_json(_path(run).read_bytes())
+    except ValidationError as error:
+        raise StudyError(
+            f"'{_path(run)}' cannot be read ({error.errors()[0]['msg']}); delete it to repeat "
+            "trials from the start."
+        ) from error

@@ -1,0 +1,114 @@
+"""The upper rungs of the ladder: promising candidates are aligned on, each for itself."""
+
+import logging
+from collections.abc import Mapping
+
+import optuna
+from optuna.trial import TrialState
+from scipy.stats import kendalltau
+
+from nas.candidates.objectives import OBJECTIVES, asked
+from nas.candidates.routes import Candidate
+from nas.config.budget import format_macs
+from nas.config.study import RungConfig
+from nas.study.front import Record, ancestors
+from nas.study.promotion import promote
+from nas.study.run import Run
+from nas.study.scoring import keep_weights, measure
+
+logger = logging.getLogger("querynas")
+
+_ORDERED = 4  # models from which on a rung is asked whether it orders them as the next one does
+
+
+def finish(run: Run) -> list[Record]:
+    """Climb the rungs that the study file lists, and add each trained model as a trial of its own.
+
+    Each rung takes its models one after another from the rung below, those first that promise most
+    for the front (`nas.study.promotion.promote`), and aligns them further. What they reach replaces
+    the promise of the rung below by a measurement of the model that is exported. A model is never
+    aligned twice on a rung, so a killed search continues here too.
+
+    Returns:
+        The records of all models that were aligned on, on all rungs.
+    """
+    rungs = run.config.finish
+    objectives = [OBJECTIVES[name] for name in run.config.objectives]
+    for number, rung in enumerate(rungs, 1):
+        below = at_rung(run.records(), number - 1)
+        grown = _grown(run, number)
+        while len(grown) < rung.models:
+            record = promote(below, grown, objectives, seed=run.config.seed)
+            if record is None:
+                break
+            _align(run, record, rung, "finished" if number == len(rungs) else "aligned on")
+            grown = _grown(run, number)
+        _say_how_well_ordered(below, grown)
+    return [r for r in run.records() if r.parent is not None]
+
+
+def at_rung(records: list[Record], number: int) -> list[Record]:
+    """Return the candidates of a rung; 0 is the search's own, others have so many ancestors."""
+    by_trial = {r.trial: r for r in records}
+    return [r for r in records if len(ancestors(r, by_trial)) == number]
+
+
+def _grown(run: Run, number: int) -> dict[int, Record]:
+    """What candidates became on a rung, by the trial that they were on the rung below."""
+    return {r.parent: r for r in at_rung(run.records(), number) if r.parent is not None}
+
+
+def _align(run: Run, record: Record, rung: RungConfig, fidelity: str) -> None:
+    model = run.model(record)
+    checkpoint = run.path / "shared" / f"finish-{record.trial}.checkpoint"
+    run.aligner.align(
+        model,
+        rung.training,
+        checkpoint=checkpoint,
+        title=f"finish trial {record.trial} ({format_macs(record.macs)})",
+    )
+    _add(run, record, Candidate(model, fidelity, owns_weights=True))
+    checkpoint.unlink(missing_ok=True)
+
+
+def _say_how_well_ordered(below: list[Record], grown: Mapping[int, Record]) -> None:
+    """Log whether a rung orders its candidates as the next one does, and whether MACs would."""
+    parents = [r for r in below if r.trial in grown]
+    if len(parents) < _ORDERED:
+        return
+    after = [grown[r.trial].cross_test for r in parents]
+    logger.info(
+        "%d models were aligned on; the scores they had before order them with a Kendall tau of "
+        "%.2f, their MACs with %.2f.",
+        len(parents),
+        kendalltau([r.cross_test for r in parents], after).statistic,
+        kendalltau([r.macs for r in parents], after).statistic,
+    )
+
+
+def _add(run: Run, parent: Record, candidate: Candidate) -> None:
+    """Add the trained model as a trial with its parent's parameters and its own values."""
+    origin = run.study.get_trials(deepcopy=False)[parent.trial]
+    number = len(run.study.get_trials(deepcopy=False))
+    costs = {each.name: getattr(parent, each.name) for each in asked(run.config)}
+    record = measure(
+        run,
+        number,
+        parent.route,
+        parent.architecture,
+        candidate,
+        parent=parent.trial,
+        costs=costs,
+    )
+    values = [OBJECTIVES[name].of(record) for name in run.config.objectives]
+    run.study.add_trial(
+        optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=origin.params,
+            distributions=origin.distributions,
+            user_attrs=record.attributes(),
+            constraints=origin.constraints,
+        )
+    )
+    keep_weights(run, run.study.get_trials(deepcopy=False)[number], candidate)
+    run.study.tell(number, values)

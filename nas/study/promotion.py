@@ -1,0 +1,113 @@
+"""Which candidate a rung of the fidelity ladder passes on to the next."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from nas.candidates.objectives import Objective
+from nas.study.forecasting import Standing, gains
+from nas.study.front import Record
+
+_WORLDS = 128  # joint draws of all scores
+_CONTENDERS = 150  # candidates nearest to the front, among which one is chosen
+
+
+def promote(
+    rung: Sequence[Record],
+    grown: Mapping[int, Record],
+    objectives: Sequence[Objective],
+    *,
+    seed: int,
+) -> Record | None:
+    """Choose the candidate that tells most about the front of the next rung.
+
+    The scores that candidates would have on the next rung are drawn jointly (`gains`). Every draw
+    has a Pareto front. The set of models trained so far leaves a distance to it: by how much the
+    nearest of them misses a member of the front in its worst objective, on average over the members
+    (the additive ε-indicator of Zitzler et al., "Performance assessment of multiobjective
+    optimizers", IEEE Trans. Evolutionary Computation 2003, with the mean in place of the maximum).
+    The candidate that lowers the expected distance most comes next. So a candidate that is
+    dominated now has its chance where the draws say that it may not stay so, and no part of the
+    front is trained twice while another waits.
+
+    Costs count by their logarithm, and every objective by the range that it has on this rung.
+
+    Args:
+        rung: Scored candidates of this rung.
+        grown: What became of those that went up already, by their trial.
+        objectives: Of the study.
+        seed: Of the draws.
+
+    Returns:
+        The candidate, or None if all of them went up.
+    """
+    losses = _losses(rung, objectives)
+    scale = np.ptp(losses, axis=0)
+    scale[scale == 0] = 1.0
+    waiting = np.array([r.trial not in grown for r in rung], dtype=bool)
+    if not waiting.any():
+        return None
+    rows = np.flatnonzero(waiting)
+    distance = _misses(losses / scale, losses[_undominated(losses)] / scale).min(axis=1)
+    rows = rows[np.argsort(distance[rows], kind="stable")][:_CONTENDERS]
+    contenders = [rung[i] for i in rows.tolist()]
+    worlds = _worlds(contenders, [r for r in rung if r.trial in grown], grown, objectives, seed)
+    trained = _losses(list(grown.values()), objectives) / scale
+    gained = np.zeros(len(contenders))
+    for world in worlds / scale:
+        everyone = np.concatenate([world, trained])
+        front = everyone[_undominated(everyone)]
+        left = _misses(trained, front).min(axis=0, initial=1.0)
+        gained += np.maximum(0.0, left - _misses(world, front)).mean(axis=1)
+    return contenders[int(np.argmax(gained))]
+
+
+def _worlds(
+    contenders: Sequence[Record],
+    parents: Sequence[Record],
+    grown: Mapping[int, Record],
+    objectives: Sequence[Objective],
+    seed: int,
+) -> np.ndarray:
+    """Draw the contenders' losses on the next rung, float64 (draws, N, objectives)."""
+    rng = np.random.default_rng([seed, len(grown)])
+    losses = np.repeat(_losses(contenders, objectives)[None], _WORLDS, axis=0)
+    for column, objective in enumerate(objectives):
+        if objective.cost is None:
+            losses[:, :, column] -= gains(
+                [_standing(r, objective) for r in contenders],
+                [
+                    (_standing(r, objective), objective.of(grown[r.trial]) - objective.of(r))
+                    for r in parents
+                ],
+                draws=_WORLDS,
+                rng=rng,
+            )
+    return losses
+
+
+def _standing(record: Record, objective: Objective) -> Standing:
+    return Standing(objective.of(record), record.macs, record.route)
+
+
+def _losses(records: Sequence[Record], objectives: Sequence[Objective]) -> np.ndarray:
+    """Return what is to be minimised, float64 (N, objectives): log-costs and negative scores."""
+    values = np.array([[each.of(r) for each in objectives] for r in records], dtype=np.float64)
+    values = values.reshape(len(records), len(objectives))
+    for column, objective in enumerate(objectives):
+        values[:, column] = (
+            -values[:, column] if objective.cost is None else np.log(values[:, column])
+        )
+    return values
+
+
+def _misses(losses: np.ndarray, front: np.ndarray) -> np.ndarray:
+    """By how much each row misses each member of a front in its worst objective, (N, F)."""
+    return np.maximum(0.0, losses[:, None] - front[None]).max(axis=2)
+
+
+def _undominated(losses: np.ndarray) -> np.ndarray:
+    """Mark the rows that no other row dominates, bool (N,)."""
+    below = np.all(losses[:, None] <= losses[None], axis=2)
+    strictly = np.any(losses[:, None] < losses[None], axis=2)
+    return np.logical_not(np.any(below & strictly, axis=0))

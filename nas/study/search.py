@@ -1,0 +1,290 @@
+"""The search: an ordinary Optuna study over architectures of several search spaces."""
+
+import contextlib
+import logging
+import math
+import multiprocessing
+import random
+import warnings
+from collections.abc import Mapping
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, cast
+
+import optuna
+import torch
+from optuna.trial import FrozenTrial, TrialState
+from tqdm import tqdm
+
+from compat.device import describe, pick_device
+from compat.losses import create_loss
+from nas.candidates.latency_table import open_table
+from nas.candidates.objectives import OBJECTIVES, asked, weigh
+from nas.candidates.routes import Route
+from nas.config.budget import format_macs
+from nas.config.plugins import import_modules
+from nas.config.study import StudyConfig
+from nas.errors import StudyError
+from nas.study.front import Record, is_scored
+from nas.study.ladder import finish
+from nas.study.proposal import subject_of
+from nas.study.proposers import create_sampler
+from nas.study.run import Run
+from nas.study.scoring import keep_weights, measure
+from nas.study.screening import SCREENED, chance, check_screen
+from nas.study.warm_start import bring, proposals
+from searchspaces import Architecture, PrefixedTrial
+
+logger = logging.getLogger("querynas")
+
+_PATIENCE = 300  # proposals in a row outside the budget after which a search gives up
+
+
+def search(
+    config: StudyConfig,
+    out: str | Path,
+    *,
+    trials: int | None = None,
+    workers: int = 1,
+    storage: str | None = None,
+    timeout: float | None = None,
+) -> Run:
+    """Run or continue a search study.
+
+    Args:
+        config: The study file's content.
+        out: Run folder; a folder that holds this study already is continued.
+        trials: Number of scored candidates to reach, instead of ``config.trials``.
+        workers: Processes that score candidates; with one, the same seed gives the same front.
+        storage: Optuna storage URL instead of SQLite in the run folder.
+        timeout: Seconds after which no further candidate is begun.
+
+    Returns:
+        The run, whose front is in ``run.front()``.
+
+    Raises:
+        StudyError: The budget admits no candidate, every candidate failed, the folder holds
+            another study, or there is nothing to take from the run of `warm_start`.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    import_modules(config.imports)
+    create_loss(config.loss)  # a misspelt loss should not wait for hours of data
+    check_screen(config)
+    run = Run.create(out, config, storage)
+    logger.info("Computing on %s; results go to %s.", describe(pick_device()), run.path)
+    target = trials or config.trials
+    for route in run.routes.values():
+        check_reach(route, config, run.data.gallery.dimension)
+        _check_table(route, config, run.data.gallery.dimension)
+    bring(run)
+    run.save()
+    run.prepare()
+    study = optuna.create_study(
+        study_name=run.study_name,
+        storage=run.storage,
+        directions=[OBJECTIVES[name].direction for name in config.objectives],
+        load_if_exists=True,
+    )
+    study.set_metric_names(list(config.objectives))
+    if not study.trials:
+        for parameters in _start(run):
+            study.enqueue_trial(parameters)
+    threads = torch.get_num_threads()
+    share = max(1, threads // workers)
+    helpers = [_spawn(run, target, timeout, share) for _ in range(workers - 1)]
+    try:
+        torch.set_num_threads(share)
+        _work(run, target, timeout)
+    finally:
+        for helper in helpers:
+            helper.join()
+        torch.set_num_threads(threads)
+    _check_outcome(run)
+    finish(run)
+    return run
+
+
+def _work(run: Run, target: int, timeout: float | None) -> None:
+    """Score candidates until ``target`` are done, whoever did them."""
+    study = run.study
+    progress = tqdm(total=target, desc="search", unit="candidate", initial=_done(study))
+
+    def after(study: optuna.Study, trial: FrozenTrial) -> None:
+        progress.update(min(target, _done(study)) - progress.n)
+        progress.set_postfix_str(_words(trial))
+        if progress.n >= target or _hopeless(study):
+            study.stop()
+        study.sampler = create_sampler(run.config, trial.number + 1)
+
+    if _done(study) < target:
+        study.sampler = create_sampler(run.config, len(study.get_trials(deepcopy=False)))
+        with warnings.catch_warnings():
+            # GP and NSGA-III do so to what was not measured, as it was outside the budget
+            warnings.filterwarnings("ignore", "Clip non-finite values|All-NaN slice")
+            study.optimize(
+                lambda trial: _objective(run, trial),
+                timeout=timeout,
+                callbacks=[after],
+                catch=(Exception,),
+            )
+    progress.close()
+
+
+def _objective(run: Run, trial: optuna.Trial) -> tuple[float, ...]:
+    """Propose, build and score one candidate."""
+    objectives = [OBJECTIVES[each] for each in run.config.objectives]
+    names = list(run.routes)
+    name = trial.suggest_categorical("route", names) if len(names) > 1 else names[0]
+    route = run.routes[name]
+    architecture = route.space.suggest(cast(optuna.trial.BaseTrial, PrefixedTrial(trial, name)))
+    try:
+        costs, excess = weigh(subject_of(run, name, architecture), run.config.budget)
+        for bound, share in excess.items():
+            trial.set_constraint(bound, share)
+        if any(share > 0 for share in excess.values()):
+            return tuple(float(costs.get(each.name, each.worst)) for each in objectives)
+        if run.config.screen is not None:
+            _screen(run, trial, name, architecture, costs)
+        candidate = route.candidate(architecture, run.aligner)
+        record = measure(run, trial.number, name, architecture, candidate, costs=costs)
+        for key, value in record.attributes().items():
+            trial.set_user_attr(key, value)
+        if candidate.owns_weights:
+            keep_weights(run, trial, candidate)
+    except optuna.TrialPruned:
+        raise
+    except Exception as error:
+        trial.set_user_attr("error", f"{type(error).__name__}: {error}")
+        logger.warning("Trial %d failed and the study goes on: %s", trial.number, error)
+        raise
+    return tuple(each.of(record) for each in objectives)
+
+
+def _screen(
+    run: Run,
+    trial: optuna.Trial,
+    name: str,
+    architecture: Architecture,
+    costs: Mapping[str, float],
+) -> None:
+    """Stop a trial that has hardly a chance before it is scored."""
+    assert run.config.screen is not None
+    likely, predicted = chance(run, name, architecture, costs)
+    if predicted is not None:
+        trial.set_user_attr("predicted", predicted)
+    if likely < run.config.screen.doubt:
+        trial.set_user_attr(SCREENED, likely)
+        raise optuna.TrialPruned
+
+
+def _start(run: Run) -> list[dict[str, Any]]:
+    """First proposals: what an earlier run brought, then all of the range of every route."""
+    rng = random.Random(run.config.seed)
+    share = math.ceil(run.config.start / len(run.routes))
+    dimension = run.data.gallery.dimension
+    first = proposals(run)
+    for name, route in run.routes.items():
+        drawn = route.start(rng, share, run.config.budget, dimension)
+        first += [(name, architecture) for architecture in drawn]
+    return [_parameters(run, *each) for each in dict.fromkeys(first)]
+
+
+def _parameters(run: Run, name: str, architecture: Architecture) -> dict[str, Any]:
+    """Return a candidate's parameters as its Optuna trial has them."""
+    parameters = {f"{name}.{k}": v for k, v in architecture.params.items()}
+    return parameters if len(run.routes) == 1 else {**parameters, "route": name}
+
+
+def check_reach(route: Route, config: StudyConfig, dimension: int) -> None:
+    """Refuse a budget that no candidate of a route can meet, before anything is trained.
+
+    Raises:
+        StudyError: The smallest candidate exceeds ``max_macs`` or the largest misses ``min_macs``.
+    """
+    reach = route.reach(dimension)
+    if reach is None:
+        return
+    least, most = reach
+    budget = config.budget
+    if budget.max_macs is not None and least > budget.max_macs:
+        raise StudyError(
+            f"The budget max_macs = {format_macs(budget.max_macs)} admits no candidate of the "
+            f"space '{route.name}', whose smallest has {format_macs(least)}; raise the budget or "
+            "give the space smaller choices."
+        )
+    if budget.min_macs is not None and most < budget.min_macs:
+        raise StudyError(
+            f"The budget min_macs = {format_macs(budget.min_macs)} admits no candidate of the "
+            f"space '{route.name}', whose largest has {format_macs(most)}; lower the budget or "
+            "give the space larger choices."
+        )
+
+
+def _check_table(route: Route, config: StudyConfig, dimension: int) -> None:
+    """Refuse a latency table that does not hold a route's blocks, before anything is trained.
+
+    Raises:
+        StudyError: The file is none, the space has no blocks, or some of them are missing.
+    """
+    if OBJECTIVES["table_latency"] in asked(config):
+        assert config.latency_table is not None, "the study file was validated"
+        open_table(config.latency_table).check_covers(route.space, dimension)
+
+
+def _done(study: optuna.Study) -> int:
+    """Candidates that were scored, or that failed by themselves.
+
+    Proposals outside the budget cost nothing and do not count, nor do trials that were stopped.
+    """
+    return sum(
+        (t.state == TrialState.FAIL and "error" in t.user_attrs)
+        or (is_scored(t) and t.user_attrs["parent"] is None)
+        for t in study.get_trials(deepcopy=False)
+    )
+
+
+def _hopeless(study: optuna.Study) -> bool:
+    """Whether the last proposals were all outside the budget."""
+    trials = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
+    last = trials[-_PATIENCE:]
+    return len(last) == _PATIENCE and not any(is_scored(t) for t in last)
+
+
+def _words(trial: FrozenTrial) -> str:
+    if not is_scored(trial):
+        if SCREENED in trial.user_attrs:
+            return f"trial {trial.number} screened out"
+        return f"trial {trial.number} {'failed' if 'error' in trial.user_attrs else 'over budget'}"
+    record = Record.of_trial(trial)
+    return f"{record.route} {format_macs(record.macs)} mAP {record.cross_test:.3f}"
+
+
+def _check_outcome(run: Run) -> None:
+    trials = run.study.get_trials(deepcopy=False)
+    if any(is_scored(t) for t in trials):
+        return
+    errors = [t.user_attrs["error"] for t in trials if "error" in t.user_attrs]
+    if errors:
+        raise StudyError(
+            f"All {len(errors)} candidates of '{run.path}' failed, the last with: {errors[-1]}"
+        )
+    raise StudyError(
+        f"None of the {len(trials)} proposals of '{run.path}' lies within the budget; widen it."
+    )
+
+
+def _spawn(run: Run, target: int, timeout: float | None, threads: int) -> BaseProcess:
+    process = multiprocessing.get_context("spawn").Process(
+        target=_helper, args=(str(run.path), target, timeout, threads), daemon=True
+    )
+    process.start()
+    return process
+
+
+def _helper(path: str, target: int, timeout: float | None, threads: int) -> None:
+    """One further worker process on the same study."""
+    torch.set_num_threads(threads)
+    with contextlib.suppress(KeyboardInterrupt):  # the first worker says that it was stopped
+        run = Run.open(path)
+        run.prepare()
+        _work(run, target, timeout)

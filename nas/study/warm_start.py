@@ -1,0 +1,164 @@
+"""What a study takes from an earlier run before it begins: architectures and shared weights."""
+
+import json
+import logging
+import shutil
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+from optuna.trial import FixedTrial
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from nas.candidates.objectives import weigh
+from nas.candidates.routes import PROJECTION
+from nas.config.study import RouteConfig, StudyConfig
+from nas.errors import StudyError
+from nas.study.front import pareto_front
+from nas.study.proposal import subject_of
+from nas.study.run import Run
+from searchspaces import Architecture, SearchSpace, parameters
+from searchspaces.support.files import write_atomically
+
+logger = logging.getLogger("querynas")
+
+_PROPOSALS = "proposals.json"
+_SHAPING = {  # the settings on which it depends what weights a route shares
+    "supernet": ("space", "options", "kernel_transform"),
+    "pruned": ("backbone", "pooling", "options"),
+}
+
+Proposal = tuple[str, Architecture]
+
+
+def bring(run: Run) -> None:
+    """Copy what a study begins with from the run that its `warm_start` names.
+
+    Afterwards the study needs its own folder only. Once anything was computed there, nothing is
+    brought any more.
+
+    Raises:
+        StudyError: There is no such run, nothing of it fits the study, or a file of its weights
+            cannot be read.
+    """
+    if run.begun:
+        return
+    shutil.rmtree(run.warm_start, ignore_errors=True)  # of settings that were mended since
+    if run.config.warm_start is None:
+        return
+    try:
+        earlier = Run.open(run.config.warm_start)
+        front = [(r.route, r.architecture) for r in pareto_front(earlier.study, finished=False)]
+    except StudyError as error:
+        raise StudyError(f"The field 'warm_start': {error}") from error
+    fitting = [each for each in dict.fromkeys(front) if _fits(run, *each)]
+    same = [name for name in run.routes if _shares_weights(name, earlier.config, run.config)]
+    if not fitting and not same:
+        raise StudyError(
+            f"Nothing of the run '{earlier.path}' fits this study: its spaces are "
+            f"{_named(earlier.config)}, those of the study {_named(run.config)}; give a space the "
+            "name and the options that it has there, or leave out warm_start."
+        )
+    _bring_weights(run, earlier, same)
+    _bring_proposals(run, earlier, fitting, len(set(front)))
+
+
+def proposals(run: Run) -> list[Proposal]:
+    """Return the architectures that were brought, with the names of their spaces."""
+    file = run.warm_start / _PROPOSALS
+    if not file.exists():
+        return []
+    return [
+        (each["route"], Architecture.from_json(json.dumps(each["architecture"])))
+        for each in json.loads(file.read_text())
+    ]
+
+
+def _bring_proposals(run: Run, earlier: Run, fitting: list[Proposal], total: int) -> None:
+    taken = [each for each in fitting if _within_budget(run, *each)]
+    content = [
+        {"route": name, "architecture": json.loads(architecture.to_json())}
+        for name, architecture in taken
+    ]
+    text = json.dumps(content, indent=1)
+    write_atomically(run.warm_start / _PROPOSALS, lambda file: file.write_text(text))
+    logger.info(
+        "Warm start from %s: %d of the %d architectures of its front are proposed first "
+        "(%d are not in the spaces of this study, %d outside its budget).",
+        *(earlier.path, len(taken), total, total - len(fitting), len(fitting) - len(taken)),
+    )
+
+
+def _bring_weights(run: Run, earlier: Run, names: Iterable[str]) -> None:
+    """Copy shared weights; the projection too where both runs have one gallery space."""
+    if earlier.config.data == run.config.data and earlier.config.split != run.config.split:
+        logger.warning(
+            "Warm start from %s: no shared weights, as they were trained on another split of the "
+            "same data and may know images that are held out here.",
+            earlier.path,
+        )
+        return
+    whole = earlier.gallery_fingerprint == run.data.gallery.fingerprint
+    taken = []
+    for name in names:
+        file = earlier.shared / f"{name}.safetensors"
+        if not file.exists():  # its training was never finished
+            continue
+        _copy(file, run.warm_start / file.name, whole=whole)
+        taken.append(f"'{name}'")
+    logger.info(
+        "Warm start from %s: shared weights of %s%s.",
+        earlier.path,
+        " and ".join(taken) or "no space",
+        ", without the projection into its other gallery space" if taken and not whole else "",
+    )
+
+
+def _copy(weights: Path, target: Path, *, whole: bool) -> None:
+    try:
+        state = load_file(weights)
+    except SafetensorError as error:
+        raise StudyError(
+            f"The shared weights '{weights}' cannot be read ({error}); leave out warm_start, or "
+            "delete them to take the architectures alone."
+        ) from error
+    kept = {k: v for k, v in state.items() if whole or not k.startswith(PROJECTION)}
+    write_atomically(target, lambda path: save_file(kept, path))
+
+
+def _shares_weights(name: str, before: StudyConfig, now: StudyConfig) -> bool:
+    """Whether a route's shared weights have the same names and, but for the projection, shapes."""
+    if name not in before.spaces:
+        return False
+    old, new = before.spaces[name], now.spaces[name]
+    return new.route in _SHAPING and _shape(old) == _shape(new)
+
+
+def _shape(config: RouteConfig) -> dict[str, object]:
+    return config.model_dump(mode="json", include={"route", *_SHAPING.get(config.route, ())})
+
+
+def _fits(run: Run, name: str, architecture: Architecture) -> bool:
+    return name in run.routes and contains(run.routes[name].space, architecture)
+
+
+def contains(space: SearchSpace, architecture: Architecture) -> bool:
+    """Whether a space would accept every parameter of an architecture, and ask for no other."""
+    trial = FixedTrial(dict(architecture.params))
+    try:
+        with warnings.catch_warnings(action="ignore"):  # a value out of range is an answer here
+            space.suggest(trial)
+        parameters.check(architecture, space.name, trial.distributions)
+    except ValueError:
+        return False
+    return True
+
+
+def _within_budget(run: Run, name: str, architecture: Architecture) -> bool:
+    _, excess = weigh(subject_of(run, name, architecture), run.config.budget)
+    return all(share <= 0 for share in excess.values())
+
+
+def _named(config: StudyConfig) -> str:
+    return " and ".join(f"'{name}' ({each.route})" for name, each in config.spaces.items())

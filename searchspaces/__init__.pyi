@@ -1,0 +1,71 @@
+from .architecture import Architecture
+from .batchnorm import recalibrate
+from .cost import (
+    count_activations,
+    count_macs,
+    count_parameters,
+    int8_bytes,
+    macs_by_layer,
+)
+from .elastic.modules import folded
+from .elastic.space import StagedSpace
+from .errors import SearchSpaceError
+from .mbconv import MBConvSpace, MBConvSupernet
+from .parametric import ParametricSpace
+from .query_model import Projection, QueryModel, own_resolution, timm_query_model
+from .rebuilding import rebuild
+from .resnet import ResNetSpace, ResNetSupernet
+from .shufflenet import ShuffleNetSpace, ShuffleNetSupernet
+from .space import (
+    BlockRecipe,
+    BlockwiseSpace,
+    SearchSpace,
+    create_space,
+    register_space,
+    space_names,
+)
+from .supernet import ElasticSpace, Supernet
+from .timing import measure_latency, time_passes
+from .union import PrefixedTrial, UnionSpace
+from .vit import ViTSpace, ViTSupernet
+from .zoo import TimmSpace
+
+__all__ = [
+    "Architecture",
+    "BlockRecipe",
+    "BlockwiseSpace",
+    "ElasticSpace",
+    "MBConvSpace",
+    "MBConvSupernet",
+    "ParametricSpace",
+    "PrefixedTrial",
+    "Projection",
+    "QueryModel",
+    "ResNetSpace",
+    "ResNetSupernet",
+    "SearchSpace",
+    "SearchSpaceError",
+    "ShuffleNetSpace",
+    "ShuffleNetSupernet",
+    "StagedSpace",
+    "Supernet",
+    "TimmSpace",
+    "UnionSpace",
+    "ViTSpace",
+    "ViTSupernet",
+    "count_activations",
+    "count_macs",
+    "count_parameters",
+    "create_space",
+    "folded",
+    "int8_bytes",
+    "macs_by_layer",
+    "measure_latency",
+    "own_resolution",
+    "rebuild",
+    "recalibrate",
+    "register_space",
+    "space_names",
+    "time_passes",
+    "timm_query_model",
+]

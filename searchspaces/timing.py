@@ -1,0 +1,161 @@
+"""Seconds of forward passes on one CPU thread, in PyTorch or in ONNX Runtime."""
+
+import copy
+import platform
+import statistics
+import tempfile
+import time
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from searchspaces.cost import evaluating
+
+Runtime = Literal["pytorch", "onnxruntime"]
+
+_PACKAGES = {"pytorch": "torch", "onnxruntime": "onnxruntime"}
+_OPSET = 18
+
+
+def forward_seconds(
+    module: nn.Module,
+    shape: tuple[int, ...],
+    runtime: Runtime,
+    *,
+    warmup: int = 5,
+    runs: int = 30,
+) -> list[float]:
+    """Return the seconds of each of several passes of one input, on one CPU thread.
+
+    Args:
+        module: A network or a block of one, on any device; it is not changed.
+        shape: Shape of its input without the batch.
+        runtime: Where it runs.
+        warmup: Passes before the clock starts.
+        runs: Timed passes.
+    """
+    alone = copy.deepcopy(module).cpu().to(memory_format=torch.contiguous_format).eval()
+    if runtime == "pytorch":
+        return time_passes(alone, torch.rand(1, *shape), warmup=warmup, runs=runs)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "module.onnx"
+        _write_onnx(file, alone, shape)
+        return onnx_passes(file, shape, warmup=warmup, runs=runs)
+
+
+def measure_latency(
+    model: nn.Module,
+    resolution: int,
+    *,
+    batch: int = 1,
+    threads: int = 1,
+    warmup: int = 5,
+    runs: int = 30,
+) -> float:
+    """Return the median seconds of a forward pass in PyTorch, on the model's device.
+
+    Args:
+        model: A network on images (B, 3, resolution, resolution).
+        resolution: Side of the images in pixels.
+        batch: Images per pass.
+        threads: CPU threads that PyTorch may use.
+        warmup: Passes before the clock starts.
+        runs: Timed passes.
+    """
+    device = next(model.parameters()).device
+    images = torch.rand(batch, 3, resolution, resolution, device=device)
+    passes = time_passes(model, images, threads=threads, warmup=warmup, runs=runs)
+    return statistics.median(passes)
+
+
+def time_passes(
+    module: nn.Module, inputs: Tensor, *, threads: int = 1, warmup: int = 5, runs: int = 30
+) -> list[float]:
+    """Return the seconds of each of several forward passes in PyTorch, in evaluation mode.
+
+    Args:
+        module: A network or a part of one, on the device of its inputs.
+        inputs: What it is given, (B, ...).
+        threads: CPU threads that PyTorch may use.
+        warmup: Passes before the clock starts.
+        runs: Timed passes.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    seconds = []
+    try:
+        with evaluating(module), torch.inference_mode():
+            for run in range(warmup + runs):
+                start = time.perf_counter()
+                module(inputs)
+                if inputs.is_cuda:
+                    torch.cuda.synchronize(inputs.device)
+                if run >= warmup:
+                    seconds.append(time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(before)
+    return seconds
+
+
+def describe_runtime(runtime: Runtime) -> str:
+    """Return words for what is timed here: processor, runtime and its version."""
+    return f"{_processor()}, {_PACKAGES[runtime]} {version(_PACKAGES[runtime])}, one thread"
+
+
+def onnx_passes(
+    path: Path, shape: tuple[int, ...], *, warmup: int = 5, runs: int = 30
+) -> list[float]:
+    """Return the seconds of each of several passes of an ONNX file, on one CPU thread.
+
+    Args:
+        path: The file; it has one input, float32 (B, ...).
+        shape: Shape of the input without the batch.
+        warmup: Passes before the clock starts.
+        runs: Timed passes.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+    inputs = {
+        session.get_inputs()[0].name: np.random.default_rng(0).random((1, *shape), np.float32)
+    }
+    seconds = []
+    for _ in range(warmup + runs):
+        start = time.perf_counter()
+        session.run(None, inputs)
+        seconds.append(time.perf_counter() - start)
+    return seconds[warmup:]
+
+
+def _write_onnx(path: Path, module: nn.Module, shape: tuple[int, ...]) -> None:
+    """Write a file to be timed and forgotten, by PyTorch's TorchScript exporter.
+
+    `querynas export` writes files by the newer exporter, which takes ten to thirty times as long;
+    ONNX Runtime fuses both graphs into the same kernels.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there is the newer one
+        torch.onnx.export(
+            module,
+            (torch.zeros(2, *shape),),
+            str(path),
+            input_names=["input"],
+            dynamic_axes={"input": {0: "batch"}},
+            opset_version=_OPSET,
+            dynamo=False,
+        )
+
+
+def _processor() -> str:
+    """The processor's name as Linux knows it, or what Python knows of it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
