@@ -92,7 +92,8 @@ class PrunedSpace(ParametricSpace):
                 )
             if criterion not in free:
                 raise PruningError(
-                    f"'{criterion}' is no criterion for the space 'pruned': {suggestion(criterion, free)}"
+                    f"'{criterion}' is no criterion for the space 'pruned': "
+                    f"{suggestion(criterion, free)}"
                 )
         for schedule in self.schedules:
             if schedule not in SCHEDULES:

@@ -127,7 +127,7 @@ def create_space(name: str, **options: Any) -> SearchSpace:
     for option in options:
         if option not in known:
             raise SearchSpaceError(
-                f"the search space '{name}' has no option '{option}': {suggestion(option, list(known))}"
+                f"the search space '{name}' has no option '{option}': {suggestion(option, known)}"
             )
     for option, parameter in known.items():
         if parameter.default is parameter.empty and option not in options:

@@ -172,7 +172,8 @@ def read_card(model: Path) -> Card:
         card = Card.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise StudyError(
-            f"The card '{path}' cannot be read: {problem_of(error, Card)}, or export the model again."
+            f"The card '{path}' cannot be read: {problem_of(error, Card)}, or export the model "
+            "again."
         ) from error
     found = file_hash(model)
     if found != card.sha256:

@@ -311,7 +311,7 @@ def test_errors(gallery: Path, tmp_path: Path, trained: tuple[Nest, CrossTests])
     assert not (tmp_path / "n").exists()
     with pytest.raises(StudyError, match=r"must end in one of \.safetensors, \.onnx, \.pt2"):
         trained[0].write(0.6, tmp_path / "q.bin")
-    with pytest.raises(CompatError, match="did you mean regression"):
+    with pytest.raises(CompatError, match="did you mean 'regression'"):
         Nest.create(tmp_path / "n", config(gallery, loss="regresion")).train()
     (tmp_path / "nest.json").write_text("{}")
     with pytest.raises(StudyError, match="cannot be read"):
