@@ -1,6 +1,5 @@
 from .budget import format_macs, parse_macs
 from .plugins import import_modules
-from .problems import problem_of
 from .study import (
     BudgetConfig,
     FinishTraining,
@@ -30,5 +29,4 @@ __all__ = [
     "import_modules",
     "load_config",
     "parse_macs",
-    "problem_of",
 ]

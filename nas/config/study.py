@@ -16,8 +16,8 @@ from pydantic import (
 from compat.tasks.split import SplitConfig
 from compat.training.config import TrainingConfig
 from nas.config.budget import parse_macs
-from nas.config.problems import problem_of
 from nas.errors import StudyError
+from searchspaces.support.problems import problem_of
 from searchspaces.support.section import Section
 
 Objective = Literal[

@@ -9,10 +9,10 @@ from pydantic import ValidationError
 
 from compat.evaluation import Metric, Retrieved, Score
 from compat.tasks.split import SplitConfig
-from nas.config.problems import problem_of
 from nas.errors import StudyError
 from searchspaces import Architecture
 from searchspaces.support.files import write_atomically
+from searchspaces.support.problems import problem_of
 from searchspaces.support.section import Section
 
 Format = Literal["safetensors", "onnx", "torch-export"]
