@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 
@@ -17,9 +17,6 @@ from pruning import PrunedSpace
 from searchspaces import Architecture, QueryModel, SearchSpace, count_parameters, measure_latency
 from searchspaces.cost import count_activations, int8_bytes
 from searchspaces.timing import forward_seconds
-
-if TYPE_CHECKING:
-    from nas.study.front import Record
 
 Unit = Literal["mAP", "MACs", "parameters", "activations", "bytes", "seconds"]
 
@@ -92,7 +89,7 @@ class Objective:
         """The value of a candidate that is never measured."""
         return _WORST[self.direction]
 
-    def of(self, record: "Record") -> float:
+    def of(self, record: object) -> float:
         """Return the value of a scored candidate.
 
         Raises:

@@ -23,6 +23,8 @@ from nas.cli import (
 )
 from searchspaces.support.errors import QuerynasError
 
+__all__ = ["app", "main"]
+
 app = typer.Typer(
     name="querynas",
     help="Find the smallest query model whose embeddings still land in your gallery space.",

@@ -1,1 +1,5 @@
 """The ground that all packages stand on: errors, files, names, caches, seeds, bound settings."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

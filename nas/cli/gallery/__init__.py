@@ -4,6 +4,8 @@ import typer
 
 from nas.cli.gallery import build, compress, fuse, hash, import_, info, reduce, train
 
+__all__ = ["app"]
+
 app = typer.Typer(help="Make the fixed gallery space, once.", no_args_is_help=True)
 app.command()(train.train)
 app.command()(build.build)
