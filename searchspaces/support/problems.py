@@ -27,25 +27,25 @@ def problem_of(error: ValidationError, model: Any) -> str:
     problems = error.errors()
     problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
     path, sections = _walk(model, problem["loc"])
-    field = path or "the whole file"
+    field = f"the field '{path}'" if path else "the whole file"
     match problem["type"]:
         case "extra_forbidden":
-            near = _near(model, field, sections)
+            near = _near(model, path, sections)
             hint = f" (did you mean {' or '.join(near)}?)" if near else ""
-            return f"unknown field '{field}'{hint}; {'rename or ' if hint else ''}remove it"
+            return f"unknown field '{path}'{hint}; {'rename or ' if hint else ''}remove it"
         case "missing":
-            return f"the field '{field}' is missing; add it"
+            return f"{field} is missing; add it"
         case "union_tag_not_found" | "union_tag_invalid":
             tags = problem["ctx"].get("expected_tags", "")
             name = problem["ctx"]["discriminator"].strip("'")
-            return f"the field '{field}' needs a `{name}`{f', one of {tags}' if tags else ''}"
+            return f"{field} needs a `{name}`{f', one of {tags}' if tags else ''}"
         case "value_error":
-            return f"the field '{field}': {problem['ctx']['error']}".rstrip(".")
+            return f"{field + ': ' if path else ''}{problem['ctx']['error']}".rstrip(".")
         case "too_short":
-            return f"the field '{field}' is empty; give it at least one entry"
+            return f"{field} is empty; give it at least one entry"
         case "json_invalid":
             return f"it is not valid JSON ({problem['ctx']['error']})"
-    return f"the field '{field}' is {_quoted(problem['input'])}: {_lowered(problem['msg'])}"
+    return f"{field} is {_quoted(problem['input'])}: {_lowered(problem['msg'])}"
 
 
 def _near(model: Any, field: str, sections: Sequence[type[BaseModel]]) -> list[str]:

@@ -1,9 +1,42 @@
 """What every section of our files is made of."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+NEWER = "newer"
+"""The type of pydantic's error about a file of a later version, see `Versioned`."""
+
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+"""A seed that NumPy, PyTorch and Optuna take, with room for those that are derived from it."""
 
 
 class Section(BaseModel):
-    """A frozen group of fields that knows no others."""
+    """A frozen group of fields that knows no others; its numbers are finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Versioned(Section):
+    """What a file of ours holds as a whole.
+
+    A file without a version is of before files had one, and is read as version 0. A file of a
+    version above ``NEWEST`` is refused, whatever else it holds.
+    """
+
+    NEWEST: ClassVar[int] = 1
+
+    version: int = Field(0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_of_tomorrow(cls, content: Any) -> Any:
+        version = content.get("version") if isinstance(content, dict) else None
+        if isinstance(version, int) and version > cls.NEWEST:
+            raise PydanticCustomError(
+                NEWER,
+                "of version {found}, and this querynas reads up to {newest}: update querynas",
+                {"found": version, "newest": cls.NEWEST},
+            )
+        return content
