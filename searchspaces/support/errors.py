@@ -1,6 +1,7 @@
 """The base of every error that is meant for a user."""
 
-_LONGEST = 300  # characters of a sentence
+LONGEST = 300  # characters of a sentence
+_REASON = 100  # characters of what a library says was wrong
 _MARK = " … "
 
 
@@ -12,7 +13,13 @@ class QuerynasError(ValueError):
     """
 
     def __init__(self, sentence: str) -> None:
-        super().__init__(_shortened(_printable(sentence)))
+        super().__init__(_shortened(_printable(sentence), LONGEST))
+
+
+def reason(error: BaseException) -> str:
+    """Return what an error of a library says, as a short clause for a sentence of ours."""
+    words = getattr(error, "strerror", None) or str(error)
+    return _shortened(_printable(words), _REASON).rstrip(".") or type(error).__name__
 
 
 def _printable(text: str) -> str:
@@ -20,8 +27,8 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
 
 
-def _shortened(sentence: str) -> str:
-    if len(sentence) <= _LONGEST:
-        return sentence
-    end = (_LONGEST - len(_MARK)) // 2
-    return f"{sentence[: _LONGEST - len(_MARK) - end]}{_MARK}{sentence[-end:]}"
+def _shortened(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    end = (most - len(_MARK)) // 2
+    return f"{text[: most - len(_MARK) - end]}{_MARK}{text[-end:]}"

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from searchspaces.support.errors import QuerynasError
+from searchspaces.support.errors import QuerynasError, reason
 from searchspaces.support.problems import problem_of
 from searchspaces.support.section import NEWER
 
@@ -29,18 +29,53 @@ def read_bytes(path: Path, *, at_most: int, error: type[QuerynasError], remedy: 
         QuerynasError: The given kind of it: there is no such file, it is a folder or a device, it
             is too large, or it may not be read.
     """
+    check_file(path, at_most=at_most, error=error, remedy=remedy)
     try:
-        found = path.stat()
-        problem = _refusal(found, at_most)
-        if problem is None:
-            with path.open("rb") as file:
-                return file.read(at_most)
-    except FileNotFoundError as reason:
-        raise error(f"There is no file '{path}'; {remedy}.") from reason
-    except (OSError, ValueError) as reason:  # the latter of a NUL in a path
-        words = getattr(reason, "strerror", None) or str(reason)
-        raise error(f"'{path}' cannot be read ({words}); {remedy}.") from reason
-    raise error(f"'{path}' {problem}; {remedy}.")
+        with path.open("rb") as file:
+            return file.read(at_most)
+    except OSError as problem:
+        raise error(f"'{path}' cannot be read ({reason(problem)}); {remedy}.") from problem
+
+
+def check_file(path: Path, *, at_most: int, error: type[QuerynasError], remedy: str) -> None:
+    """Refuse what `read_bytes` would not read; for files that a library reads.
+
+    Raises:
+        QuerynasError: The given kind of it, as `read_bytes`.
+    """
+    try:
+        problem = _refusal(path.stat(), at_most)
+    except FileNotFoundError as missing:
+        raise error(f"There is no file '{path}'; {remedy}.") from missing
+    except (OSError, ValueError) as odd:  # the latter of a NUL in a path
+        raise error(f"'{path}' cannot be read ({reason(odd)}); {remedy}.") from odd
+    if problem is not None:
+        raise error(f"'{path}' {problem}; {remedy}.")
+
+
+def is_regular(path: Path) -> bool:
+    """Whether there is a regular file; False as well for a path that no file can have."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def read_text(
+    path: Path, *, error: type[QuerynasError], remedy: str, at_most: int = _MOST
+) -> str:
+    """Return what a text file in UTF-8 holds.
+
+    Raises:
+        QuerynasError: The given kind of it: as `read_bytes`, or the file is in another encoding.
+    """
+    content = read_bytes(path, at_most=at_most, error=error, remedy=remedy)
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as problem:
+        raise error(
+            f"'{path}' is no UTF-8 text (byte {problem.start:,}); save it as UTF-8."
+        ) from problem
 
 
 def _refusal(found: os.stat_result, at_most: int) -> str | None:
@@ -68,7 +103,28 @@ def read_json(
     content = read_bytes(path, at_most=at_most, error=error, remedy=remedy)
     try:
         return TypeAdapter(kind).validate_json(content)
-    except ValidationError as reason:
-        if reason.errors()[0]["type"] == NEWER:
-            raise error(f"'{path}' is {reason.errors()[0]['msg']}.") from reason
-        raise error(f"'{path}' cannot be read: {problem_of(reason, kind)}; {remedy}.") from reason
+    except ValidationError as problem:
+        if problem.errors()[0]["type"] == NEWER:
+            raise error(f"'{path}' is {problem.errors()[0]['msg']}.") from problem
+        raise error(f"'{path}' cannot be read: {problem_of(problem, kind)}; {remedy}.") from problem
+
+
+def validated(
+    kind: type[Content], values: object, what: str, *, error: type[QuerynasError], remedy: str
+) -> Content:
+    """Return plain values, such as a command's options, as a pydantic model.
+
+    Args:
+        kind: The model, or any type that pydantic knows.
+        values: What is given.
+        what: Whose values they are, as a sentence begins: "The set 'facades'".
+        error: What to raise.
+        remedy: What to do about wrong ones, the end of a sentence.
+
+    Raises:
+        QuerynasError: The given kind of it: a field is unknown, missing or of the wrong kind.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as problem:
+        raise error(f"{what}: {problem_of(problem, kind)}; {remedy}.") from problem
