@@ -61,9 +61,7 @@ def is_regular(path: Path) -> bool:
         return False
 
 
-def read_text(
-    path: Path, *, error: type[QuerynasError], remedy: str, at_most: int = _MOST
-) -> str:
+def read_text(path: Path, *, error: type[QuerynasError], remedy: str, at_most: int = _MOST) -> str:
     """Return what a text file in UTF-8 holds.
 
     Raises:
