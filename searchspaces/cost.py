@@ -107,7 +107,7 @@ def _analysis(
     resolution: int,
     attention: Callable[[list[Any], list[Any]], int],
 ) -> Iterator[JitModelAnalysis]:
-    device = next(model.parameters()).device
+    device = next((each.device for each in model.parameters()), None)
     with evaluating(model), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         image = torch.zeros(1, 3, resolution, resolution, device=device)

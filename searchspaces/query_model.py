@@ -9,10 +9,11 @@ import timm
 import torch
 import torch.nn.functional as F
 from timm.layers import SelectAdaptivePool2d
-from timm.models import load_state_dict
 from torch import Tensor, nn
 
+from searchspaces.checkpoint import load_checkpoint
 from searchspaces.errors import SearchSpaceError
+from searchspaces.support.errors import reason
 from searchspaces.support.naming import near_matches, suggestion
 
 POOLINGS = ("avg", "gem")
@@ -138,7 +139,7 @@ def timm_query_model(
         pooling: "avg" for what the family does by default, "gem" for generalised-mean pooling.
         projection_norm: Whether a BatchNorm comes before the projection.
         pretrained: Whether to fetch timm's published weights; ignored with a checkpoint.
-        checkpoint: A state dict of the backbone, safetensors or a weights-only torch file.
+        checkpoint: Weights of the backbone that `searchspaces.checkpoint.load_checkpoint` takes.
 
     Returns:
         The model; its projection starts at random.
@@ -210,10 +211,10 @@ def _timm_network(
     except Exception as error:  # families raise what they like for a size they do not take
         raise SearchSpaceError(
             f"timm cannot make '{name}' for images of {resolution} x {resolution} pixels "
-            f"({_one_line(error)}): its own size is {config.input_size[-1]}"
+            f"({reason(error)}): its own size is {config.input_size[-1]}"
         ) from error
     if checkpoint is not None:
-        _load_checkpoint(network, name, Path(checkpoint))
+        load_checkpoint(network, Path(checkpoint), error=SearchSpaceError)
     elif pretrained:
         network = _download(name, options)
     return network, network.pretrained_cfg
@@ -227,28 +228,11 @@ def _download(name: str, options: Mapping[str, Any]) -> nn.Module:
         return timm.create_model(name, pretrained=True, **options)
     except Exception as error:  # whatever network, cache or hub says, the remedy is the same
         raise SearchSpaceError(
-            f"the pretrained weights of '{name}' could not be had ({_one_line(error)}): "
+            f"the pretrained weights of '{name}' could not be had ({reason(error)}): "
             "give checkpoint=FILE, or pretrained=False for a random start"
         ) from error
     finally:
         logger.setLevel(level)
-
-
-def _load_checkpoint(network: nn.Module, name: str, path: Path) -> None:
-    if not path.is_file():
-        raise SearchSpaceError(f"the checkpoint {path} of '{name}' is not a file")
-    try:
-        state = load_state_dict(str(path), device="cpu", weights_only=True)
-        missing = network.load_state_dict(state, strict=False).missing_keys
-    except Exception as error:  # unpickling and safetensors raise types of their own
-        raise SearchSpaceError(
-            f"the checkpoint {path} cannot be loaded in '{name}': {_one_line(error)}"
-        ) from error
-    if missing:
-        raise SearchSpaceError(
-            f"the checkpoint {path} lacks '{missing[0]}' and {len(missing) - 1} more tensors of "
-            f"'{name}': give the state dict of this very backbone"
-        )
 
 
 def _pool_by_generalised_mean(network: nn.Module, name: str) -> None:
@@ -274,8 +258,7 @@ def _width(backbone: TimmBackbone, name: str, resolution: int) -> int:
         features = backbone.eval()(torch.zeros(1, 3, resolution, resolution))
     except Exception as error:  # families raise what they like for a size they do not take
         raise SearchSpaceError(
-            f"'{name}' does not take images of {resolution} x {resolution} pixels: "
-            f"{_one_line(error)}"
+            f"'{name}' does not take images of {resolution} x {resolution} pixels: {reason(error)}"
         ) from error
     finally:
         backbone.train(training)
@@ -285,7 +268,3 @@ def _width(backbone: TimmBackbone, name: str, resolution: int) -> int:
             "per image: choose another backbone"
         )
     return features.shape[1]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

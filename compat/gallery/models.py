@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-import math
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -136,23 +134,10 @@ def torch_gallery_model(spec: str, model: nn.Module, preprocessing: Preprocessin
 
 
 def _count_macs(model: nn.Module, size: int) -> int | None:
-    import torch
-    from fvcore.nn import FlopCountAnalysis
+    from searchspaces import count_macs
 
-    from compat.device import pick_device
-
-    def attention(inputs: list[Any], outputs: list[Any]) -> int:
-        query, key, value = (each.type().sizes() for each in inputs[:3])
-        return math.prod(query) * key[-2] + math.prod(query[:-1]) * math.prod(value[-2:])
-
-    image = torch.zeros(1, 3, size, size, device=pick_device())
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            analysis = FlopCountAnalysis(model.eval(), image)
-            analysis.set_op_handle("aten::scaled_dot_product_attention", attention)
-            analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-            return int(analysis.total())
+        return count_macs(model, size)
     except Exception:  # a user's network need not be traceable to be embedded with
         return None
 
@@ -212,6 +197,8 @@ def _from_training(spec: str, path: Path) -> GalleryModel:
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
+    from searchspaces.checkpoint import load_tensors
+
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -228,7 +215,7 @@ def _from_training(spec: str, path: Path) -> GalleryModel:
     model = trained_network(metadata["arch"], int(metadata["dimension"]), preprocessing)
     weights = load_file(path)
     vectors = weights.pop(_CLASSIFIER, None)
-    _load_weights(model, weights, path, may_ignore=())
+    load_tensors(model, weights, str(path), error=CompatError)
     loaded = torch_gallery_model(spec, model, preprocessing)
     if vectors is None:
         return loaded
@@ -238,6 +225,8 @@ def _from_training(spec: str, path: Path) -> GalleryModel:
 
 def _from_timm(spec: str, name: str, options: Mapping[str, str]) -> GalleryModel:
     import timm
+
+    from searchspaces.checkpoint import load_checkpoint
 
     known = ("checkpoint", "pretrained", "size")
     for key in options:
@@ -249,12 +238,7 @@ def _from_timm(spec: str, name: str, options: Mapping[str, str]) -> GalleryModel
     pretrained = _yes(spec, options.get("pretrained", "true")) and checkpoint is None
     model = _create_timm(name, pretrained=pretrained)
     if checkpoint is not None:
-        if not checkpoint.is_file():
-            raise CompatError(f"There is no checkpoint {checkpoint}: check the path in {spec}.")
-        published = timm.get_pretrained_cfg(name)
-        head = published.classifier if published else None
-        heads = (head,) if isinstance(head, str) else tuple(head or ())
-        _load_weights(model, _read_weights(checkpoint), checkpoint, may_ignore=heads)
+        load_checkpoint(model, checkpoint, error=CompatError)
     config = timm.data.resolve_model_data_config(model)
     size = options.get("size", str(config["input_size"][-1]))
     if not size.isdigit():
@@ -398,54 +382,6 @@ def _pooled_width(backbone: nn.Module, size: int) -> int:
         width = int(backbone(torch.zeros(1, 3, size, size)).shape[-1])
     backbone.train()
     return width
-
-
-def _read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """State dict of a safetensors or torch file, out of the usual wrappings."""
-    import torch
-    from safetensors.torch import load_file
-
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch and safetensors raise many types for a damaged file
-        raise CompatError(
-            f"The checkpoint {path} cannot be read as plain tensors ({_first_line(error)}): save "
-            "its state dict with torch.save or safetensors."
-        ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    return {str(key).removeprefix("module."): value for key, value in content.items()}
-
-
-def _load_weights(
-    model: nn.Module,
-    weights: Mapping[str, torch.Tensor],
-    path: Path,
-    *,
-    may_ignore: tuple[str, ...],
-) -> None:
-    """Load all of the model's weights; only entries under ``may_ignore`` may be left over."""
-    expected = model.state_dict()
-    for name, value in expected.items():
-        if name not in weights:
-            raise CompatError(
-                f"{path} has no tensor {name!r}{did_you_mean(name, weights)}: it is of another "
-                "architecture."
-            )
-        if weights[name].shape != value.shape:
-            raise CompatError(
-                f"{path}: tensor {name!r} has shape {tuple(weights[name].shape)}, expected "
-                f"{tuple(value.shape)}: it is of another architecture."
-            )
-    for name in weights:
-        if name not in expected and not name.startswith(tuple(f"{head}." for head in may_ignore)):
-            raise CompatError(
-                f"{path} has a tensor {name!r} that the model lacks: it is of another architecture."
-            )
-    model.load_state_dict({name: weights[name] for name in expected})
 
 
 def _weights_digest(model: nn.Module) -> str:

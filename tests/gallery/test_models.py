@@ -58,16 +58,16 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path):
     weights = timm.create_model("resnet10t", pretrained=False).state_dict()
     path = tmp_path / "w.pth"
     spec = f"timm:resnet10t,checkpoint={path}"
-    with pytest.raises(CompatError, match="There is no checkpoint"):
+    with pytest.raises(CompatError, match="There is no file"):
         load_gallery_model(spec)
     torch.save({name: value for name, value in weights.items() if name != "bn1.bias"}, path)
     with pytest.raises(CompatError, match=r"w\.pth has no tensor 'bn1.bias'"):
         load_gallery_model(spec)
     torch.save(weights | {"bn1.bias": torch.zeros(3)}, path)
-    with pytest.raises(CompatError, match=r"'bn1.bias' has shape \(3,\), expected \(64,\)"):
+    with pytest.raises(CompatError, match=r"bias' of .*w\.pth has shape \(3,\), expected \(64,\)"):
         load_gallery_model(spec)
     torch.save(weights | {"extra.bias": torch.zeros(3)}, path)
-    with pytest.raises(CompatError, match=r"a tensor 'extra\.bias\' that the model lacks"):
+    with pytest.raises(CompatError, match=r"a tensor 'extra\.bias' that the network lacks"):
         load_gallery_model(spec)
     path.write_text("text")
     with pytest.raises(CompatError, match="cannot be read as plain tensors"):

@@ -4,7 +4,6 @@ import huggingface_hub.constants
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
 
 from searchspaces import QueryModel, SearchSpaceError, rebuild, timm_query_model
 from searchspaces.query_model import GeneralizedMean
@@ -75,31 +74,6 @@ def test_a_model_can_be_made_again_from_its_origin():
 def test_an_origin_of_no_kind_is_refused(origin):
     with pytest.raises(SearchSpaceError, match="'timm' or 'space'"):
         rebuild(origin)
-
-
-@pytest.mark.parametrize("kind", ["safetensors", "pth"])
-def test_a_checkpoint_gives_the_backbone_its_weights(tmp_path, kind):
-    source = timm.create_model("lcnet_050", num_classes=10)
-    path = tmp_path / f"weights.{kind}"
-    if kind == "safetensors":
-        save_file(source.state_dict(), path)
-    else:
-        torch.save({"state_dict": source.state_dict()}, path)
-    model = make(pretrained=True, checkpoint=path)
-    for name, tensor in model.backbone.network.state_dict().items():
-        torch.testing.assert_close(tensor, source.state_dict()[name])
-
-
-def test_a_checkpoint_of_another_network_is_refused(tmp_path):
-    path = tmp_path / "other.safetensors"
-    save_file({"x": torch.zeros(1)}, path)
-    with pytest.raises(SearchSpaceError, match=r"other.safetensors lacks 'conv_stem.weight'"):
-        make(checkpoint=path)
-    (tmp_path / "broken.pth").write_bytes(b"not a checkpoint")
-    with pytest.raises(SearchSpaceError, match=r"broken.pth cannot be loaded in 'lcnet_050'"):
-        make(checkpoint=tmp_path / "broken.pth")
-    with pytest.raises(SearchSpaceError, match="is not a file"):
-        make(checkpoint=tmp_path / "absent.pth")
 
 
 def test_pretrained_weights_that_cannot_be_had_are_no_silent_random_start(monkeypatch, tmp_path):
