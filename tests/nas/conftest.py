@@ -1,18 +1,13 @@
-"""A whole small study, run once and looked at by many tests, and the command line."""
+"""A whole small study, run once and looked at by many tests."""
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nas.cli import main
 from nas.config.study import StudyConfig
 from nas.study.run import Run
 from nas.study.search import search
-
-Cli = Callable[..., tuple[int, str, str]]
 
 DATA = "facades:classes=16,images=8,size=32,seed=0"
 TRAINING = {"epochs": 1, "batch": 32, "validate_every": 1}
@@ -81,20 +76,3 @@ def tiny_config(tiny_study: dict[str, Any]) -> StudyConfig:
 def tiny_run(tiny_config: StudyConfig, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The finished study; read it, do not change it."""
     return search(tiny_config, tmp_path_factory.mktemp("runs") / "tiny")
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Run the command in this process: exit code, standard output, standard error."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["querynas", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as exit:
-            code = int(exit.code or 0)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
