@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import Field
 
 from searchspaces.support.errors import QuerynasError
 from searchspaces.support.reading import read_bytes, read_json
@@ -15,7 +16,7 @@ class Notes(Versioned):
     """A small file of ours."""
 
     count: int
-    more: dict[str, Any] = {}
+    more: dict[str, Any] = Field(default_factory=dict)
 
 
 def opened(path: Path) -> Notes:
@@ -60,7 +61,7 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "pipe", tmp_path / "endless"):
         with pytest.raises(QuerynasError, match="is no regular file"):
             opened(path)
-    with pytest.raises(QuerynasError, match="There is no file '.*none'"):
+    with pytest.raises(QuerynasError, match=r"There is no file '.*none'"):
         opened(tmp_path / "none")
     for name in ("n" * 300, "nul\0"):
         with pytest.raises(QuerynasError, match="cannot be read"):
