@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 
 from compat.data.preprocessing import Preprocessing
 from compat.errors import CompatError
+from searchspaces.support.modules import import_module
 from searchspaces.support.naming import did_you_mean
 
 if TYPE_CHECKING:
@@ -280,11 +280,11 @@ def _from_factory(spec: str, name: str, options: Mapping[str, str]) -> GalleryMo
 
     module_name, _, attribute = name.partition(":")
     try:
-        module = importlib.import_module(module_name)
+        module = import_module(module_name)
     except ImportError as error:
         raise CompatError(
-            f"Cannot import {module_name!r} for the gallery model {spec} ({error}): install it or "
-            "add its folder to PYTHONPATH."
+            f"Cannot import {module_name!r} for the gallery model {spec} ({error}): run in the "
+            "folder that holds it, or install it."
         ) from error
     factory = getattr(module, attribute, None)
     if not callable(factory):

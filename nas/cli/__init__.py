@@ -1,6 +1,7 @@
 """The `querynas` command: a thin shell over the Python API, one small file per command."""
 
 import logging
+import os
 import sys
 import warnings
 from typing import NoReturn
@@ -56,6 +57,7 @@ def main() -> None:
     for category in (FutureWarning, DeprecationWarning):  # of the libraries, for their callers
         warnings.simplefilter("ignore", category)
     warnings.filterwarnings("ignore", message=".*experimental")
+    os.environ["PYTHONSAFEPATH"] = "1"  # no worker process looks for modules in the current folder
     try:
         app()
     except Exception as error:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from nas.cli.options import TrustImports
+
 
 class Format(StrEnum):
     """File formats of exported query models."""
@@ -23,6 +25,7 @@ def export(
     best_under: Annotated[
         str | None, typer.Option(help="Best model within a budget of MACs, e.g. 50M.")
     ] = None,
+    trust_imports: TrustImports = False,
 ) -> None:
     """Export one query model, checked against PyTorch, with its scores on the test classes."""
     from nas.config.budget import format_macs, parse_macs
@@ -33,7 +36,7 @@ def export(
 
     if (trial is None) == (best_under is None):
         raise StudyError("Say which model to export: give either --trial or --best-under.")
-    opened = Run.open(run)
+    opened = Run.open(run, trust_imports=trust_imports)
     record = (
         opened.record(trial)
         if trial is not None

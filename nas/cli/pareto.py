@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from nas.cli.options import TrustImports
+
 
 def pareto(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
@@ -15,6 +17,7 @@ def pareto(
     min_map: Annotated[float | None, typer.Option(help="Least validation cross-test mAP.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     csv: Annotated[Path | None, typer.Option(help="Also write a CSV file.")] = None,
+    trust_imports: TrustImports = False,
 ) -> None:
     """List the Pareto front, and which of its models are not distinguishable from cheaper ones."""
     from nas.cli.tables import front_rows, print_front, write_csv
@@ -23,7 +26,7 @@ def pareto(
     from nas.study.front import select
     from nas.study.run import Run
 
-    opened = Run.open(run)
+    opened = Run.open(run, trust_imports=trust_imports)
     front = opened.front()
     ties = distinguish(opened, front)
     budget = None if max_flops is None else parse_macs(max_flops)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nas.cli.options import TrustImports
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -19,6 +21,7 @@ def repeat(
     trials: Annotated[str | None, typer.Option(help="Trials to repeat, e.g. 80,84.")] = None,
     front: Annotated[bool, typer.Option("--front", help="Repeat the whole front.")] = False,
     seeds: Annotated[int, typer.Option(min=2, help="Seeds to reach for each of them.")] = 3,
+    trust_imports: TrustImports = False,
 ) -> None:
     """Train candidates again with other seeds: how much of their cross-test is luck."""
     from nas.errors import StudyError
@@ -27,7 +30,7 @@ def repeat(
 
     if front == (trials is not None):
         raise StudyError("Give either --trials, e.g. --trials 80,84, or --front.")
-    opened = Run.open(run)
+    opened = Run.open(run, trust_imports=trust_imports)
     records = opened.front() if trials is None else [opened.record(n) for n in _numbers(trials)]
     try:
         _print(run_repeat(opened, records, seeds=seeds))

@@ -5,10 +5,15 @@ from typing import Annotated
 
 import typer
 
+from nas.cli.options import TrustImports
 
-def report(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
+
+def report(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    trust_imports: TrustImports = False,
+) -> None:
     """Write report.html into the run folder."""
     from nas.reporting.report import report as write
     from nas.study.run import Run
 
-    print(f"Report: {write(Run.open(run))}")
+    print(f"Report: {write(Run.open(run, trust_imports=trust_imports))}")

@@ -17,7 +17,7 @@ from compat.device import pick_device
 from compat.tasks.study_data import StudyData, load_study_data
 from nas.alignment.aligner import Aligner
 from nas.candidates.routes import Route, create_route
-from nas.config.plugins import import_modules
+from nas.config.plugins import import_trusted
 from nas.config.study import StudyConfig
 from nas.errors import StudyError
 from nas.study.front import Record, pareto_front, scored
@@ -85,11 +85,17 @@ class Run:
         write_atomically(self.path / "study.yaml", lambda file: file.write_text(content))
 
     @classmethod
-    def open(cls, path: str | Path) -> "Run":
+    def open(cls, path: str | Path, *, trust_imports: bool = False) -> "Run":
         """Open a run folder that `querynas search` has made.
 
+        Args:
+            path: The folder.
+            trust_imports: Whether to import the modules that its study names even if this user
+                never trusted them, see `nas.config.plugins.import_trusted`.
+
         Raises:
-            StudyError: The folder is missing or is no run folder.
+            StudyError: The folder is missing or is no run folder, or it names a module that is
+                not trusted.
         """
         path = Path(path)
         if not (path / "run.json").is_file():
@@ -98,7 +104,7 @@ class Run:
                 "`querynas search`."
             )
         config = StudyConfig.model_validate(yaml.safe_load((path / "study.yaml").read_text()))
-        import_modules(config.imports, needed=False)
+        import_trusted(config.imports, path, trust=trust_imports)
         return cls(path, config, json.loads((path / "run.json").read_text())["storage"])
 
     @cached_property

@@ -105,7 +105,7 @@ def test_pretrained_weights_without_a_network_are_an_error_not_a_random_start():
         ("resnet18", "names no gallery model, expected timm:NAME"),
         ("gone.safetensors", "There is no gallery model file"),
         ("gone.onnx", "There is no gallery model file"),
-        ("no_such_module:make", "Cannot import 'no_such_module'.*PYTHONPATH"),
+        ("no_such_module:make", "Cannot import 'no_such_module'.*install it"),
         ("tinynet:mak", r"no function 'mak' \(did you mean 'make'"),
         ("tinynet:make,depth=3", "does not take the options"),
         ("tinynet:number", "returned a int, expected a torch.nn.Module"),

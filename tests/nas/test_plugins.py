@@ -1,6 +1,7 @@
 """A user's own module: registered names work in a study file, and a missing module is named."""
 
 import logging
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def plugged_in(query, target, batch, scale=1.0):
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("QUERYNAS_CACHE", str(tmp_path / "cache"))
     (tmp_path / "plugged_in_losses.py").write_text(MODULE)
     return tmp_path
 
@@ -45,6 +46,88 @@ def test_a_study_file_imports_the_users_losses(folder: Path, tiny_study: dict[st
     assert "plugged_in" in list_losses()
     assert set(sys.modules["plugged_in_losses"].CALLS) == {3.0}
     assert len(run.front()) > 0
+    assert Run.open(folder / "run").config == run.config  # what one searched with is trusted
+
+
+def saved_run(folder: Path, study: dict[str, Any], *names: str) -> Path:
+    """A run folder that somebody else has made."""
+    config = StudyConfig.model_validate(study | {"imports": names})
+    Run(folder / "run", config).save()
+    return folder / "run"
+
+
+def test_somebody_elses_module_is_trusted_once_and_for_its_source(
+    folder: Path, tiny_study: dict[str, Any]
+) -> None:
+    module = folder / "foreign_module.py"
+    module.write_text("from pathlib import Path\nPath('executed').touch()")
+    run = saved_run(folder, tiny_study, "foreign_module")
+    with pytest.raises(StudyError, match=r"'foreign_module'.*querynas pareto .* --trust-imports"):
+        Run.open(run)
+    assert not Path("executed").exists()
+    Run.open(run, trust_imports=True)
+    assert Path("executed").exists()
+    Run.open(run)
+    module.write_text(module.read_text() + "\n# another version")
+    with pytest.raises(StudyError, match="--trust-imports"):
+        Run.open(run)
+
+
+def test_an_installed_module_is_asked_for_too(folder: Path, tiny_study: dict[str, Any]) -> None:
+    with pytest.raises(StudyError, match="'antigravity'"):
+        Run.open(saved_run(folder, tiny_study, "antigravity"))
+
+
+def test_a_run_is_made_with_one_module_and_opened_where_a_module_has_its_name(
+    folder: Path, tiny_study: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "yaml.py").write_text("raise SystemExit('ran')")
+    run = saved_run(folder, tiny_study, "yaml")
+    with caplog.at_level(logging.WARNING, logger="querynas"):
+        Run.open(run, trust_imports=True)
+    assert "rename it" in caplog.text
+
+
+LYING = (
+    "sqlalchemy",
+    "onnx",
+    "yaml",
+    "pandas",
+    "optuna",
+    "socket",
+    "threading",
+    "pickle",
+    "struct",
+)
+
+
+SCRIPT = """
+import multiprocessing, sys
+from nas.cli import main
+
+if __name__ == "__main__":
+    try:
+        main()  # as the command does
+    except SystemExit:
+        pass
+    worker = multiprocessing.get_context("spawn").Process(target=print, args=("worked",))
+    worker.start()
+    worker.join()
+"""
+
+
+def test_modules_that_lie_in_the_current_folder_are_not_run(folder: Path, gallery: Path) -> None:
+    """Neither by a command nor by the worker processes that it starts."""
+    here = folder / "here"
+    here.mkdir()
+    for name in LYING:
+        (here / f"{name}.py").write_text(f"open('executed', 'a').write('{name} ')")
+    (folder / "script.py").write_text(SCRIPT)
+    script = (sys.executable, folder / "script.py", "gallery", "info", gallery)
+    done = subprocess.run(script, cwd=here, capture_output=True, text=True)
+    assert "Gallery space" in done.stdout, done.stderr
+    assert "worked" in done.stdout, done.stderr
+    assert not (here / "executed").exists(), (here / "executed").read_text()
 
 
 def test_a_module_that_is_missing_is_named(

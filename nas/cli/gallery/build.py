@@ -1,6 +1,5 @@
 """`querynas gallery build`."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -40,7 +39,6 @@ def build(
     from compat.gallery import build_gallery, enhancing, load_gallery_model
     from nas.cli.tables import print_gallery
 
-    sys.path.insert(0, str(Path.cwd()))  # so that module:factory finds the user's own module
     images = open_data(data)
     steps = [step.strip() for step in enhance.split(",") if step.strip()]
     if steps:
