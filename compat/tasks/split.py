@@ -3,7 +3,7 @@
 from pydantic import Field, model_validator
 
 from compat.errors import CompatError
-from searchspaces.support.section import Section
+from searchspaces.support.section import Section, Seed
 
 
 class SplitConfig(Section):
@@ -11,7 +11,7 @@ class SplitConfig(Section):
 
     val: float = Field(0.15, gt=0, lt=1)
     test: float = Field(0.25, gt=0, lt=1)
-    seed: int = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _leaves_training_classes(self) -> "SplitConfig":

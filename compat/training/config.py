@@ -1,10 +1,13 @@
 """How a network is trained, as a study file says it."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from searchspaces.support.section import Section
+
+Epochs = Annotated[int, Field(ge=1, le=100_000)]
+LearningRate = Annotated[float, Field(gt=0, le=100)]
 
 
 class TrainingConfig(Section):
@@ -15,12 +18,12 @@ class TrainingConfig(Section):
     multiply it natively too, which doubles the speed of dense convolutions.
     """
 
-    epochs: int = Field(20, ge=1)
-    batch: int = Field(128, ge=2)
-    lr: float = Field(3e-3, gt=0)
-    weight_decay: float = Field(0.02, ge=0)
+    epochs: Epochs = 20
+    batch: int = Field(128, ge=2, le=1_000_000)
+    lr: LearningRate = 3e-3
+    weight_decay: float = Field(0.02, ge=0, le=100)
     warmup: float = Field(0.15, ge=0, lt=1)
     schedule: Literal["onecycle", "cosine"] = "onecycle"
     ema: float = Field(0.998, ge=0, lt=1)
-    validate_every: int = Field(5, ge=1)
+    validate_every: Epochs = 5
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -98,18 +98,15 @@ def _of_study(path: Path) -> tuple[list[SpaceOptions], int]:
 
 
 def _of_options(name: str, text: str) -> SpaceOptions:
-    import yaml
-
     from nas.candidates.latency_table import SpaceOptions
+    from nas.cli.settings import settings
+    from nas.config.yaml_text import parse_yaml
     from nas.errors import StudyError
 
-    try:
-        options = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise StudyError(f"--options is not valid YAML: {error}.") from error
+    options = parse_yaml(text, "--options")
     if not isinstance(options, dict):
         raise StudyError(f"--options is '{text}', not a mapping such as '{{resolutions: [32]}}'.")
-    return SpaceOptions(name=name, options=options)
+    return settings(SpaceOptions, {"name": name, "options": options})
 
 
 def _overhead(table: LatencyTable) -> str:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from nas.config.yaml_text import parse_yaml
 from nas.errors import StudyError
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -37,10 +37,7 @@ def loss_of(text: str) -> str | dict[str, Any]:
     Raises:
         StudyError: It is neither.
     """
-    try:
-        loss = yaml.safe_load(text)
-    except yaml.YAMLError:
-        loss = None
+    loss = parse_yaml(text, f"--loss is '{text}', which")
     if not isinstance(loss, str | dict):
         raise StudyError(
             f"--loss is '{text}': give a name, or weights as in '{{ssp: 1, regression: 1}}'."

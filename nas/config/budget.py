@@ -5,6 +5,7 @@ import re
 from nas.errors import StudyError
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+_MOST = 10**18
 
 
 def parse_macs(text: str) -> int:
@@ -14,11 +15,12 @@ def parse_macs(text: str) -> int:
         StudyError: ``text`` is no positive number with an optional unit k, M or G.
     """
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([kmg]?)\s*", text.lower())
-    if match is None or float(match[1]) <= 0:
+    macs = 0.0 if match is None else float(match[1]) * _UNITS[match[2]]
+    if not 0 < macs <= _MOST:
         raise StudyError(
             f"'{text}' is no budget of MACs; give a positive number with k, M or G, e.g. 50M."
         )
-    return round(float(match[1]) * _UNITS[match[2]])
+    return round(macs)
 
 
 def format_macs(macs: float) -> str:

@@ -5,8 +5,9 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
+    AfterValidator,
+    BeforeValidator,
     Field,
     ValidationError,
     ValidationInfo,
@@ -14,11 +15,12 @@ from pydantic import (
 )
 
 from compat.tasks.split import SplitConfig
-from compat.training.config import TrainingConfig
+from compat.training.config import Epochs, LearningRate, TrainingConfig
 from nas.config.budget import parse_macs
+from nas.config.yaml_text import parse_yaml, read_yaml
 from nas.errors import StudyError
 from searchspaces.support.problems import problem_of
-from searchspaces.support.section import Section
+from searchspaces.support.section import Section, Seed
 
 Objective = Literal[
     "macs",
@@ -36,6 +38,31 @@ Proposer = Literal["nsga2", "nsga3", "tpe", "gp", "qmc", "random"]
 Sampling = Literal["uniform", "fair", "macs", "attentive"]
 
 
+CalibrationImages = Annotated[int, Field(ge=2, le=1_000_000)]
+
+
+def _quantity(value: Any) -> Any:
+    return parse_macs(value.removesuffix("B")) if isinstance(value, str) else value
+
+
+def _milliseconds(value: Any) -> Any:
+    return value.removesuffix("ms") if isinstance(value, str) else value
+
+
+def _file_name(name: str) -> str:
+    """Names of spaces name files of a run."""
+    if not re.fullmatch(r"[^\W_][\w .+-]{0,99}", name):
+        raise StudyError(
+            f"'{name}' is no name of a space; give letters, digits, '.', '+', '-' and '_'"
+        )
+    return name
+
+
+Quantity = Annotated[int, BeforeValidator(_quantity), Field(ge=0, le=10**18)]
+Milliseconds = Annotated[float, BeforeValidator(_milliseconds), Field(gt=0, le=1e9)]
+SpaceName = Annotated[str, AfterValidator(_file_name)]
+
+
 class SupernetTraining(TrainingConfig):
     """Training of a supernet, whose subnetworks share the steps.
 
@@ -44,7 +71,7 @@ class SupernetTraining(TrainingConfig):
     of the training the choices open, from the largest subnetwork on.
     """
 
-    epochs: int = Field(40, ge=1)
+    epochs: Epochs = 40
     distill: float = Field(0.0, ge=0, le=1)
     sampling: Sampling = "uniform"
     progressive: float = Field(0.0, ge=0, lt=1)
@@ -53,15 +80,15 @@ class SupernetTraining(TrainingConfig):
 class RealignTraining(TrainingConfig):
     """A short training after a cut."""
 
-    epochs: int = Field(2, ge=1)
-    lr: float = Field(1e-3, gt=0)
+    epochs: Epochs = 2
+    lr: LearningRate = 1e-3
     ema: float = Field(0.95, ge=0, lt=1)
 
 
 class FinishTraining(TrainingConfig):
     """Further training of a model that is in the gallery space already."""
 
-    lr: float = Field(1.5e-3, gt=0)
+    lr: LearningRate = 1.5e-3
 
 
 class SupernetConfig(Section):
@@ -71,8 +98,8 @@ class SupernetConfig(Section):
     space: str = "mbconv"
     options: dict[str, Any] = Field(default_factory=dict)
     kernel_transform: bool = False
-    random_subnetworks: int = Field(2, ge=0)
-    calibration_images: int = Field(1024, ge=2)
+    random_subnetworks: int = Field(2, ge=0, le=100)
+    calibration_images: CalibrationImages = 1024
     training: SupernetTraining = SupernetTraining()
 
 
@@ -85,7 +112,7 @@ class PrunedConfig(Section):
     checkpoint: str | None = None
     pooling: Literal["avg", "gem"] = "avg"
     options: dict[str, Any] = Field(default_factory=dict)
-    calibration_images: int = Field(1024, ge=2)
+    calibration_images: CalibrationImages = 1024
     training: TrainingConfig = TrainingConfig()
     realign: RealignTraining = RealignTraining()
 
@@ -107,7 +134,7 @@ RouteConfig = Annotated[
 class RungConfig(Section):
     """After the search: up to ``models`` promising candidates are aligned on, alone."""
 
-    models: int = Field(0, ge=0)
+    models: int = Field(0, ge=0, le=10_000)
     training: FinishTraining = FinishTraining()
 
 
@@ -119,7 +146,7 @@ class ScreenConfig(Section):
     """
 
     by: str = "surrogate"
-    after: int = Field(30, ge=5)
+    after: int = Field(30, ge=5, le=1_000_000)
     doubt: float = Field(0.1, gt=0, lt=1)
 
 
@@ -129,26 +156,14 @@ class BudgetConfig(Section):
     Counts and bytes understand '50M' and '1.2G'; latencies are milliseconds, '5ms' or 5.
     """
 
-    min_macs: int | None = None
-    max_macs: int | None = None
-    max_parameters: int | None = Field(None, gt=0)
-    max_activations: int | None = Field(None, gt=0)
-    max_int8_bytes: int | None = Field(None, gt=0)
-    max_latency: float | None = Field(None, gt=0)
-    max_onnx_latency: float | None = Field(None, gt=0)
-    max_table_latency: float | None = Field(None, gt=0)
-
-    @field_validator(
-        "min_macs", "max_macs", "max_parameters", "max_activations", "max_int8_bytes", mode="before"
-    )
-    @classmethod
-    def _quantity(cls, value: Any) -> Any:
-        return parse_macs(value.removesuffix("B")) if isinstance(value, str) else value
-
-    @field_validator("max_latency", "max_onnx_latency", "max_table_latency", mode="before")
-    @classmethod
-    def _milliseconds(cls, value: Any) -> Any:
-        return value.removesuffix("ms") if isinstance(value, str) else value
+    min_macs: Quantity | None = None
+    max_macs: Quantity | None = None
+    max_parameters: Quantity | None = None
+    max_activations: Quantity | None = None
+    max_int8_bytes: Quantity | None = None
+    max_latency: Milliseconds | None = None
+    max_onnx_latency: Milliseconds | None = None
+    max_table_latency: Milliseconds | None = None
 
 
 class StudyConfig(Section):
@@ -156,20 +171,20 @@ class StudyConfig(Section):
 
     data: str
     gallery: str
-    spaces: dict[str, RouteConfig] = Field(min_length=1)
+    spaces: dict[SpaceName, RouteConfig] = Field(min_length=1, max_length=100)
     loss: str | dict[str, Any] = "regression"
     objectives: tuple[Objective, ...] = Field(("macs", "cross_test"), min_length=1, max_length=4)
     sampler: Proposer | None = Field(None, validate_default=True)
-    trials: int = Field(100, ge=1)
-    start: int = Field(16, ge=0)
+    trials: int = Field(100, ge=1, le=1_000_000)
+    start: int = Field(16, ge=0, le=10_000)
     warm_start: str | None = None
     budget: BudgetConfig = BudgetConfig()
     latency_table: str | None = Field(None, validate_default=True)
     screen: ScreenConfig | None = None
-    finish: tuple[RungConfig, ...] = ()
+    finish: tuple[RungConfig, ...] = Field((), max_length=20)
     split: SplitConfig = SplitConfig()
     imports: tuple[str, ...] = ()
-    seed: int = 0
+    seed: Seed = 0
 
     @field_validator("objectives")
     @classmethod
@@ -206,16 +221,11 @@ def load_config(path: str | Path) -> StudyConfig:
 
     Raises:
         StudyError: The file is missing, is not YAML, or a field is unknown (near matches are
-            named), missing or of the wrong kind.
+            named), missing, of the wrong kind or out of range.
     """
     path = Path(path)
-    if not path.is_file():
-        raise StudyError(f"There is no study file '{path}'; give the path of a YAML file.")
-    try:
-        text = os.path.expandvars(path.read_text())
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise StudyError(f"The study file '{path}' is not valid YAML: {error}.") from error
+    text = os.path.expandvars(read_yaml(path, remedy="give the path of a study file, YAML"))
+    content = parse_yaml(text, f"The study file '{path}'")
     unset = re.search(r"^[^#\n]*(\$\{?\w+\}?)", text, flags=re.MULTILINE)
     if unset is not None:
         raise StudyError(

@@ -107,7 +107,7 @@ def test_a_supernet_is_trained_by_the_plain_sandwich_rule_unless_told(tmp_path: 
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match=r"no study file '.*nothing\.yaml'"):
+    with pytest.raises(StudyError, match=r"no file '.*nothing\.yaml'"):
         load_config(tmp_path / "nothing.yaml")
 
 
