@@ -19,10 +19,10 @@ class AML(CompatibilityLoss):
 
     - p is another image of the anchor's class, the next one in turn at every call; the anchor's
       own image where its class has no other.
-    - The n are the ``negatives`` gallery vectors nearest to q of other classes, never of the
-      anchor's, among ``pool`` of them: a window that moves through a shuffled gallery from call
-      to call, or all of it where it is no larger. Where the pool holds fewer of other classes (a
-      training set of one class holds none), those there are count.
+    - The n are the gallery vectors nearest to q of ``negatives`` other classes, one of each as in
+      the authors' code, among ``pool`` vectors: a window that moves through a shuffled gallery
+      from call to call, or all of it where it is no larger. Where the pool holds fewer other
+      classes (a training set of one class holds none), those there are count.
 
     The batch plays no part in the choice, so a batch of one or of one class is no special case.
     The number of calls is part of the loss's state; in evaluation mode it stands still.
@@ -30,7 +30,7 @@ class AML(CompatibilityLoss):
 
     Args:
         margin: m, a distance of unit vectors (at most 2).
-        negatives: Number of negatives of an anchor.
+        negatives: Number of negatives of an anchor, each of another class.
         pool: Number of gallery vectors that negatives are sought in at a step.
         regression: λ.
     """
@@ -88,12 +88,18 @@ class AML(CompatibilityLoss):
         return self.members[self.first[batch.labels] + (own + ahead) % size]
 
     def _negatives(self, query: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Gallery rows (B, n) nearest to the anchors, and which of them are of other classes."""
+        """Gallery rows (B, n), the nearest of n other classes, and which of them there are."""
         total = len(self.shuffled)
         size = min(self.pool, total)
         window = torch.arange(size, device=query.device) + self.step * size
         pool = self.shuffled[window % total]
         similarities = query @ batch.targets.gallery[pool].to(query.dtype).T
-        same = batch.targets.labels[pool] == batch.labels.unsqueeze(1)
-        nearest = similarities.masked_fill(same, -torch.inf).topk(min(self.negatives, size))
-        return pool[nearest.indices], nearest.values.isfinite()
+        labels, used = batch.targets.labels[pool], batch.labels
+        rows, found = [], []
+        for _ in range(min(self.negatives, size)):
+            similarities = similarities.masked_fill(labels == used.unsqueeze(1), -torch.inf)
+            similarity, nearest = similarities.max(1)
+            rows.append(pool[nearest])
+            found.append(similarity.isfinite())
+            used = labels[nearest]
+        return torch.stack(rows, dim=1), torch.stack(found, dim=1)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from compat.losses.base import log_softmax_kl, register_loss
 from compat.losses.classifier import ClassifierLoss
-from compat.losses.margin import cosines
+from compat.losses.margin import cosines, softmax_loss
 from compat.losses.options import number
 from compat.targets import Batch
 
@@ -24,13 +24,14 @@ class BCT(ClassifierLoss):
     """
 
     def forward(self, query: Tensor, target: Tensor, batch: Batch) -> Tensor:
-        return self.to_classifiers(query, batch.labels, self.gallery_weight)
+        return self.towards(query, batch.labels, self.gallery_weight[batch.labels])
 
-    def to_classifiers(self, query: Tensor, labels: Tensor, gallery_weight: Tensor) -> Tensor:
-        """Return the loss with ``gallery_weight`` (C, d) for W_g."""
+    def towards(self, query: Tensor, labels: Tensor, prototypes: Tensor) -> Tensor:
+        """Return the loss with ``prototypes`` (B, d) for the rows of W_g of the own classes."""
         own = F.cross_entropy(self.scale * cosines(query, self.query_weight), labels)
-        influence = F.cross_entropy(self.scale * cosines(query, gallery_weight), labels)
-        return own + influence
+        near = F.cosine_similarity(query, prototypes).unsqueeze(1)
+        all_classes = cosines(query, self.gallery_weight)
+        return own + softmax_loss(all_classes, labels, near, scale=self.scale)
 
 
 @register_loss("bct_lwf", requires=("labels", "prototypes"))

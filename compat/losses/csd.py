@@ -1,7 +1,10 @@
-"""Contextual similarity distillation: keep the similarities to the gallery neighbours."""
+"""Contextual similarity distillation: keep the similarities to other gallery vectors."""
+
+from typing import Literal
 
 from torch import Tensor
 
+from compat.errors import CompatError
 from compat.losses.base import CompatibilityLoss, log_softmax_kl, register_loss
 from compat.losses.neighbourhood import neighbour_similarities
 from compat.losses.options import number, whole
@@ -10,29 +13,43 @@ from compat.targets import AlignmentTargets, Batch
 
 @register_loss("csd", requires=("gallery_embeddings", "neighbours"))
 class CSD(CompatibilityLoss):
-    """KL(softmax(g·G_Kᵀ/τ_g) ‖ softmax(q·G_Kᵀ/τ_q)) over g's K nearest gallery vectors G_K.
+    """KL(softmax(g·G_Kᵀ/τ_g) ‖ softmax(q·G_Kᵀ/τ_q)), G_K gallery vectors around g.
 
     Wu, Wang, Zhou, Li, Tian, "Contextual similarity distillation for asymmetric image
-    retrieval", CVPR 2022. The neighbours are found once, offline; they include the image's own
-    vector. Labels are not used; images do not interact, so a batch of one is as good as any.
+    retrieval", CVPR 2022. Labels are not used.
+
+    - With ``k="batch"``, G_K are the gallery vectors of the batch, as in the code published with
+      D3still (Xie et al., CVPR 2024), whose authors report it as better. A batch of one image has
+      nothing to compare, and its loss is 0.
+    - With a number, they are the k gallery vectors nearest to g, as in the paper: found once,
+      offline, the image's own among them. Images do not interact.
 
     Args:
-        k: Number of gallery neighbours, no more than the gallery has training images.
+        k: "batch", or a number of neighbours, no more than the gallery has training images.
         gallery_temperature: τ_g.
         query_temperature: τ_q.
     """
 
     def __init__(
-        self, k: int = 128, gallery_temperature: float = 0.01, query_temperature: float = 1.0
+        self,
+        k: int | Literal["batch"] = "batch",
+        gallery_temperature: float = 0.01,
+        query_temperature: float = 1.0,
     ) -> None:
         super().__init__()
-        self.k = whole("k", k, at_least=2)
+        if isinstance(k, str) and k != "batch":
+            raise CompatError(f"The loss option k is '{k}'; give a whole number, or 'batch'.")
+        self.k = k if isinstance(k, str) else whole("k", k, at_least=2)
         self.gallery_temperature = number("gallery_temperature", gallery_temperature, above=0)
         self.query_temperature = number("query_temperature", query_temperature, above=0)
 
     def prepare(self, targets: AlignmentTargets) -> None:
-        targets.neighbours(self.k)
+        if isinstance(self.k, int):
+            targets.neighbours(self.k)
 
     def forward(self, query: Tensor, target: Tensor, batch: Batch) -> Tensor:
-        teacher, student = neighbour_similarities(query, target, batch, self.k)
+        if isinstance(self.k, int):
+            teacher, student = neighbour_similarities(query, target, batch, self.k)
+        else:
+            teacher, student = target @ target.T, query @ target.T
         return log_softmax_kl(teacher / self.gallery_temperature, student / self.query_temperature)

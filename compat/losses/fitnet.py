@@ -15,6 +15,8 @@ class FitNet(CompatibilityLoss):
     of inner features. r belongs to the loss: it is trained along and dropped with it. With r kept
     as the query model's last layer this is `regression`; without it the query space may drift
     from the gallery's by any linear map that r learns to undo, which is what this baseline shows.
+    The code of the field (of D3still, CVPR 2024) calls FitNet the mean squared error of the
+    embeddings, without a regressor: that is `regression` with ``distance="l2"``, up to a factor.
     Zero at q = g for the first r. Images do not interact; labels are not used.
     """
 

@@ -19,16 +19,15 @@ class LCE(ClassifierLoss):
 
     n scales to length one, y_i is the class of image i of the batch, W_g is frozen and
     T(x) = x + U·relu(D·x + e) + f is a residual bottleneck d → d/2 → d that maps the query space
-    to the gallery space. After Meng, Zhang, Xu, Zhou, "Learning compatible embeddings", ICCV 2021,
-    who align class centres "directly or via a transformation" and keep classes compact in the
-    gallery space. Chosen here: ArcFace against W_g as the compactness term, the distance averaged
-    over the classes of the batch, so that its cost does not grow with C, and no batch
-    normalisation in T.
+    to the gallery space, or the identity. After Meng, Zhang, Xu, Zhou, "Learning compatible
+    embeddings", ICCV 2021, who align class centres "directly or via a transformation" (their
+    published script: directly) and keep classes compact in the gallery space. Chosen here:
+    ArcFace against W_g as the compactness term, the distance averaged over the classes of the
+    batch, so that its cost does not grow with C, and no batch normalisation in T.
 
-    **T serves training only.** Deployed and cross-tested is q, not T(q). U and f start at zero,
-    hence T as the identity; whatever T learns beyond that is alignment that q lacks. With
-    ``transform=False`` T stays the identity (the paper's direct alignment), and q itself is
-    what all terms pull.
+    T is the identity unless ``transform`` is set. **A trained T serves training only:** deployed
+    and cross-tested is q, not T(q), so that whatever T learns is alignment that q lacks, where
+    the paper deploys T(q). U and f start at zero, hence T as the identity.
 
     Args:
         scale: s of both softmaxes; √d if None.
@@ -47,7 +46,7 @@ class LCE(ClassifierLoss):
         margin: float = 0.15,
         boundary: float = 0.5,
         alignment: float = 10.0,
-        transform: bool = True,
+        transform: bool = False,
     ) -> None:
         super().__init__(scale)
         self.margin = number("margin", margin, at_least=0, below=math.pi / 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -29,7 +31,7 @@ def cosface(
     """
     all_classes = cosines(embeddings, weights)
     own = all_classes.gather(1, labels[:, None])
-    return _softmax(all_classes, labels, own - margin, scale)
+    return softmax_loss(all_classes, labels, own - margin, scale=scale)
 
 
 def arcface(
@@ -38,7 +40,8 @@ def arcface(
     """Mean softmax loss with the additive angular margin cos(θ_y + m).
 
     Source: Deng et al., "ArcFace: Additive Angular Margin Loss for Deep Face Recognition", CVPR
-    2019, eq. 3; the paper uses s = 64 and m = 0.5.
+    2019, eq. 3; the paper uses s = 64 and m = 0.5. Beyond π − m, where cos(θ_y + m) would rise
+    again, it is cos θ_y − m·sin m as in the published code, so that more angle is never cheaper.
 
     Args:
         embeddings: Embeddings of any length, (B, d).
@@ -50,7 +53,14 @@ def arcface(
     all_classes = cosines(embeddings, weights)
     own = all_classes.gather(1, labels[:, None])
     inside = own.clamp(-1 + 1e-7, 1 - 1e-7)  # acos has no slope at its ends
-    return _softmax(all_classes, labels, torch.cos(torch.acos(inside) + margin), scale)
+    turned = torch.cos(torch.acos(inside) + margin)
+    held = torch.where(own > -math.cos(margin), turned, own - margin * math.sin(margin))
+    return softmax_loss(all_classes, labels, held, scale=scale)
+
+
+def softmax_loss(cosines: Tensor, labels: Tensor, own: Tensor, *, scale: float) -> Tensor:
+    """Mean softmax loss of ``cosines`` (B, C), that to the own class replaced by ``own`` (B, 1)."""
+    return functional.cross_entropy(scale * cosines.scatter(1, labels[:, None], own), labels)
 
 
 def new_weights(classes: int, dimension: int) -> nn.Parameter:
@@ -88,8 +98,3 @@ class ArcFace(nn.Module):
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Mean loss of ``embeddings`` (B, d) of any length with ``labels`` (B,) int64."""
         return arcface(embeddings, self.weight, labels, scale=self.scale, margin=self.margin)
-
-
-def _softmax(cosines: Tensor, labels: Tensor, own: Tensor, scale: float) -> Tensor:
-    """Cross-entropy of ``cosines`` (B, C), that to the own class replaced by ``own`` (B, 1)."""
-    return functional.cross_entropy(scale * cosines.scatter(1, labels[:, None], own), labels)

@@ -1,7 +1,6 @@
 """Regression together with the relations inside the batch."""
 
 from torch import Tensor
-from torch.nn.functional import mse_loss
 
 from compat.losses.base import CompatibilityLoss, register_loss
 from compat.losses.options import number
@@ -12,10 +11,9 @@ from compat.targets import Batch
 class RAML(CompatibilityLoss):
     """mean of (1 − q·g)² + λ₁·MSE(QGᵀ, GGᵀ) + λ₂·MSE(QQᵀ, GGᵀ), Q and G (B, d) of the batch.
 
-    MSE is the mean over all B² entries; a batch of one has only its own entry, where the second
-    term repeats the first and the third is zero on unit vectors. Zero at q = g. Labels are not
-    used. Suma and Tolias, "Large-to-small image resolution asymmetry in deep metric learning",
-    WACV 2023.
+    MSE is the mean over the B(B − 1) pairs of different images; a batch of one has none, and its
+    loss is the first term. Zero at q = g. Labels are not used. Suma and Tolias, "Large-to-small
+    image resolution asymmetry in deep metric learning", WACV 2023.
 
     Args:
         cross_weight: λ₁, of the similarities between query and gallery embeddings.
@@ -30,6 +28,13 @@ class RAML(CompatibilityLoss):
     def forward(self, query: Tensor, target: Tensor, batch: Batch) -> Tensor:
         relations = target @ target.T
         regression = (1 - (query * target).sum(1)).square().mean()
-        cross = mse_loss(query @ target.T, relations)
-        among = mse_loss(query @ query.T, relations)
+        cross = _mean_square_of_pairs(query @ target.T - relations)
+        among = _mean_square_of_pairs(query @ query.T - relations)
         return regression + self.cross_weight * cross + self.self_weight * among
+
+
+def _mean_square_of_pairs(errors: Tensor) -> Tensor:
+    """Mean square of the entries (B, B) off the diagonal; 0 where there is one image."""
+    images = len(errors)
+    squares = errors.square()
+    return (squares.sum() - squares.trace()) / max(1, images * (images - 1))

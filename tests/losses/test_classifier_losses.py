@@ -13,6 +13,7 @@ from torch import Tensor
 from compat.errors import CompatError
 from compat.losses import AdvBCT, CompatibilityLoss, create_loss, ndpp
 from compat.losses.advbct import reverse_gradient
+from compat.losses.margin import arcface
 from compat.targets import AlignmentTargets
 
 DIMENSION, CLASSES = 8, 5
@@ -21,7 +22,8 @@ NAMES = ["bct", "bct_lwf", "hvs", "lce", "advbct", "odpp", "ndpp"]
 OPTIONS: dict[str, dict[str, float]] = {
     "advbct": {"threshold": 0.4},
     "odpp": {"threshold": 0.1},
-    "ndpp": {"threshold": 0.2},
+    "ndpp": {"neighbours": 3},
+    "lce": {"transform": True},
 }
 
 Vector = list[float]
@@ -83,7 +85,12 @@ def cross_entropy(q: Vector, weights: list[Vector], y: int, s: float, m: float =
     logits = []
     for c, weight in enumerate(weights):
         angle = math.acos(cosine(q, weight))
-        logits.append(s * math.cos(angle + m if c == y else angle))
+        if c != y:
+            logits.append(s * math.cos(angle))
+        elif angle < math.pi - m:
+            logits.append(s * math.cos(angle + m))
+        else:
+            logits.append(s * (math.cos(angle) - m * math.sin(m)))
     return -log_softmax(logits)[y]
 
 
@@ -110,10 +117,6 @@ class Naive:
         for row, label in zip(rows, targets.labels.tolist(), strict=False):
             groups[label].append(row)
         self.means = [normal([sum(column) for column in zip(*g, strict=True)]) for g in groups]
-        self.reach = [
-            max(length(minus(row, mean)) for row in group)
-            for group, mean in zip(groups, self.means, strict=True)
-        ]
 
     def bct(self, q: Vector, g: Vector, y: int) -> float:
         return cross_entropy(q, self.w_q, y, self.s) + cross_entropy(q, self.means, y, self.s)
@@ -137,17 +140,10 @@ class Naive:
         own = cross_entropy(q, self.w_q, y, self.s, m=0.15)
         return own + 0.5 * cross_entropy(t(q), self.means, y, self.s, m=0.15) + 10 * gap
 
-    def advbct(self, q: Vector, g: Vector, y: int) -> float:
-        def probability(x: Vector) -> float:
-            first, last = (self.loss.get_submodule(f"discriminator.{i}") for i in (0, 2))
-            inner = relu(linear(first, x))  # type: ignore[arg-type]
-            return 1 / (1 + math.exp(-linear(last, inner)[0]))  # type: ignore[arg-type]
-
-        elastic = 1 / (1 + math.exp(-self.loss.get_parameter("elasticity").tolist()[y]))
-        boundary = self.reach[y] + elastic * (0.4 - self.reach[y])
-        outside = max(0.0, length(minus(q, self.means[y])) - boundary)
-        adversary = -math.log(probability(q)) - math.log(1 - probability(g))
-        return cross_entropy(q, self.w_q, y, self.s) + outside + adversary
+    def towards(self, q: Vector, prototype: Vector, y: int) -> float:
+        """BCT, its own class's prototype another one."""
+        prototypes = [prototype if c == y else p for c, p in enumerate(self.means)]
+        return sum(cross_entropy(q, w, y, self.s) for w in (self.w_q, prototypes))
 
     def odpp(self, q: Vector, g: Vector, y: int) -> float:
         delta = self.loss.get_parameter("perturbation").tolist()
@@ -158,31 +154,101 @@ class Naive:
         others = [c for c in range(CLASSES) if c != y]
         within = sum(max(0.0, cosine(moved[y], moved[c]) - 0.1) for c in others) / len(others)
         across = sum(max(0.0, cosine(moved[y], self.w_q[c]) - 0.1) for c in others) / len(others)
-        classified = sum(cross_entropy(q, w, y, self.s) for w in (self.w_q, moved))
-        return classified + within + across
+        return self.towards(q, moved[y], y) + within + across
 
     def ndpp(self, q: Vector, g: Vector, y: int) -> float:
-        moved = [self._away_from_neighbours(i) for i in range(CLASSES)]
-        return sum(cross_entropy(q, w, y, self.s) for w in (self.w_q, moved))
-
-    def _away_from_neighbours(self, i: int) -> Vector:
-        p = self.means[i]
-        pull, most = [0.0] * DIMENSION, 0.0
-        for j in range(CLASSES):
-            if j != i:
-                c = dot(p, self.means[j])
-                missing = max(0.0, math.acos(0.2) - math.acos(c))
-                most = max(most, missing)
+        p = self.means[y]
+        others = [other for c, other in enumerate(self.means) if c != y]
+        nearest = sorted(others, key=lambda other: -cosine(p, other))[:3]
+        weights = [max(0.0, cosine(p, other)) for other in nearest]
+        moved = list(p)
+        for other, weight in zip(nearest, weights, strict=True):
+            if weight > 0:
                 for k in range(DIMENSION):
-                    pull[k] += missing * (self.means[j][k] - c * p[k])
-        if most == 0.0:
-            return p
-        away = normal(pull)
-        c, s = math.cos(most / 2), math.sin(most / 2)
-        return [c * a - s * b for a, b in zip(p, away, strict=True)]
+                    moved[k] += 0.4 * weight / sum(weights) * (p[k] - other[k])
+        return self.towards(q, normal(moved), y)
 
 
-@pytest.mark.parametrize("name", NAMES)
+def naive_advbct(
+    loss: CompatibilityLoss,
+    targets: AlignmentTargets,
+    queries: list[Vector],
+    rows: list[int],
+    threshold: float,
+) -> float:
+    """The whole batch at once: discriminator and hinge look at all of it."""
+    gallery, labels = targets.gallery.double().tolist(), targets.labels.tolist()
+    elasticity = loss.get_parameter("elasticity").tolist()
+    weights = loss.get_parameter("query_weight").tolist()
+    own, outside = 0.0, []
+    for q, row in zip(queries, rows, strict=True):
+        y = labels[row]
+        own += cross_entropy(q, weights, y, math.sqrt(DIMENSION)) / len(rows)
+        members = [g for g, label in zip(gallery, labels, strict=False) if label == y]
+        if len(members) == 1:
+            continue
+        centre = [sum(column) / len(members) for column in zip(*members, strict=True)]
+        reach = sorted(length(minus(g, centre)) for g in members)
+        if len(reach) >= 4:
+            low, high = reach[len(reach) // 4], reach[3 * len(reach) // 4]
+            reach = [r for r in reach if r <= high + 1.5 * (high - low)]
+        elastic = 1 / (1 + math.exp(-elasticity[y]))
+        boundary = reach[-1] + elastic * (threshold - reach[-1])
+        if length(minus(q, centre)) > boundary:
+            outside.append(length(minus(q, centre)) - boundary)
+
+    first, norm, last = (loss.get_submodule(f"discriminator.{i}") for i in (0, 1, 3))
+
+    def told(vectors: list[Vector], side: int) -> float:
+        hidden = [[dot(row, v) for row in first.weight.tolist()] for v in vectors]  # type: ignore[operator,union-attr]
+        columns = []
+        for column, slope, shift in zip(
+            zip(*hidden, strict=True),
+            norm.weight.tolist(),  # type: ignore[operator,union-attr]
+            norm.bias.tolist(),  # type: ignore[operator,union-attr]
+            strict=True,
+        ):
+            mean = sum(column) / len(column)
+            variance = sum((h - mean) ** 2 for h in column) / len(column)
+            columns.append(
+                [slope * (h - mean) / math.sqrt(variance + 1e-5) + shift for h in column]
+            )
+        inner = [relu(list(h)) for h in zip(*columns, strict=True)]
+        return -sum(log_softmax(linear(last, h))[side] for h in inner) / len(inner)  # type: ignore[arg-type]
+
+    goals = targets.vectors[rows].double().tolist()
+    hinge = sum(outside) / len(outside) if outside else 0.0
+    return own + hinge + told(queries, 0) + told(goals, 1)
+
+
+@pytest.fixture
+def uneven() -> AlignmentTargets:
+    """Five classes of eight images, of which one has an outlier, and one class of one image."""
+    labels = torch.cat([torch.arange(40) % CLASSES, torch.tensor([CLASSES])])
+    gallery = F.normalize(unit(CLASSES + 1, 0)[labels] + 0.4 * unit(41, 1), dim=1).float()
+    gallery[10] = -gallery[5]
+    return AlignmentTargets(gallery, gallery, labels)
+
+
+@pytest.mark.parametrize("threshold", [0.4, 0.0, 1.0])
+def test_advbct_is_its_formula(threshold: float, uneven: AlignmentTargets) -> None:
+    rows = torch.tensor([5, 0, 1, 40, 7, 3])
+    query = F.normalize(uneven.vectors[rows].double() + 0.9 * unit(6, 2), dim=1)
+    loss = prepared("advbct", uneven, threshold=threshold)
+    expected = naive_advbct(loss, uneven, query.tolist(), rows.tolist(), threshold)
+    value = loss(query, uneven.vectors[rows].double(), uneven.batch(rows))
+    assert value.item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_an_outlier_does_not_widen_the_boundary_of_its_class(uneven: AlignmentTargets) -> None:
+    radii = dict(create_loss("advbct", uneven).named_buffers())["radii"]
+    centre = uneven.gallery[uneven.labels == 0].mean(0)
+    assert float((uneven.gallery[10] - centre).norm()) > 1.2
+    assert float(radii[0]) < 0.8
+    assert float(radii[CLASSES]) == 0
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "advbct"])
 def test_a_loss_is_its_formula(name: str, targets: AlignmentTargets) -> None:
     rows = torch.tensor([3, 50, 7, 8, 61, 22, 9])
     query = unit(len(rows), 2)
@@ -196,11 +262,39 @@ def test_a_loss_is_its_formula(name: str, targets: AlignmentTargets) -> None:
     assert value.item() == pytest.approx(sum(each) / len(each), abs=1e-5)
 
 
-def test_the_terms_that_have_a_threshold_act_in_these_tests(targets: AlignmentTargets) -> None:
+def test_the_perturbations_act_in_these_tests(targets: AlignmentTargets) -> None:
     naive = Naive(prepared("bct", targets), targets)
     angles = [cosine(a, b) for a in naive.means for b in naive.means if a is not b]
     assert max(angles) > 0.2 > 0.1 > min(angles)
-    assert min(naive.reach) > 0.4
+
+
+@pytest.mark.parametrize("name", ["odpp", "ndpp"])
+def test_close_prototypes_are_perturbed_by_default(name: str) -> None:
+    vectors = F.normalize(unit(1, 0) + 0.5 * unit(12, 1), dim=1).float()
+    targets = AlignmentTargets(vectors, vectors, torch.arange(12))
+    losses = [create_loss(each, targets) for each in (name, "bct")]
+    query, rows = unit(12, 2).float(), torch.arange(12)
+    optimiser = torch.optim.SGD(losses[0].parameters(), lr=1.0)
+    for _ in range(3):
+        optimiser.zero_grad()
+        losses[0](query, vectors, targets.batch(rows)).backward()
+        optimiser.step()
+    losses[1].load_state_dict(losses[0].state_dict(), strict=False)
+    perturbed, plain = (loss(query, vectors, targets.batch(rows)).item() for loss in losses)
+    assert abs(perturbed - plain) > 0.01
+
+
+@pytest.mark.parametrize("margin", [0.15, 0.5])
+def test_more_angle_to_the_own_class_is_never_cheaper(margin: float) -> None:
+    """The other class's weight is square to the plane that the embedding turns in."""
+    angles = torch.linspace(0, math.pi, 200, dtype=torch.float64)
+    query = torch.stack([angles.cos(), angles.sin(), torch.zeros_like(angles)], dim=1)
+    weights = torch.eye(3, dtype=torch.float64)[[0, 2]]
+    own = torch.zeros(1, dtype=torch.int64)
+    losses = [arcface(q[None], weights, own, scale=8.0, margin=margin).item() for q in query]
+    expected = [cross_entropy(q, weights.tolist(), 0, 8.0, margin) for q in query[1:-1].tolist()]
+    assert losses[1:-1] == pytest.approx(expected, abs=1e-6)
+    assert losses == sorted(losses)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -243,9 +337,9 @@ def test_the_adversary_teaches_the_query_the_reverse_of_its_discriminator(
     unheeded = prepared("advbct", targets, reversal=0.0)
     discriminator = loss.get_submodule("discriminator")
     parameters = list(discriminator.parameters())
-    scores = torch.cat([discriminator(query), discriminator(goal)])[:, 0]
-    sides = torch.cat([torch.ones(6), torch.zeros(6)]).double()
-    plain = 2 * F.binary_cross_entropy_with_logits(scores, sides)
+    sides = torch.zeros(6, dtype=torch.int64)
+    plain = F.cross_entropy(discriminator(query), sides)
+    plain = plain + F.cross_entropy(discriminator(goal), sides + 1)
     by_query, *by_parameters = torch.autograd.grad(plain, [query, *parameters])
 
     whole = loss(query, goal, targets.batch(rows))
@@ -321,6 +415,11 @@ def test_a_resumed_training_goes_on_as_if_it_had_not_stopped(
     assert steps(resumed) == steps(first)
 
 
+def test_lce_has_no_transformation_unless_asked_for(targets: AlignmentTargets) -> None:
+    names = [name for name, _ in create_loss("lce", targets).named_parameters()]
+    assert names == ["query_weight"]
+
+
 def test_the_seed_decides_the_query_classifier(targets: AlignmentTargets) -> None:
     same, again, other = (
         create_loss("bct", targets, seed=seed).get_parameter("query_weight") for seed in (3, 3, 4)
@@ -373,8 +472,6 @@ def test_the_gallery_models_own_classifier_comes_first(
     )
     weights = dict(create_loss(name, own).named_buffers())["gallery_weight"]
     expected = own.gallery_classifier()
-    if name == "ndpp":
-        expected = ndpp.spread(expected, 0.9)
     torch.testing.assert_close(weights, expected)
 
 
@@ -394,7 +491,8 @@ def test_the_gallery_models_own_classifier_comes_first(
         ({"advbct": {"threshold": 2}}, "threshold is 2"),
         ({"advbct": {"reversal": -1}}, "reversal is -1"),
         ({"odpp": {"threshold": 1}}, "threshold is 1; give a number above -1 and below 1"),
-        ({"ndpp": {"threshold": -1}}, "threshold is -1"),
+        ({"ndpp": {"neighbours": 0}}, "neighbours is 0; give a whole number of at least 1"),
+        ({"ndpp": {"step": -1}}, "step is -1; give a number of at least 0"),
     ],
 )
 def test_options_without_sense_are_refused(
@@ -404,36 +502,46 @@ def test_options_without_sense_are_refused(
         create_loss(config, targets)
 
 
-def test_a_close_pair_of_prototypes_is_moved_to_the_threshold() -> None:
-    pair = torch.eye(DIMENSION, dtype=torch.float64)[:3]
-    pair[1] = F.normalize(pair[0] + 0.2 * pair[1], dim=0)
-    moved = ndpp.spread(pair, 0.9)
-    assert float(moved[0] @ moved[1]) == pytest.approx(0.9)
-    assert torch.equal(moved[2], pair[2])
+def test_prototypes_step_away_from_their_neighbours() -> None:
+    axes = torch.eye(DIMENSION, dtype=torch.float64)
+    crowd = F.normalize(axes[0] + 0.4 * axes[1:4], dim=1)
+    prototypes = torch.cat([crowd, axes[5:6], -axes[5:6]])
+    moved = ndpp.spread(prototypes, 100, 0.4)
+    before, after = (rows[:3] @ rows[:3].T for rows in (prototypes, moved))
+    assert float(before[0, 1]) > 0.85
+    assert float(after[0, 1]) < 0.8
+    torch.testing.assert_close(moved[3:], prototypes[3:])  # nothing is near them
+    torch.testing.assert_close(ndpp.spread(prototypes, 100, 0.0), prototypes)
 
 
 def test_equal_prototypes_stay_where_they_are() -> None:
     pair = unit(1, 1).repeat(2, 1)
-    torch.testing.assert_close(ndpp.spread(pair, 0.9), pair)
+    torch.testing.assert_close(ndpp.spread(pair, 100, 0.4), pair)
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 30), st.integers(2, 6), st.integers(0, 10_000), st.floats(-0.5, 0.99))
-def test_prototypes_move_half_the_threshold_angle_at_most(
-    classes: int, dimension: int, seed: int, threshold: float
+@given(
+    st.integers(1, 30),
+    st.integers(2, 6),
+    st.integers(0, 10_000),
+    st.integers(1, 40),
+    st.floats(0, 1),
+)
+def test_moved_prototypes_have_length_one_and_stay_near(
+    classes: int, dimension: int, seed: int, neighbours: int, step: float
 ) -> None:
     prototypes = unit(classes, seed, dimension)
-    moved = ndpp.spread(prototypes, threshold)
+    moved = ndpp.spread(prototypes, neighbours, step)
     torch.testing.assert_close(moved.norm(dim=1), torch.ones(classes, dtype=torch.float64))
-    turned = torch.acos((moved * prototypes).sum(1).clamp(-1, 1))
-    assert float(turned.max()) <= math.acos(threshold) / 2 + 1e-6
+    # the mean of neighbours lies in the half of the unit ball around the prototype
+    assert float((moved * prototypes).sum(1).min()) >= 1 / math.sqrt(1 + step**2) - 1e-9
 
 
 def test_blocks_of_prototypes_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     prototypes = unit(23, 3, 3)
-    whole = ndpp.spread(prototypes, 0.5)
+    whole = ndpp.spread(prototypes, 10, 0.4)
     monkeypatch.setattr(ndpp, "_CELLS", 23 * 4)
-    torch.testing.assert_close(ndpp.spread(prototypes, 0.5), whole)
+    torch.testing.assert_close(ndpp.spread(prototypes, 10, 0.4), whole)
 
 
 def test_perturbed_prototypes_learn_to_keep_apart() -> None:
@@ -460,8 +568,12 @@ def test_perturbed_prototypes_learn_to_keep_apart() -> None:
     assert resting.abs().max() == 0  # far from all others
 
 
-@pytest.mark.parametrize("name", [*NAMES, "lce_direct"])
-def test_a_linear_query_learns_to_find_unseen_classes_in_the_gallery(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "options"), [*((name, {}) for name in NAMES), ("lce", {"transform": True})]
+)
+def test_a_linear_query_learns_to_find_unseen_classes_in_the_gallery(
+    name: str, options: dict[str, bool]
+) -> None:
     """Gallery vectors by class; the query sees a noisy rotation of them and learns a matrix."""
     dimension, classes, images = 16, 60, 10
     labels = torch.arange(classes * images) % classes
@@ -471,8 +583,7 @@ def test_a_linear_query_learns_to_find_unseen_classes_in_the_gallery(name: str) 
     gallery = gallery.float()
     seen = labels < 50
     targets = AlignmentTargets(gallery[seen], gallery[seen], labels[seen])
-    options = {"transform": False} if name == "lce_direct" else {}
-    config = {name.removesuffix("_direct"): {"weight": 1.0, "scale": 16.0, **options}}
+    config = {name: {"weight": 1.0, "scale": 16.0, **options}}
     loss = create_loss(config, targets)
     with torch.random.fork_rng():
         torch.manual_seed(0)

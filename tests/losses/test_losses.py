@@ -74,6 +74,20 @@ def test_csd_is_the_divergence_over_the_gallery_neighbours(targets: AlignmentTar
     assert float(value(config, targets, query, rows)) == pytest.approx(expected, abs=1e-5)
 
 
+def test_csd_compares_within_the_batch_by_default(targets: AlignmentTargets) -> None:
+    rows = torch.tensor([0, 41, 79, 6])
+    query, goals = unit(4, 3), targets.vectors[rows].double()
+    expected = 0.0
+    for q, g in zip(query, goals, strict=True):
+        teacher = softmax([dot(g, v) / 0.01 for v in goals])
+        student = softmax([dot(q, v) for v in goals])
+        expected += kl(teacher, student) / 4
+    assert expected > 0.5
+    for config in ("csd", {"csd": {"k": "batch"}}):
+        assert float(value(config, targets, query, rows)) == pytest.approx(expected, abs=1e-5)
+    assert float(value("csd", targets, query[:1], rows[:1])) == 0
+
+
 def test_ssp_is_the_divergence_over_the_centroids(targets: AlignmentTargets) -> None:
     rows = torch.tensor([5, 60])
     query = unit(2, 4)
@@ -176,6 +190,7 @@ def test_a_users_loss_plugs_in_by_name(targets: AlignmentTargets) -> None:
         ({"csd": "much"}, "give a number"),
         ({"csd": {"temprature": 1}}, "does not take the options"),
         ({"csd": {"k": 41}}, "holds 40 vectors"),
+        ({"csd": {"k": "all"}}, "k is 'all'; give a whole number, or 'batch'"),
         ({"ssp": {"subspaces": 3, "bits": 2}}, "not divisible"),
         ({"ssp": {"subspaces": 2, "bits": 8}}, "256 anchors"),
         ({"regression": {"distance": "l3"}}, "use 'cosine' or 'l2'"),
