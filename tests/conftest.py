@@ -1,15 +1,23 @@
-"""Fixtures shared by all tests."""
+"""What all tests share: the command line, real images, and folders that are made once."""
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+from filelock import FileLock
 
 from nas.cli import main
 
 Cli = Callable[..., tuple[int, str, str]]
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+# Property tests are not timed: machines differ, and other work runs beside them.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
@@ -21,11 +29,37 @@ def real_data() -> Path:
     return root.resolve()
 
 
+@pytest.fixture(scope="session")
+def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this test session share."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "common"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def made_once(common: Path) -> MadeOnce:
+    """Have a folder of ``common`` made by whichever process needs it first; do not change it."""
+
+    def folder(name: str, make: Callable[[Path], object]) -> Path:
+        path = common / name
+        made = common / f"{name}.made"
+        with FileLock(common / f"{name}.lock"):
+            if not made.exists():
+                shutil.rmtree(path, ignore_errors=True)
+                make(path)
+                made.touch()
+        return path
+
+    return folder
+
+
 @pytest.fixture(scope="session", autouse=True)
-def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def private_cache(common: Path) -> Iterator[None]:
     """Keep the tests' image cache out of the user's home."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("QUERYNAS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("QUERYNAS_CACHE", str(common / "cache"))
         yield
 
 

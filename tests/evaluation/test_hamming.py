@@ -62,7 +62,7 @@ def tied(draw: st.DrawFn) -> tuple[list[int], list[int]]:
     return positives, entries
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(groups=tied(), k=st.integers(1, 9))
 def test_every_measure_is_its_mean_over_all_orders_of_ties(
     groups: tuple[list[int], list[int]], k: int

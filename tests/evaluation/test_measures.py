@@ -44,7 +44,7 @@ def test_a_case_worked_by_hand():
     assert inverse_negative_penalty(ranks) == pytest.approx(3 / 6)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 50))
 def test_measures_agree_with_sklearn_and_torchmetrics(seed, size):
     rng = np.random.default_rng(seed)

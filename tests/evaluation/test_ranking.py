@@ -46,7 +46,7 @@ def tasks(draw):
     return queries, gallery, truth, draw(st.integers(1, size + 3))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(tasks())
 def test_ranks_equal_a_full_sort_with_ties_junk_and_empty_queries(task):
     queries, gallery, truth, block = task

@@ -27,7 +27,7 @@ def scipy_p_value(first: np.ndarray, second: np.ndarray) -> float:
     ).pvalue
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(2, 12), st.integers(0, 2**32 - 1))
 def test_few_queries_are_enumerated_as_scipy_does(queries, seed):
     first, second = precisions(queries, seed)

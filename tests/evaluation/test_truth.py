@@ -9,7 +9,7 @@ from compat.errors import CompatError
 from compat.evaluation import Truth
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.booleans(), st.booleans())
 def test_from_labels_equals_the_rule_applied_pair_by_pair(seed, with_ids, with_cameras):
     rng = np.random.default_rng(seed)

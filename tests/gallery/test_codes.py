@@ -64,7 +64,7 @@ def test_a_rotation_is_undone_by_decoding():
         elements=st.floats(-3, 3, width=32),
     )
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_signs_survive_packing(vectors):
     coder = SignCoder(vectors.shape[1])
     codes = coder.encode(vectors)

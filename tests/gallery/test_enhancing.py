@@ -172,7 +172,7 @@ def test_regions_frame_what_stands_out():
 
 
 @given(seed=st.integers(0, 2**32 - 1), side=st.integers(8, 120), cells=st.integers(1, 6))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_there_are_always_as_many_regions_and_they_lie_inside(seed, side, cells):
     colours = np.random.default_rng(seed).integers(0, 256, (cells, cells, 3), dtype=np.uint8)
     picture = np.asarray(Image.fromarray(colours).resize((side, side), Image.Resampling.NEAREST))

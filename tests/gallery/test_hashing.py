@@ -20,7 +20,7 @@ def shares(centres: np.ndarray) -> np.ndarray:
     return differing[np.triu_indices(len(centres), 1)]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(classes=st.integers(2, 40), bits=st.integers(16, 48), seed=st.integers(0, 99))
 def test_centres_keep_their_distance(classes: int, bits: int, seed: int) -> None:
     centres = draw_centres(classes, bits, seed=seed)

@@ -519,7 +519,7 @@ def test_equal_prototypes_stay_where_they_are() -> None:
     torch.testing.assert_close(ndpp.spread(pair, 100, 0.4), pair)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(1, 30),
     st.integers(2, 6),

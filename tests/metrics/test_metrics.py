@@ -56,7 +56,7 @@ def naive_kl(p_logits, q_logits):
 seeds = st.integers(0, 2**32 - 1)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seeds)
 def test_cosine_equals_a_loop(seed):
     query, target, _ = spaces(seed)
@@ -65,7 +65,7 @@ def test_cosine_equals_a_loop(seed):
     assert mean_cosine(query, target) == pytest.approx(sum(loop) / len(loop), abs=1e-6)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seeds, st.integers(1, 60))
 def test_overlap_equals_a_loop(seed, k):
     query, target, gallery = spaces(seed)
@@ -74,7 +74,7 @@ def test_overlap_equals_a_loop(seed, k):
     assert found == pytest.approx(np.mean([len(set(a) & set(b)) / k for a, b in pairs]))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seeds, st.floats(0.05, 2))
 def test_anchor_divergence_equals_a_loop(seed, temperature):
     query, target, anchors = spaces(seed, size=7)
@@ -98,7 +98,7 @@ def test_anchor_divergence_over_sub_vectors_equals_a_loop():
     assert anchor_kl(query, target, anchors) == pytest.approx(sum(loop) / len(loop), rel=1e-5)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seeds, st.integers(1, 60), st.floats(0.05, 2))
 def test_top_k_divergence_equals_a_loop(seed, k, temperature):
     query, target, gallery = spaces(seed)
@@ -111,7 +111,7 @@ def test_top_k_divergence_equals_a_loop(seed, k, temperature):
     assert found == pytest.approx(sum(loop) / len(loop), rel=1e-4, abs=1e-5)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seeds, st.integers(2, 30))
 def test_rank_disagreement_is_kendalls(seed, k):
     query, target, gallery = spaces(seed)
@@ -135,7 +135,7 @@ def test_a_pair_that_q_ties_counts_half_and_one_that_g_ties_does_not_count():
     assert rank_disagreement(query, target, same, nearest(target, same, 4)) == 0.0
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seeds)
 def test_cka_equals_the_form_with_gram_matrices(seed):
     """HSIC of centred linear kernels, as Kornblith et al. define it first."""
@@ -148,7 +148,7 @@ def test_cka_equals_the_form_with_gram_matrices(seed):
     assert linear_cka(x, y) == pytest.approx(expected, abs=1e-10)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seeds, st.booleans())
 def test_identical_spaces_are_perfect(seed, ignoring):
     _, target, gallery = spaces(seed)

@@ -1,10 +1,14 @@
 """A whole small study, run once and looked at by many tests."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from compat.data import ViewRecipe, open_data, split
+from compat.gallery import build_gallery, load_gallery_model
 from nas.config.study import StudyConfig
 from nas.study.run import Run
 from nas.study.search import search
@@ -13,17 +17,30 @@ DATA = "facades:classes=16,images=8,size=32,seed=0"
 TRAINING = {"epochs": 1, "batch": 32, "validate_every": 1}
 
 
-@pytest.fixture(scope="session")
-def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A gallery space of small façades, embedded by an untrained network, with one view."""
-    from compat.data import ViewRecipe, open_data, split
-    from compat.gallery import build_gallery, load_gallery_model
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
+GalleryOf = Callable[[str], Path]
 
-    images = open_data(DATA)
-    model = load_gallery_model("timm:resnet10t,pretrained=false,size=32")
-    out = tmp_path_factory.mktemp("gallery") / "facades"
-    build_gallery(images, model, out, views=ViewRecipe(count=1), train=split(images).train)
-    return out
+
+@pytest.fixture(scope="session")
+def gallery_of(made_once: MadeOnce) -> GalleryOf:
+    """Embed small façades and one view of them by an untrained timm network, once."""
+
+    def gallery(network: str) -> Path:
+        def make(out: Path) -> None:
+            images = open_data(DATA)
+            torch.manual_seed(0)
+            model = load_gallery_model(f"timm:{network},pretrained=false,size=32")
+            build_gallery(images, model, out, views=ViewRecipe(count=1), train=split(images).train)
+
+        return made_once(f"gallery-{network}", make)
+
+    return gallery
+
+
+@pytest.fixture(scope="session")
+def gallery(gallery_of: GalleryOf) -> Path:
+    """The gallery space of most studies."""
+    return gallery_of("resnet10t")
 
 
 @pytest.fixture(scope="session")
@@ -73,6 +90,6 @@ def tiny_config(tiny_study: dict[str, Any]) -> StudyConfig:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tiny_config: StudyConfig, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def tiny_run(tiny_config: StudyConfig, made_once: MadeOnce) -> Run:
     """The finished study; read it, do not change it."""
-    return search(tiny_config, tmp_path_factory.mktemp("runs") / "tiny")
+    return Run.open(made_once("tiny-run", lambda path: search(tiny_config, path)))

@@ -63,7 +63,7 @@ def test_a_class_counts_with_its_queries() -> None:
 
 
 @given(st.integers(0, 99), st.integers(2, 30))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_classes_of_one_query_are_plain_queries(seed: int, count: int) -> None:
     first, second = np.random.default_rng(seed).random((2, count))
     found = difference_by_class(first, second, np.arange(count))

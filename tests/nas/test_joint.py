@@ -1,5 +1,6 @@
 """Fused and hash galleries in a study, and both sides trained together."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +30,9 @@ SHORT = TrainingConfig(epochs=2, batch=16)
 
 
 @pytest.fixture(scope="session")
-def second_gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def second_gallery(gallery_of: Callable[[str], Path]) -> Path:
     """The same façades and views through another untrained network."""
-    from compat.data import ViewRecipe, open_data, split
-    from compat.gallery import build_gallery, load_gallery_model
-
-    images = open_data(DATA)
-    model = load_gallery_model("timm:mobilenetv3_small_050,pretrained=false,size=32")
-    out = tmp_path_factory.mktemp("gallery") / "second"
-    build_gallery(images, model, out, views=ViewRecipe(count=1), train=split(images).train)
-    return out
+    return gallery_of("mobilenetv3_small_050")
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def table(file: Path) -> LatencyTable:
     return open_table(file)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6))
 def test_a_sum_of_blocks_is_the_latency_where_latencies_add_up(
     seed: int, table: LatencyTable

@@ -83,7 +83,7 @@ def test_promotion_is_a_function_of_its_arguments() -> None:
     assert promote(rung, {}, BOTH, seed=3) == promote(rung, {}, BOTH, seed=3)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.tuples(st.integers(1, 10**8), st.floats(0, 1)), min_size=1, max_size=12))
 def test_any_rung_can_be_climbed(values: list[tuple[int, float]]) -> None:
     """Equal candidates, single ones and useless ones included."""

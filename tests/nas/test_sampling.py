@@ -165,7 +165,7 @@ def test_a_step_draws_the_same_whatever_came_before(space: Any, sampling: str) -
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     kind=st.sampled_from([MBConvSpace, Odd]),
     share=st.floats(0.05, 0.95),

@@ -65,7 +65,7 @@ def data(seed: int, images: int, features: int, dimension: int):
     return x, y + rng.standard_normal((images, dimension)) + 1
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.integers(0, 2**32 - 1),
     st.integers(3, 30),
@@ -120,7 +120,7 @@ def test_noise_is_shrunk_and_signal_is_not():
     assert np.var(ridge_map(Moments.of(x, noise))(x)) < 0.1 * np.var(noise)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 8))
 def test_procrustes_equals_scipys(seed, dimension):
     x, y = data(seed, 30, dimension, dimension)

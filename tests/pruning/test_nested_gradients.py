@@ -101,7 +101,7 @@ def test_pcgrad_is_what_the_loop_says():
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_pcgrad_of_two_tasks_never_works_against_one(seed):
     tasks = [gradients((5,), 1, seed), gradients((5,), 1, seed + 1)]
     (first,), (second,) = tasks

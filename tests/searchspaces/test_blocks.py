@@ -108,7 +108,7 @@ def disturb(model):
     return model.eval()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seeds, st.sampled_from(SPACES))
 def test_the_blocks_compute_what_the_network_computes(seed, space):
     arch = space.sample(random.Random(seed))
@@ -162,7 +162,7 @@ def test_a_default_space_has_blocks_enough_to_time(name):
     assert len(LISTED[name]) == blocks
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seeds, st.sampled_from(list(DEFAULTS)))
 def test_blocks_with_equal_keys_are_alike(seed, name):
     space, _ = DEFAULTS[name]

@@ -185,7 +185,7 @@ def test_the_supernet_starts_as_the_largest(name):
 
 
 @every_case
-@settings(max_examples=16, deadline=None)
+@settings(max_examples=16)
 @given(seed=seeds, dimension=st.sampled_from([8, 24]))
 def test_the_formula_counts_what_fvcore_counts(name, seed, dimension):
     space = CASES[name].space
@@ -271,7 +271,7 @@ def test_outputs_are_unit_vectors_of_the_gallery_dimension(name):
 
 
 @every_case
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(seed=seeds)
 def test_an_extracted_network_computes_what_the_supernet_computes(name, seed):
     space, supernet = CASES[name].space, SUPERNETS[name]

@@ -114,7 +114,7 @@ def test_an_installed_package_brings_it_along(folder, monkeypatch):
     assert "mine.layers" in union.distributions()
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 10**6))
 def test_its_formula_counts_what_fvcore_counts(seed):
     names: dict = {}

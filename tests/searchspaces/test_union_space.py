@@ -61,7 +61,7 @@ def test_it_has_the_parameters_of_all_with_their_labels():
     assert isinstance(UNION, SearchSpace)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(seeds, st.sampled_from([UNION, NESTED]))
 def test_a_network_is_built_and_counted_by_its_own_space(seed, space):
     arch = space.sample(random.Random(seed))
@@ -79,7 +79,7 @@ def test_samples_are_spread_over_the_spaces():
     assert all(70 < labels.count(label) < 130 for label in UNION.members)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seeds)
 def test_neighbours_stay_within_the_space_or_jump_into_each_other_one(seed):
     arch = UNION.sample(random.Random(seed))
