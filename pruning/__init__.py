@@ -5,8 +5,9 @@ from pruning.errors import PruningError
 from pruning.families import SUPPORTED
 from pruning.growing import fading, removed_weights
 from pruning.importance import CRITERIA, NEEDS_LOSS
+from pruning.kept import kept_channels
 from pruning.reaching import Target, check_reachable, figure, parse_target, reach
-from pruning.recipe import kept_channels, load_model, save_model
+from pruning.recipe import load_model, save_model
 from pruning.space import PrunedSpace
 from pruning.stages import stages
 

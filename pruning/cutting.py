@@ -18,7 +18,7 @@ from pruning.errors import PruningError
 from pruning.families import MISREAD, forget, mend, prepare
 from pruning.graph import find_groups, tracing
 from pruning.importance import CRITERIA, NEEDS_LOSS, BatchLoss, Price, score, unit_prices
-from pruning.recipe import record_kept
+from pruning.kept import record_kept
 from pruning.stages import stages
 from searchspaces import QueryModel
 from searchspaces.query_model import TimmBackbone

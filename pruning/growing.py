@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruning.recipe import kept_channels
+from pruning.kept import kept_channels
 from searchspaces import QueryModel
 
 _LEFT = 0.01

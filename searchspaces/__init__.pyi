@@ -13,7 +13,7 @@ from .errors import SearchSpaceError
 from .mbconv import MBConvSpace, MBConvSupernet
 from .parametric import ParametricSpace
 from .query_model import Projection, QueryModel, own_resolution, timm_query_model
-from .rebuilding import rebuild
+from .rebuilding import outline, rebuild
 from .resnet import ResNetSpace, ResNetSupernet
 from .shufflenet import ShuffleNetSpace, ShuffleNetSupernet
 from .space import (
@@ -61,6 +61,7 @@ __all__ = [
     "int8_bytes",
     "macs_by_layer",
     "measure_latency",
+    "outline",
     "own_resolution",
     "rebuild",
     "recalibrate",

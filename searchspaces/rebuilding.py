@@ -1,12 +1,45 @@
 """Make a query model again from the description that it carries."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-from searchspaces.architecture import Architecture
+import torch
+from pydantic import Field
+
+from searchspaces.architecture import Architecture, Value
 from searchspaces.errors import SearchSpaceError
 from searchspaces.query_model import QueryModel, timm_query_model
 from searchspaces.space import create_space
+from searchspaces.support.reading import validated
+from searchspaces.support.section import Section
+
+Kind = TypeVar("Kind", bound=Section)
+Dimension = Annotated[int, Field(gt=0, le=1 << 16)]
+
+_MADE_OF_OTHERS = ("pruned", "timm", "union")  # the origin of their networks is what these are
+
+
+class _Timm(Section):
+    name: str
+    dimension: Dimension
+    resolution: int
+    pooling: str = "avg"
+    projection_norm: bool = False
+
+
+class _TimmOrigin(Section):
+    timm: _Timm
+
+
+class _Space(Section):
+    name: str
+    options: dict[str, Any]
+
+
+class _SpaceOrigin(Section):
+    space: _Space
+    params: dict[str, Value]
+    dimension: Dimension
 
 
 def rebuild(origin: Mapping[str, Any]) -> QueryModel:
@@ -19,15 +52,33 @@ def rebuild(origin: Mapping[str, Any]) -> QueryModel:
     Raises:
         SearchSpaceError: If the description is of neither kind, or names what is not there.
     """
-    match origin:
-        case {"timm": dict(options)}:
-            return timm_query_model(**options, pretrained=False)
-        case {
-            "space": {"name": name, "options": options},
-            "params": params,
-            "dimension": dimension,
-        }:
-            return create_space(name, **options).build(Architecture(name, params), dimension)
-    raise SearchSpaceError(
-        f"a query model's origin names 'timm' or 'space', but this one has {sorted(origin)}"
-    )
+    if "timm" in origin:
+        timm = _read(_TimmOrigin, origin).timm
+        return timm_query_model(**timm.model_dump(), pretrained=False)
+    if "space" not in origin:
+        raise SearchSpaceError(
+            f"a query model's origin names 'timm' or 'space', but this one has {sorted(origin)}"
+        )
+    found = _read(_SpaceOrigin, origin)
+    name = found.space.name
+    if name in _MADE_OF_OTHERS:
+        raise SearchSpaceError(
+            f"a query model's origin is the space '{name}', whose networks come from elsewhere"
+        )
+    space = create_space(name, **found.space.options)
+    return space.build(Architecture(name, found.params), found.dimension)
+
+
+def outline(origin: Mapping[str, Any]) -> QueryModel:
+    """Make the same network without weights: its tensors have shapes and take no memory.
+
+    Raises:
+        SearchSpaceError: As `rebuild`.
+    """
+    with torch.device("meta"):
+        return rebuild(origin)
+
+
+def _read(kind: type[Kind], origin: Mapping[str, Any]) -> Kind:
+    what = "a query model's origin"
+    return validated(kind, origin, what, error=SearchSpaceError, remedy="save the model again")

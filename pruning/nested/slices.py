@@ -18,7 +18,7 @@ from pruning.errors import PruningError
 from pruning.families import forget, prepare
 from pruning.graph import find_groups
 from pruning.importance import CRITERIA, NEEDS_LOSS, BatchLoss, score
-from pruning.recipe import record_order
+from pruning.kept import record_order
 from searchspaces import QueryModel
 from searchspaces.support.naming import suggestion
 

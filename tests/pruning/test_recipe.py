@@ -100,7 +100,7 @@ def test_files_without_kept_channels_are_read(uncut, tmp_path):
 
 
 def test_files_of_other_kinds_are_refused(uncut, tmp_path):
-    with pytest.raises(PruningError, match="absent is not a readable safetensors file"):
+    with pytest.raises(PruningError, match=r"There is no file .*absent"):
         load_model(tmp_path / "absent")
     (tmp_path / "text").write_text("hello")
     with pytest.raises(PruningError, match="text is not a readable safetensors file"):
