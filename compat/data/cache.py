@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import warnings
 from collections.abc import Iterable
@@ -16,14 +15,16 @@ from tqdm import tqdm
 
 from compat.data.images import ImageSet
 from compat.data.opening import BrokenImageError
-from compat.data.preprocessing import check_size_and_fit, fit_image
+from compat.data.preprocessing import Preprocessing, fit_image
 from compat.data.store import fill, write_json, writing_to
 from compat.errors import CompatError
 from searchspaces.support.cache import default_cache
+from searchspaces.support.reading import read_json
 
 BROKEN_SHARE = 0.01
+_MOST_BYTES = 1 << 32  # of remembered digests
 _VERSION = 1  # raised whenever the same file would decode to other pixels
-_NAMED = 20  # broken images that an error names before it counts the rest
+_NAMED = 3  # broken images that an error names before it counts the rest
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def decode(
         CompatError: More than 1% of the images are broken (or one, if `strict`), the disk is
             full, the cache is damaged, or size or fit are out of range.
     """
-    check_size_and_fit(size, fit)
+    Preprocessing(size=size, fit=fit)
     if not len(images):
         raise CompatError(f"{images.name}: there are no images to decode.")
     root = cache or default_cache()
@@ -148,6 +149,8 @@ def image_digests(images: ImageSet, cache: Path) -> list[str]:
 def _remembered(memory: Path) -> dict[str, str]:
     """What was written before; nothing if that is unreadable, since it can be computed again."""
     try:
-        return dict(json.loads(memory.read_text()))
-    except (OSError, ValueError, TypeError):
+        return read_json(
+            memory, dict[str, str], error=CompatError, remedy="delete it", at_most=_MOST_BYTES
+        )
+    except CompatError:
         return {}

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from compat.data.opening import BrokenImageError, open_rgb
+from compat.data.opening import BrokenImageError, check_image_file, open_rgb
+from searchspaces.support.errors import reason
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,14 @@ class FileSource:
 
     def digest(self, index: int) -> str:
         """Hash of the file's bytes and the box."""
+        path = self.paths[index]
+        check_image_file(path)
         try:
-            with open(self.paths[index], "rb") as file:
+            with open(path, "rb") as file:
                 content = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
         except OSError as error:
             raise BrokenImageError(
-                f"The image {self.paths[index]} cannot be read ({error.strerror}): "
-                "restore it or leave it out."
+                f"The image {path} cannot be read ({reason(error)}): restore it or leave it out."
             ) from error
         content.update(self._box_text(index).encode())
         return content.hexdigest()
@@ -46,7 +48,7 @@ class FileSource:
         path = self.paths[index]
         try:
             status = os.stat(path)
-        except OSError:
+        except (OSError, ValueError):  # the latter of a NUL in a path
             return f"{path}|missing"
         return f"{path}|{status.st_size}|{status.st_mtime_ns}|{self._box_text(index)}"
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from PIL import Image
 
+_LONGEST = 4096  # bytes of an id or a class, as of a path
 SPLITS = ("", "train", "val", "query", "gallery")
 
 
@@ -83,6 +84,11 @@ class ImageSet:
                     f"{self.name}: {field} has shape {values.shape}, expected ({count},) to match "
                     f"the {count} ids."
                 )
+        for text in (*self.ids.tolist(), *self.classes):
+            if not is_text(text):
+                raise CompatError(
+                    f"{self.name}: the name {text!r} cannot be written as UTF-8 text: rename it."
+                )
         names, counts = np.unique(self.ids, return_counts=True)
         if len(names) != count:
             twice = names[counts > 1][0]
@@ -128,6 +134,14 @@ class ImageSet:
             name: RelevanceLists(follow(lists.positives), follow(lists.junk))
             for name, lists in self.lists.items()
         }
+
+
+def is_text(text: str) -> bool:
+    """Whether UTF-8 files can hold a name, and numpy's arrays of text give it back as it is."""
+    try:
+        return "\0" not in text and len(text.encode()) <= _LONGEST
+    except UnicodeEncodeError:  # the name of a file in another encoding
+        return False
 
 
 def _positions(part: np.ndarray, rows: np.ndarray) -> np.ndarray:

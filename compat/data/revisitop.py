@@ -13,12 +13,15 @@ import numpy as np
 from compat.data.files import FileSource
 from compat.data.images import ImageSet, RelevanceLists
 from compat.errors import CompatError
+from searchspaces.support.errors import reason
+from searchspaces.support.reading import check_file
+
+_MOST_BYTES = 64 << 20
 
 # What rebuilds a numpy array or scalar from a pickle, by numpy 1's and numpy 2's module names.
 _ADMITTED = {
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
-    ("_codecs", "encode"),
     *(
         (module, name)
         for module in ("numpy.core.multiarray", "numpy._core.multiarray")
@@ -99,51 +102,62 @@ def read_ground_truth(path: Path) -> GroundTruth:
     Raises:
         CompatError: The file is missing, asks for anything else, or is no ground truth.
     """
-    if not path.is_file():
-        raise CompatError(
-            f"There is no ground truth {path}: give the published gnd_roxford5k.pkl or "
-            "gnd_rparis6k.pkl."
-        )
+    remedy = "give the published gnd_roxford5k.pkl or gnd_rparis6k.pkl"
+    check_file(path, at_most=_MOST_BYTES, error=CompatError, remedy=remedy)
     try:
         with path.open("rb") as file:
             content = _PlainUnpickler(file).load()
-    except CompatError:
-        raise
+    except _NotPlainError as error:
+        raise CompatError(
+            f"The ground truth {path} asks for {error}, which plain lists and numbers do not "
+            "need: do not trust this file, fetch the published one."
+        ) from error
     except Exception as error:  # a damaged pickle raises nearly anything
         raise CompatError(
-            f"The ground truth {path} is damaged ({error}): fetch it again."
+            f"The ground truth {path} is damaged ({reason(error)}): fetch it again."
         ) from error
     try:
         return _parsed(content)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
         raise CompatError(
-            f"The file {path} is not a revisitop ground truth ({error}): expected imlist, qimlist "
-            "and gnd with bbx, easy, hard and junk of every query."
+            f"The file {path} is not a revisitop ground truth ({reason(error)}): expected imlist, "
+            "qimlist and gnd with bbx, easy, hard and junk of every query."
         ) from error
+
+
+class _NotPlainError(Exception):
+    """A pickle asks for something that may run."""
 
 
 class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("_codecs", "encode"):
+            return _latin1
         if (module, name) not in _ADMITTED:
-            raise CompatError(
-                f"The ground truth asks for {module}.{name}, which plain lists and numbers do not "
-                "need: do not trust this file, fetch the published one."
-            )
+            raise _NotPlainError(f"{module}.{name}")
         return super().find_class(module, name)
 
 
+def _latin1(text: str, encoding: str) -> bytes:
+    """How pickles of before protocol 3 write bytes, and nothing else that codecs can do."""
+    if encoding != "latin1":
+        raise ValueError(f"bytes in {encoding!r}")
+    return text.encode("latin1")
+
+
 def _parsed(content: Any) -> GroundTruth:
-    queries = tuple(str(name) for name in content["qimlist"])
-    gallery = tuple(str(name) for name in content["imlist"])
+    queries, gallery = _names(content["qimlist"]), _names(content["imlist"])
     entries: Sequence[Mapping[str, Any]] = content["gnd"]
     if len(entries) != len(queries):
         raise ValueError(f"{len(queries)} queries but {len(entries)} entries")
-    boxes = np.array([entry["bbx"] for entry in entries], dtype=np.float64)
+    boxes = np.array([_numbers(entry["bbx"], np.float64) for entry in entries])
     if boxes.shape != (len(queries), 4):
         raise ValueError(f"boxes of shape {boxes.shape}")
+    if not np.isfinite(boxes).all():
+        raise ValueError("a box that is not finite")
 
     def merged(entry: Mapping[str, Any], keys: Sequence[str]) -> np.ndarray:
-        rows = np.concatenate([np.asarray(entry[key], dtype=np.int64).ravel() for key in keys])
+        rows = np.concatenate([_numbers(entry[key], np.int64) for key in keys])
         if len(rows) and not 0 <= rows.min() <= rows.max() < len(gallery):
             raise ValueError(f"position {rows.max()} of {len(gallery)} gallery images")
         return np.unique(rows)
@@ -156,3 +170,21 @@ def _parsed(content: Any) -> GroundTruth:
         for protocol, (positive, junk) in _PROTOCOLS.items()
     }
     return GroundTruth(queries, gallery, boxes, lists)
+
+
+def _names(values: Any) -> tuple[str, ...]:
+    names = tuple(values)
+    if not all(isinstance(name, str) for name in names):  # str() of nested lists may never end
+        raise ValueError("a name that is no text")
+    return tuple(str(name) for name in names)
+
+
+def _numbers(values: Any, dtype: type[np.number[Any]]) -> np.ndarray:
+    """A list or an array of numbers, flat; lists in lists may stand for billions."""
+    if not isinstance(values, np.ndarray | np.generic):
+        values = list(values)
+        if not all(isinstance(value, int | float | np.number) for value in values):
+            raise ValueError("a list of other things than numbers")
+    elif values.dtype.kind not in "iuf":
+        raise ValueError(f"an array of {values.dtype}")
+    return np.asarray(values, dtype=dtype).ravel()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import ClassVar
 
-from compat.data.facades import open_facades
+from compat.data.facades.source import Facades, render
 from compat.data.folder import open_folder
 from compat.data.images import ImageSet
 from compat.data.manifest import open_manifest
@@ -17,7 +18,9 @@ from compat.data.published.omniglot import open_omniglot
 from compat.data.published.sop import open_sop
 from compat.data.revisitop import open_revisitop
 from compat.errors import CompatError
+from compat.section import Options
 from searchspaces.support.cache import default_cache
+from searchspaces.support.errors import reason
 from searchspaces.support.naming import did_you_mean
 
 _PUBLISHED: Mapping[str, Callable[..., ImageSet]] = {
@@ -29,6 +32,24 @@ _PUBLISHED: Mapping[str, Callable[..., ImageSet]] = {
 }
 BUILT_IN = ("facades", *_PUBLISHED, "revisitop")
 _TABLES = (".csv", ".parquet")
+
+
+class Revisitop(Options):
+    """What "revisitop:..." has to say."""
+
+    SUBJECT: ClassVar = "The set revisitop (revisitop:gnd=FILE.pkl,images=DIR)"
+
+    gnd: str
+    images: str
+
+
+class Published(Options):
+    """What the text of a published set may say."""
+
+    SUBJECT: ClassVar = "The published set"
+
+    root: str | None = None
+    download: bool = False
 
 
 def open_data(spec: str | Path, *, root: Path | None = None) -> ImageSet:
@@ -51,6 +72,16 @@ def open_data(spec: str | Path, *, root: Path | None = None) -> ImageSet:
     Raises:
         CompatError: A name or an option is unknown, or what it names cannot be read.
     """
+    try:
+        return _open(spec, root)
+    except OSError as error:
+        raise CompatError(
+            f"The data '{spec}' cannot be read ({error.filename}: {reason(error)}): see to its "
+            "files."
+        ) from error
+
+
+def _open(spec: str | Path, root: Path | None) -> ImageSet:
     text = str(spec)
     name, _, options = text.partition(":")
     if isinstance(spec, str) and name in BUILT_IN:
@@ -77,52 +108,36 @@ def open_data(spec: str | Path, *, root: Path | None = None) -> ImageSet:
 
 
 def _built_in(name: str, text: str, root: Path | None) -> ImageSet:
+    given = _options(name, text)
     if name == "facades":
-        counts = _options(name, text, ("classes", "images", "size", "seed"))
-        return open_facades(**{key: _whole(name, key, value) for key, value in counts.items()})
+        return render(Facades(**given))
     if name == "revisitop":
-        places = _options(name, text, ("gnd", "images"))
-        for key in ("gnd", "images"):
-            if key not in places:
-                raise CompatError(
-                    f"The set revisitop needs {key}=..., found '{text}': write "
-                    "revisitop:gnd=FILE.pkl,images=DIR."
-                )
-        return open_revisitop(_resolved(places["gnd"], root), _resolved(places["images"], root))
-    chosen = _options(name, text, ("root", "download"))
-    if "root" in chosen:
-        place = _resolved(chosen["root"], root)
+        files = Revisitop(**given)
+        return open_revisitop(_resolved(files.gnd, root), _resolved(files.images, root))
+    chosen = Published(**given)
+    if chosen.root is not None:
+        place = _resolved(chosen.root, root)
     else:
         place = (root or default_cache() / "data").resolve()
-    return _PUBLISHED[name](place, download=_truth(name, chosen.get("download", "false")))
+    return _PUBLISHED[name](place, download=chosen.download)
 
 
-def _options(name: str, text: str, known: tuple[str, ...]) -> dict[str, str]:
+def _options(name: str, text: str) -> dict[str, str]:
     options: dict[str, str] = {}
     for item in filter(None, text.split(",")):
-        key, equals, value = item.partition("=")
-        if key not in known:
-            raise CompatError(
-                f"The set {name} has no option '{key}', expected {list(known)}"
-                f"{did_you_mean(key, known)}."
-            )
-        if not equals or not value or key in options:
+        key, _, value = item.partition("=")
+        if not value or key in options:
             raise CompatError(f"The set {name} expects {key}=VALUE once, found '{text}'.")
         options[key] = value
     return options
 
 
-def _whole(name: str, key: str, value: str) -> int:
-    if not value.isdecimal():
-        raise CompatError(f"The set {name} has {key}={value}, expected a whole number.")
-    return int(value)
-
-
-def _truth(name: str, value: str) -> bool:
-    if value.lower() not in ("true", "false"):
-        raise CompatError(f"The set {name} has download={value}, expected true or false.")
-    return value.lower() == "true"
-
-
 def _resolved(path: str, root: Path | None) -> Path:
-    return (Path(root or ".") / Path(path).expanduser()).resolve()
+    try:
+        place = (Path(root or ".") / Path(path).expanduser()).resolve()
+        place.exists()  # raises for a name that no file can have
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CompatError(
+            f"There is no data at '{path}' ({reason(error)}): give a folder or a manifest."
+        ) from error
+    return place

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
-import json
 import math
 import os
 import shutil
@@ -16,15 +15,32 @@ from typing import IO
 
 import numpy as np
 from filelock import FileLock
+from pydantic import Field, TypeAdapter
 from tqdm import tqdm
 
 from compat.data.opening import BrokenImageError
 from compat.errors import CompatError
+from searchspaces.support.errors import reason
+from searchspaces.support.files import write_atomically
+from searchspaces.support.reading import read_json
+from searchspaces.support.section import Versioned
 
 CHUNK = 256  # items between two notes of progress
 _ITEMS = "items.npy"
 _PARTIAL = "items.partial.npy"
 _PROGRESS = "progress.json"
+
+
+class _Progress(Versioned):
+    """How far a build has come.
+
+    Attributes:
+        done: Items that were made or found broken.
+        broken: Positions of the latter, in order.
+    """
+
+    done: int = Field(ge=0)
+    broken: tuple[int, ...]
 
 
 def fill(
@@ -85,10 +101,9 @@ def writing_to(folder: Path, needed: int) -> Iterator[None]:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Replaces the file at once, so that no reader sees half of it."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content))
-    os.replace(temporary, path)
+    """Writes plain values or a pydantic model; no reader ever sees half of it."""
+    text = TypeAdapter(object).dump_json(content)
+    write_atomically(path, lambda temporary: temporary.write_bytes(text))
 
 
 def _build(
@@ -101,7 +116,8 @@ def _build(
 ) -> None:
     start, item_bytes = len(_header(count, shape)), math.prod(shape)
     partial = folder / _PARTIAL
-    done, broken = _progress(folder)
+    progress = _progress(folder, count)
+    done, broken = progress.done, list(progress.broken)
     written = start + (done - len(broken)) * item_bytes
     if not partial.exists() or partial.stat().st_size < written:
         done, broken, written = 0, [], start
@@ -124,7 +140,8 @@ def _build(
                     broken.append(item)
                 bar.update()
             _sync(file)
-            write_json(folder / _PROGRESS, {"done": chunk.stop, "broken": broken})
+            progress = _Progress(version=_Progress.NEWEST, done=chunk.stop, broken=tuple(broken))
+            write_json(folder / _PROGRESS, progress)
         file.truncate()
         file.seek(0)
         file.write(_header(count - len(broken), shape))
@@ -153,34 +170,32 @@ def _sync(file: IO[bytes]) -> None:
     os.fsync(file.fileno())
 
 
-def _progress(folder: Path) -> tuple[int, list[int]]:
+def _progress(folder: Path, count: int) -> _Progress:
     path = folder / _PROGRESS
     if not path.exists():
-        return 0, []
-    try:
-        content = json.loads(path.read_text())
-        return int(content["done"]), [int(item) for item in content["broken"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise _damaged(path, str(error)) from error
+        return _Progress(done=0, broken=())
+    found = read_json(path, _Progress, error=CompatError, remedy="delete its folder")
+    if not all(0 <= item < found.done <= count for item in found.broken):
+        raise _damaged(path, f"it is of other items than these {count}")
+    return found
 
 
 def _open(folder: Path, count: int, shape: Sequence[int]) -> tuple[np.ndarray, list[int]]:
     path = folder / _ITEMS
-    _, broken = _progress(folder)
+    broken = list(_progress(folder, count).broken)
     expected = (count - len(broken), *shape)
     if not expected[0]:
         return np.zeros(expected, dtype=np.uint8), broken
     try:
         items = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise _damaged(path, str(error)) from error
+    except Exception as error:  # a damaged header raises nearly anything
+        raise _damaged(path, reason(error)) from error
     if items.shape != expected or items.dtype != np.uint8:
         raise _damaged(path, f"holds {items.dtype} {items.shape}, expected uint8 {expected}")
     return items, broken
 
 
-def _damaged(path: Path, reason: str) -> CompatError:
+def _damaged(path: Path, problem: str) -> CompatError:
     return CompatError(
-        f"The cache file {path} is damaged ({reason}): delete the folder {path.parent}, and it is "
-        "made anew."
+        f"The cache file {path} is damaged ({problem}): delete its folder, and it is made anew."
     )

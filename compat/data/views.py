@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Annotated, ClassVar
 
 import numpy as np
 from PIL import Image
+from pydantic import Field
 
 from compat.data.cache import content_key, image_digests
 from compat.data.images import ImageSet
-from compat.data.preprocessing import check_size_and_fit
+from compat.data.preprocessing import Preprocessing
 from compat.data.store import fill
-from compat.errors import CompatError
+from compat.section import Options
 from searchspaces.support.cache import default_cache
+from searchspaces.support.section import Seed
 
 _VERSION = 1  # raised whenever the same recipe would give other pixels
 _MAX_ASPECT = 4 / 3
 
 
-@dataclass(frozen=True)
-class ViewRecipe:
+class ViewRecipe(Options):
     """How views are drawn; view v of an image depends on (content, seed, v) only, not on size.
 
-    Args:
+    Attributes:
         count: Views per image, V.
         seed: Another seed gives other views.
         min_scale: Smallest share of the picture's area that a view shows, in (0, 1].
@@ -37,21 +38,13 @@ class ViewRecipe:
         CompatError: A field is out of its range.
     """
 
-    count: int
-    seed: int = 0
-    min_scale: float = 0.5
-    flip: bool = True
-    color: float = 0.3
+    SUBJECT: ClassVar = "The view recipe"
 
-    def __post_init__(self) -> None:
-        if self.count < 1:
-            raise CompatError(f"The view recipe's count is {self.count}, expected at least 1.")
-        if self.seed < 0:
-            raise CompatError(f"The view recipe's seed is {self.seed}, expected 0 or more.")
-        if not 0 < self.min_scale <= 1:
-            raise CompatError(f"The view recipe's min_scale is {self.min_scale}, expected (0, 1].")
-        if not 0 <= self.color < 1:
-            raise CompatError(f"The view recipe's color is {self.color}, expected [0, 1).")
+    count: Annotated[int, Field(ge=1, le=1000)]
+    seed: Seed = 0
+    min_scale: Annotated[float, Field(gt=0, le=1)] = 0.5
+    flip: bool = True
+    color: Annotated[float, Field(ge=0, lt=1)] = 0.3
 
 
 def decode_views(
@@ -82,10 +75,10 @@ def decode_views(
         CompatError: An image is broken, the disk is full, the cache is damaged, or size or fit
             are out of range.
     """
-    check_size_and_fit(size, fit)
+    Preprocessing(size=size, fit=fit)
     root = cache or default_cache()
     digests = image_digests(images, root)
-    key = content_key(digests, "views", _VERSION, astuple(recipe), size, fit)
+    key = content_key(digests, "views", _VERSION, tuple(recipe.model_dump().values()), size, fit)
 
     def make(index: int) -> np.ndarray:
         picture = images.source.load(index)

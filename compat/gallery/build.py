@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
-import json
-import os
-from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from pydantic import NonNegativeInt
 from tqdm import tqdm
 
 from compat.data.cache import decode
 from compat.data.images import ImageSet
+from compat.data.preprocessing import Preprocessing
+from compat.data.store import write_json
 from compat.data.views import ViewRecipe, decode_views
 from compat.errors import CompatError
+from compat.gallery.manifest import Description
 from compat.gallery.models import GalleryModel
 from compat.gallery.sealing import PROGRESS, check_dtype, seal, working_folder
 from compat.gallery.space import VECTORS, VIEW_ROWS, VIEW_VECTORS, GallerySpace
+from searchspaces.support.files import write_atomically
+from searchspaces.support.reading import read_json
+from searchspaces.support.section import Versioned
+from searchspaces.support.settings import bind_settings
+
+
+class _Progress(Versioned):
+    """How far a build has come.
+
+    Attributes:
+        recipe: What is built.
+        done: Images, and views of them, that are embedded.
+    """
+
+    recipe: dict[str, Any]
+    done: NonNegativeInt
 
 
 def build_gallery(
@@ -59,16 +76,16 @@ def build_gallery(
     check_dtype(dtype)
     out = Path(out)
     folder = working_folder(out)
-    preprocessing = replace(model.preprocessing, fit=fit or model.preprocessing.fit)
+    preprocessing = Preprocessing(**dict(model.preprocessing) | ({"fit": fit} if fit else {}))
     decoded = decode(images, preprocessing.size, fit=preprocessing.fit, cache=cache, strict=strict)
     kept = decoded.images
     jobs: list[tuple[str, int | None, np.ndarray]] = [(VECTORS, None, decoded.pixels)]
     rows = _rows_of_views(images, kept, train) if views is not None else np.empty(0, np.int64)
     recipe = {
         "model": model.digest,
-        "preprocessing": preprocessing.as_dict(),
+        "preprocessing": preprocessing.model_dump(mode="json"),
         "ids": sha256("\0".join(kept.ids.tolist()).encode()).hexdigest(),
-        "views": views and asdict(views),
+        "views": views and views.model_dump(),
         "rows": sha256(rows.tobytes()).hexdigest(),
         "dtype": dtype,
     }
@@ -100,15 +117,17 @@ def build_gallery(
         out,
         ids=kept.ids,
         labels=kept.labels,
-        classes=kept.classes,
         classifier=_classifier(model, kept.classes),
-        metric="cosine",
-        model=model.spec,
-        model_digest=model.digest,
-        model_macs=model.macs,
-        preprocessing=preprocessing,
-        data=images.spec,
-        view_recipe=views,
+        description=Description(
+            metric="cosine",
+            classes=kept.classes,
+            model=model.spec,
+            model_digest=model.digest,
+            model_macs=model.macs,
+            preprocessing=preprocessing,
+            data=images.spec,
+            view_recipe=views,
+        ),
     )
     (out / PROGRESS).unlink()
     return space
@@ -144,9 +163,12 @@ def _unit(vectors: np.ndarray, start: int, name: str) -> np.ndarray:
 def _array(path: Path, shape: tuple[int, ...], dtype: str) -> None:
     """Make room on disk, unless it is there from the build that this one continues."""
     if not path.exists():
-        temporary = path.with_name(f"{path.name}.tmp")
-        np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape).flush()
-        os.replace(temporary, path)
+        write_atomically(
+            path,
+            lambda temporary: np.lib.format.open_memmap(
+                temporary, mode="w+", dtype=dtype, shape=shape
+            ).flush(),
+        )
 
 
 def _resume(folder: Path, out: Path, recipe: dict[str, Any]) -> int:
@@ -159,17 +181,16 @@ def _resume(folder: Path, out: Path, recipe: dict[str, Any]) -> int:
             )
         _note(folder, recipe, 0)
         return 0
-    progress = json.loads(path.read_text("utf-8"))
-    differing = [name for name, value in recipe.items() if progress["recipe"][name] != value]
-    if differing:
-        raise CompatError(
-            f"{folder} is an unfinished build with other {', '.join(differing)}: repeat its "
-            "command to finish it, or remove the folder to start anew."
-        )
-    return int(progress["done"])
+    progress = read_json(path, _Progress, error=CompatError, remedy=f"remove the folder {folder}")
+    bind_settings(
+        f"The unfinished build {folder}",
+        progress.recipe,
+        recipe,
+        error=CompatError,
+        remedy="repeat its command to finish it, or remove the folder to start anew",
+    )
+    return progress.done
 
 
 def _note(folder: Path, recipe: dict[str, Any], done: int) -> None:
-    temporary = folder / f"{PROGRESS}.tmp"
-    temporary.write_text(json.dumps({"recipe": recipe, "done": done}), "utf-8")
-    os.replace(temporary, folder / PROGRESS)
+    write_json(folder / PROGRESS, _Progress(version=_Progress.NEWEST, recipe=recipe, done=done))

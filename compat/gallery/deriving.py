@@ -13,6 +13,7 @@ from tqdm import tqdm
 from compat.errors import CompatError
 from compat.evaluation.similarity import Metric
 from compat.gallery.codes import Coder, Codes, SignCoder, Vectors
+from compat.gallery.manifest import Description
 from compat.gallery.sealing import fresh_folder, seal
 from compat.gallery.space import (
     CODES,
@@ -95,17 +96,19 @@ def derive_gallery(
             out,
             ids=first.ids,
             labels=first.labels,
-            classes=first.classes,
             classifier=classifier,
-            metric=metric,
-            model=_joined([space.model for space in spaces]),
-            model_digest=_joined([space.model_digest for space in spaces]),
-            model_macs=_total(spaces),
-            preprocessing=first.preprocessing,
-            data=first.data,
-            view_recipe=first.view_recipe,
+            description=Description(
+                metric=metric,
+                classes=first.classes,
+                model=_joined([space.manifest.model for space in spaces]),
+                model_digest=_joined([space.manifest.model_digest for space in spaces]),
+                model_macs=_total(spaces),
+                preprocessing=first.preprocessing,
+                data=first.manifest.data,
+                view_recipe=first.view_recipe,
+                derivation=_steps(spaces, derivation),
+            ),
             coder=codes,
-            derivation=_steps(spaces, derivation),
             learned=learned,
         )
     finally:
@@ -238,7 +241,7 @@ def _joined(names: Sequence[str | None]) -> str | None:
 
 def _total(spaces: Sequence[GallerySpace]) -> int | None:
     """MACs of one image through every gallery network, each counted once."""
-    by_model = {space.model_digest or space.path: space.model_macs for space in spaces}
+    by_model = {space.manifest.model_digest or space.path: space.manifest.model_macs for space in spaces}
     known = [count for count in by_model.values() if count is not None]
     return sum(known) if len(known) == len(by_model) else None
 
@@ -247,12 +250,12 @@ def _steps(spaces: Sequence[GallerySpace], derivation: Mapping[str, Any]) -> lis
     """The steps that led to a single source, then this one; several sources keep theirs apart."""
     if len(spaces) == 1:
         source = {"gallery": spaces[0].path.name, "fingerprint": spaces[0].fingerprint}
-        return [*spaces[0].derivation, {**derivation, "sources": [source]}]
+        return [*spaces[0].manifest.derivation, {**derivation, "sources": [source]}]
     sources = [
         {
             "gallery": space.path.name,
             "fingerprint": space.fingerprint,
-            "derivation": list(space.derivation),
+            "derivation": list(space.manifest.derivation),
         }
         for space in spaces
     ]

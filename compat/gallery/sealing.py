@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from compat.data.preprocessing import Preprocessing
-from compat.data.views import ViewRecipe
+from compat.data.store import write_json
 from compat.errors import CompatError
 from compat.gallery.codes import Coder, ProductCoder, wrap
+from compat.gallery.manifest import MANIFEST, Description, Manifest, StoredFile, Views
 from compat.gallery.space import (
     CENTROIDS,
     CLASSIFIER,
     CODES,
     IDS,
     LABELS,
-    MANIFEST,
     ROTATION,
     VECTORS,
-    VERSION,
     VIEW_CODES,
     VIEW_ROWS,
     VIEW_VECTORS,
@@ -90,26 +85,18 @@ def seal(
     *,
     ids: Sequence[str] | np.ndarray,
     labels: np.ndarray | None,
-    classes: Sequence[str],
     classifier: np.ndarray | None,
-    metric: str,
-    model: str | None,
-    model_digest: str | None,
-    model_macs: int | None,
-    preprocessing: Preprocessing | None,
-    data: str | None,
-    view_recipe: ViewRecipe | None,
+    description: Description,
     coder: Coder | None = None,
-    derivation: Sequence[Mapping[str, Any]] = (),
     learned: Mapping[str, np.ndarray] | None = None,
 ) -> GallerySpace:
     """Describe the vectors in ``folder`` (and views, if any), then rename it to ``out``.
 
     Args:
+        ids, labels, classifier: See `GallerySpace`.
+        description: What else is known of the vectors.
         coder: Of the codes in ``folder``; None when it holds vectors.
-        derivation: How the vectors were made of those of other galleries.
         learned: Further arrays to keep beside the vectors, by file name.
-        (others): See `GallerySpace`.
 
     Raises:
         CompatError: When two images have one id.
@@ -131,33 +118,26 @@ def seal(
     stored = np.load(folder / (CODES if coder else VECTORS), mmap_mode="r", allow_pickle=False)
     vectors = wrap(stored, coder) if coder else stored
     views = None
-    if view_recipe is not None:
+    if description.view_recipe is not None:
         rows = np.load(folder / VIEW_ROWS, mmap_mode="r", allow_pickle=False)
-        views = {"count": view_recipe.count, "rows": len(rows)}
+        views = Views(count=description.view_recipe.count, rows=len(rows))
     names = [VECTORS, CODES, *arrays, IDS, LABELS, CLASSIFIER, VIEW_ROWS, VIEW_VECTORS, VIEW_CODES]
     present = [folder / name for name in names if (folder / name).exists()]
-    manifest = {
-        "version": VERSION,
-        "count": len(vectors),
-        "dimension": vectors.shape[1],
-        "dtype": vectors.dtype.name,
-        "codes": coder and coder.kind,
-        "metric": metric,
-        "fingerprint": fingerprint(metric, vectors, encoded),
-        "model": model,
-        "model_digest": model_digest,
-        "model_macs": model_macs,
-        "preprocessing": preprocessing and preprocessing.as_dict(),
-        "data": data,
-        "derivation": [dict(step) for step in derivation],
-        "classes": list(classes),
-        "view_recipe": view_recipe and asdict(view_recipe),
-        "views": views,
-        "files": {
-            file.name: {"bytes": file.stat().st_size, "sha256": file_hash(file)} for file in present
+    manifest = Manifest(
+        version=Manifest.NEWEST,
+        **dict(description),
+        count=len(vectors),
+        dimension=vectors.shape[1],
+        dtype=vectors.dtype.name,
+        codes=coder.kind if coder else None,
+        fingerprint=fingerprint(description.metric, vectors, encoded),
+        views=views,
+        files={
+            file.name: StoredFile(bytes=file.stat().st_size, sha256=file_hash(file))
+            for file in present
         },
-    }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), "utf-8")
+    )
+    write_json(folder / MANIFEST, manifest)
     os.replace(folder, out)
     return GallerySpace.open(out)
 

@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from compat.data.images import is_text
 from compat.data.preprocessing import Preprocessing
 from compat.data.views import ViewRecipe
 from compat.errors import CompatError
 from compat.evaluation.similarity import Metric
+from compat.gallery.arrays import map_array
 from compat.gallery.codes import Coder, Codes, ProductCoder, SignCoder, Vectors, wrap
+from compat.gallery.manifest import MANIFEST, Manifest, read_manifest
 from searchspaces.support.naming import did_you_mean
 
-VERSION = 1
-MANIFEST = "gallery.json"
 VECTORS, IDS, LABELS = "vectors.npy", "ids.npy", "labels.npy"
 VIEW_ROWS, VIEW_VECTORS = "view_rows.npy", "view_vectors.npy"
 CLASSIFIER = "classifier.npy"
 CODES, VIEW_CODES = "codes.npy", "view_codes.npy"
 CENTROIDS, ROTATION = "centroids.npy", "rotation.npy"
 
-_FIELDS = {
-    *("count", "dimension", "metric", "fingerprint", "model", "model_macs"),
-    *("preprocessing", "data"),
-    *("classes", "view_recipe", "views", "files"),
+_KINDS = {  # of numbers, as numpy names them: integers, floats, bytes
+    **{LABELS: "i", VIEW_ROWS: "i", IDS: "S", CLASSIFIER: "f", VECTORS: "f", VIEW_VECTORS: "f"},
+    **{CODES: "u", VIEW_CODES: "u", CENTROIDS: "f", ROTATION: "f"},
 }
 _CHUNK = 1 << 24  # bytes hashed, or values checked, at a time
 _NEAR = 1000  # neighbours in sorted order among which a misspelt id is looked for
@@ -42,48 +41,54 @@ class GallerySpace:
 
     Attributes:
         path: The folder.
+        manifest: What the folder says of itself: metric, classes, where the vectors come from.
         vectors: (N, d) float32 or float16 memory map, or codes that read like one; when cosine,
             rows have length one (those that product codes stand for only nearly).
         encoded_ids: (N,) UTF-8 bytes memory map; `ids` are the same as text.
         labels: (N,) int64 memory map, -1 for none, or None.
-        classes: Names of the labels, empty when unknown.
         classifier: (C, d) float32: the gallery model's own weight vector of ``classes[i]`` in row
             i, NaN for classes that it was not trained on; None where it is not known.
-        metric: ``cosine``, ``ip``, or ``hamming`` for vectors of +1 and -1.
-        model: Spec of the gallery model, None when vectors were imported.
-        model_digest: Hash (hex) of the gallery model's weights, None when unknown.
-        model_macs: Multiply-accumulates of one image through the gallery model, None when unknown.
-        preprocessing: Of the gallery model, None when unknown.
-        data: Spec of the images, None when unknown.
-        fingerprint: SHA-256 (hex) over metric, vectors (or codes) and ids.
-        view_recipe: How the views were drawn, None without views.
         view_rows: (n,) int64 rows whose views were embedded.
         view_vectors: (V, n, d) memory map, or codes: view v of image ``view_rows[i]``; None without
             views.
-        derivation: What was done to other galleries to make this one, step by step; empty when the
-            vectors are as the gallery model gave them.
     """
 
     path: Path
+    manifest: Manifest
     vectors: Vectors
     encoded_ids: np.ndarray
     labels: np.ndarray | None
-    classes: tuple[str, ...]
     classifier: np.ndarray | None
-    metric: Metric
-    model: str | None
-    model_digest: str | None
-    model_macs: int | None
-    preprocessing: Preprocessing | None
-    data: str | None
-    fingerprint: str
-    view_recipe: ViewRecipe | None
     view_rows: np.ndarray
     view_vectors: Vectors | None
-    derivation: tuple[dict[str, Any], ...]
 
     def __len__(self) -> int:
         return len(self.vectors)
+
+    @property
+    def metric(self) -> Metric:
+        """How vectors are compared."""
+        return self.manifest.metric
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the labels, empty when unknown."""
+        return self.manifest.classes
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over metric, vectors (or codes) and ids."""
+        return self.manifest.fingerprint
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """Of the gallery model, None when unknown."""
+        return self.manifest.preprocessing
+
+    @property
+    def view_recipe(self) -> ViewRecipe | None:
+        """How the views were drawn, None without views."""
+        return self.manifest.view_recipe
 
     @property
     def dimension(self) -> int:
@@ -100,7 +105,13 @@ class GallerySpace:
     @cached_property
     def ids(self) -> np.ndarray:
         """(N,) str."""
-        return np.char.decode(self.encoded_ids, "utf-8")
+        try:
+            return np.char.decode(self.encoded_ids, "utf-8")
+        except UnicodeDecodeError as error:
+            raise CompatError(
+                f"{self.path / IDS} holds an id that is not UTF-8 ({error.object[:40]!r}): restore "
+                "the file or rebuild the gallery."
+            ) from error
 
     @cached_property
     def _by_id(self) -> tuple[np.ndarray, np.ndarray]:
@@ -122,7 +133,7 @@ class GallerySpace:
         if len(wrong):
             name = wanted[wrong[0]].decode()
             place = int(places[wrong[0]])
-            near = [known.decode() for known in ordered[max(0, place - _NEAR) : place + _NEAR]]
+            near = [known.decode(errors="replace") for known in ordered[max(0, place - _NEAR) : place + _NEAR]]
             raise CompatError(
                 f"{self.path}: the gallery has no image {name!r}{did_you_mean(name, near)}; "
                 f"{len(wrong)} of {len(wanted)} ids are unknown: embed the same data, or rebuild "
@@ -138,52 +149,39 @@ class GallerySpace:
             CompatError: When the folder or a file is missing, cut short or of another version.
         """
         folder = Path(path)
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise CompatError(
                 f"There is no gallery folder {folder}: build one with `querynas gallery build` or "
                 "`querynas gallery import`."
             )
-        manifest = _read_manifest(folder)
-        for name, entry in manifest["files"].items():
-            _check_size(folder / name, entry["bytes"])
-        arrays = {name: _map(folder / name) for name in manifest["files"]}
-        count, dimension = manifest["count"], manifest["dimension"]
-        coder = _coder(folder, manifest, arrays)
-        vectors = _vectors(folder, arrays, (count,), dimension, coder, VECTORS, CODES)
-        _check_shape(folder / IDS, arrays[IDS].shape, (count,))
-        if LABELS in arrays:
-            _check_shape(folder / LABELS, arrays[LABELS].shape, (count,))
-        if CLASSIFIER in arrays:
-            expected = (len(manifest["classes"]), dimension)
-            _check_shape(folder / CLASSIFIER, arrays[CLASSIFIER].shape, expected)
-        views = manifest["views"]
+        manifest = read_manifest(folder)
+        for name, entry in manifest.files.items():
+            _check_size(folder / name, entry.bytes)
+        files = _Files(folder, manifest)
+        count, dimension, views = manifest.count, manifest.dimension, manifest.views
+        coder = files.coder()
+        view_rows, view_vectors = np.empty(0, dtype=np.int64), None
         if views is not None:
-            _check_shape(folder / VIEW_ROWS, arrays[VIEW_ROWS].shape, (views["rows"],))
-        view_vectors = None
-        if views is not None:
-            shape = (views["count"], views["rows"])
-            view_vectors = _vectors(
-                folder, arrays, shape, dimension, coder, VIEW_VECTORS, VIEW_CODES
-            )
-        preprocessing, recipe = manifest["preprocessing"], manifest["view_recipe"]
+            view_rows = files.read(VIEW_ROWS, (views.rows,))
+            files.check_range(VIEW_ROWS, view_rows, 0, count)
+            shape = (views.count, views.rows)
+            view_vectors = files.vectors(VIEW_VECTORS, VIEW_CODES, shape, coder)
+        labels = files.read(LABELS, (count,)) if LABELS in manifest.files else None
+        if labels is not None:
+            known = len(manifest.classes) or np.iinfo(np.int64).max
+            files.check_range(LABELS, labels, -1, known)
+        classifier = None
+        if CLASSIFIER in manifest.files:
+            classifier = files.read(CLASSIFIER, (len(manifest.classes), dimension))
         return cls(
             path=folder,
-            vectors=vectors,
-            encoded_ids=arrays[IDS],
-            labels=arrays.get(LABELS),
-            classes=tuple(manifest["classes"]),
-            classifier=arrays.get(CLASSIFIER),
-            metric=manifest["metric"],
-            model=manifest["model"],
-            model_digest=manifest.get("model_digest"),
-            model_macs=manifest["model_macs"],
-            preprocessing=preprocessing and Preprocessing.from_dict(preprocessing),
-            data=manifest["data"],
-            fingerprint=manifest["fingerprint"],
-            view_recipe=recipe and ViewRecipe(**recipe),
-            view_rows=arrays.get(VIEW_ROWS, np.empty(0, dtype=np.int64)),
+            manifest=manifest,
+            vectors=files.vectors(VECTORS, CODES, (count,), coder),
+            encoded_ids=files.read(IDS, (count,)),
+            labels=labels,
+            classifier=classifier,
+            view_rows=view_rows,
             view_vectors=view_vectors,
-            derivation=tuple(manifest.get("derivation", ())),
         )
 
     def verify(self) -> None:
@@ -192,13 +190,12 @@ class GallerySpace:
         Raises:
             CompatError: At the first thing that is not as it was written.
         """
-        manifest = _read_manifest(self.path)
-        for name, entry in manifest["files"].items():
+        for name, entry in self.manifest.files.items():
             found = file_hash(self.path / name)
-            if found != entry["sha256"]:
+            if found != entry.sha256:
                 raise CompatError(
                     f"{self.path / name} has changed since it was written: its SHA-256 is "
-                    f"{found[:12]}…, expected {entry['sha256'][:12]}…; restore it or rebuild the "
+                    f"{found[:12]}…, expected {entry.sha256[:12]}…; restore it or rebuild the "
                     "gallery."
                 )
         found = fingerprint(self.metric, self.vectors, self.encoded_ids)
@@ -216,7 +213,18 @@ class GallerySpace:
 
 
 def encode_ids(ids: Sequence[str] | np.ndarray) -> np.ndarray:
-    """Text as UTF-8 bytes, which a memory map can hold and numpy sorts quickly."""
+    """Text as UTF-8 bytes, which a memory map can hold and numpy sorts quickly.
+
+    Raises:
+        CompatError: An id is longer than 4096 bytes, holds a zero byte, or is none that UTF-8 has.
+    """
+    names = ids.tolist() if isinstance(ids, np.ndarray) else ids
+    for row, name in enumerate(names):
+        if not is_text(name):
+            raise CompatError(
+                f"The id {name[:40]!r} in row {row} cannot be written as UTF-8 text of at most "
+                "4096 bytes: rename it."
+            )
     return np.char.encode(np.asarray(ids, dtype=str), "utf-8")
 
 
@@ -262,103 +270,81 @@ def check_vectors(vectors: Vectors, where: str, first_row: int = 0) -> None:
             )
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise CompatError(
-            f"{folder} is no gallery, it has no {MANIFEST}: name a folder that `querynas gallery` "
-            "wrote (an unfinished build ends in .partial; run its command again)."
-        )
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        version = manifest["version"]
-        missing = _FIELDS - manifest.keys() if version == VERSION else set()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CompatError(
-            f"{path} is not a gallery description ({error}): restore it or rebuild the gallery."
-        ) from error
-    if version != VERSION:
-        raise CompatError(
-            f"{path} has format version {version}, expected {VERSION}: use the querynas that wrote "
-            "it, or rebuild the gallery."
-        )
-    if missing:
-        raise CompatError(
-            f"{path} lacks {', '.join(sorted(missing))}: restore it or rebuild the gallery."
-        )
-    return manifest
+@dataclass(frozen=True)
+class _Files:
+    """The files of a gallery's folder, each checked against what the manifest says."""
 
+    folder: Path
+    manifest: Manifest
 
-def _coder(folder: Path, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> Coder | None:
-    """The coder of the codes that the manifest speaks of, None when vectors are stored as such."""
-    kind = manifest.get("codes")
-    if kind is None:
-        return None
-    if kind == "sign":
-        return SignCoder(manifest["dimension"])
-    if kind == "product":
-        return ProductCoder(_array(folder, arrays, CENTROIDS), arrays.get(ROTATION))
-    raise CompatError(
-        f"{folder / MANIFEST} speaks of codes {kind!r}, expected 'product' or 'sign': use the "
-        "querynas that wrote it, or rebuild the gallery."
-    )
-
-
-def _vectors(
-    folder: Path,
-    arrays: dict[str, np.ndarray],
-    shape: tuple[int, ...],
-    dimension: int,
-    coder: Coder | None,
-    plain: str,
-    coded: str,
-) -> Vectors:
-    """The vectors (*shape, dimension), in the file ``plain`` or as codes in ``coded``."""
-    name, width = (plain, dimension) if coder is None else (coded, coder.code_size)
-    array = _array(folder, arrays, name)
-    _check_shape(folder / name, array.shape, (*shape, width))
-    if coder is None:
+    def read(self, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
+        """Map a file of the kind that its name stands for; of any shape when None."""
+        path = self.folder / name
+        if name not in self.manifest.files:
+            raise CompatError(
+                f"{self.folder / MANIFEST} does not list {name}: restore it or rebuild the gallery."
+            )
+        array = map_array(path, "restore the file or rebuild the gallery")
+        if array.dtype.kind != _KINDS[name]:
+            raise CompatError(
+                f"{path} holds {array.dtype}, which is not what a gallery keeps there: restore the "
+                "file or rebuild the gallery."
+            )
+        if shape is not None and array.shape != shape:
+            raise CompatError(
+                f"{path} has shape {array.shape}, but {MANIFEST} says {shape}: the files are not "
+                "of one gallery; restore them or rebuild it."
+            )
         return array
-    if coder.dimension != dimension:
-        raise CompatError(
-            f"{folder / CENTROIDS} is for {coder.dimension} dimensions, but {MANIFEST} says "
-            f"{dimension}: the files are not of one gallery; restore them or rebuild it."
-        )
-    return wrap(array, coder)
 
+    def check_range(self, name: str, values: np.ndarray, low: int, high: int) -> None:
+        """Refuse whole numbers below ``low``, or ``high`` and above."""
+        if len(values) and not low <= values.min() <= values.max() < high:
+            raise CompatError(
+                f"{self.folder / name} spans {values.min()} to {values.max()}, expected {low} to "
+                f"{high - 1}: restore the file or rebuild the gallery."
+            )
 
-def _array(folder: Path, arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
-    if name not in arrays:
-        raise CompatError(
-            f"{folder / MANIFEST} does not list {name}: restore it or rebuild the gallery."
-        )
-    return arrays[name]
+    def coder(self) -> Coder | None:
+        """The coder of the codes, None when vectors are stored as such."""
+        dimension = self.manifest.dimension
+        if self.manifest.codes is None:
+            return None
+        if self.manifest.codes == "sign":
+            return SignCoder(dimension)
+        rotation = self.read(ROTATION) if ROTATION in self.manifest.files else None
+        try:
+            coder = ProductCoder(self.read(CENTROIDS), rotation)
+        except CompatError as error:
+            raise CompatError(f"{self.folder}: {error}") from error
+        if coder.dimension != dimension:
+            raise CompatError(
+                f"{self.folder / CENTROIDS} is for {coder.dimension} dimensions, but {MANIFEST} "
+                f"says {dimension}: the files are not of one gallery; restore them or rebuild it."
+            )
+        return coder
 
-
-def _map(path: Path) -> np.ndarray:
-    try:
-        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
-        raise CompatError(
-            f"{path} is damaged ({error}): restore the file or rebuild the gallery."
-        ) from error
-    return array
+    def vectors(
+        self, plain: str, coded: str, shape: tuple[int, ...], coder: Coder | None
+    ) -> Vectors:
+        """The vectors (*shape, dimension), in the file ``plain`` or as codes in ``coded``."""
+        if coder is not None:
+            return wrap(self.read(coded, (*shape, coder.code_size)), coder)
+        vectors = self.read(plain, (*shape, self.manifest.dimension))
+        if vectors.dtype.name != self.manifest.dtype:
+            raise CompatError(
+                f"{self.folder / plain} holds {vectors.dtype}, but {MANIFEST} says "
+                f"{self.manifest.dtype}: restore the file or rebuild the gallery."
+            )
+        return vectors
 
 
 def _check_size(path: Path, expected: int) -> None:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise CompatError(f"{path} is missing: restore the file or rebuild the gallery.")
     found = path.stat().st_size
     if found != expected:
         raise CompatError(
             f"{path} has {found:,} bytes, expected {expected:,}: the copy is incomplete; copy it "
             "again or rebuild the gallery."
-        )
-
-
-def _check_shape(path: Path, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    if found != expected:
-        raise CompatError(
-            f"{path} has shape {found}, but {MANIFEST} says {expected}: the files are not of one "
-            "gallery; restore them or rebuild it."
         )

@@ -53,14 +53,6 @@ def check_file(path: Path, *, at_most: int, error: type[QuerynasError], remedy: 
         raise error(f"'{path}' {problem}; {remedy}.")
 
 
-def is_regular(path: Path) -> bool:
-    """Whether there is a regular file; False as well for a path that no file can have."""
-    try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except (OSError, ValueError):
-        return False
-
-
 def read_text(path: Path, *, error: type[QuerynasError], remedy: str, at_most: int = _MOST) -> str:
     """Return what a text file in UTF-8 holds.
 

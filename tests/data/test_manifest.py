@@ -92,7 +92,7 @@ def test_parquet_with_typed_columns(folder):
         (["a/1.png,x,,1,2,3,4"], "path,label,bbox,x0,y0,x1,y1", "keep one of the two"),
         (["a/1.png,x,front"], "path,label,camera", "camera 'front' in row 1"),
         ([], "path,label", "lists no images"),
-        (["a/1.png,x,1,2,3"], "path,label", "no 'path'|cannot be read|do not exist"),
+        (["a/1.png,x,1,2,3"], "path,label", "has 5 cells in row 1, expected 2"),
     ],
 )
 def test_mistakes(folder, rows, columns, message):

@@ -128,5 +128,5 @@ def test_damaged_and_foreign_files(tmp_path):
     outside["gnd"][0]["easy"] = [4]
     with pytest.raises(CompatError, match="position 4 of 4"):
         read_ground_truth(written(tmp_path, outside))
-    with pytest.raises(CompatError, match="no ground truth"):
+    with pytest.raises(CompatError, match="There is no file"):
         read_ground_truth(tmp_path / "nowhere.pkl")

@@ -11,7 +11,7 @@ from compat.data import ViewRecipe, decode, decode_views, open_data, open_facade
 from compat.data.views import _window
 from compat.errors import CompatError
 
-RECIPE = ViewRecipe(3, seed=4)
+RECIPE = ViewRecipe(count=3, seed=4)
 
 
 def facades(**options):
@@ -37,7 +37,7 @@ def test_shape_and_repeatability(tmp_path):
 def test_a_view_does_not_depend_on_its_neighbours(tmp_path):
     images = facades()
     views = decode_views(images, RECIPE, 16, cache=tmp_path)
-    part = decode_views(images.take([4, 1]), ViewRecipe(2, seed=4), 16, cache=tmp_path)
+    part = decode_views(images.take([4, 1]), ViewRecipe(count=2, seed=4), 16, cache=tmp_path)
     np.testing.assert_array_equal(part, views[:2][:, [4, 1]])
 
 
@@ -55,14 +55,14 @@ def test_sizes_show_the_same_picture(tmp_path, fit):
 def test_another_seed_gives_other_views(tmp_path):
     images = facades()
     views = decode_views(images, RECIPE, 16, cache=tmp_path)
-    others = decode_views(images, ViewRecipe(3, seed=5), 16, cache=tmp_path)
+    others = decode_views(images, ViewRecipe(count=3, seed=5), 16, cache=tmp_path)
     assert (views != others).any(axis=(2, 3, 4)).all()
 
 
 @pytest.mark.parametrize("fit", ["crop", "squash"])
 def test_a_view_of_everything_is_the_fitted_picture(tmp_path, fit):
     images = open_data(class_folders(tmp_path / "images", {"a": 2, "b": 2}))
-    recipe = ViewRecipe(2, min_scale=1.0, flip=False, color=0.0)
+    recipe = ViewRecipe(count=2, min_scale=1.0, flip=False, color=0.0)
     views = decode_views(images, recipe, 10, fit=fit, cache=tmp_path)
     pixels = decode(images, 10, fit=fit, cache=tmp_path).pixels
     np.testing.assert_array_equal(views, np.stack([pixels, pixels]))
@@ -70,8 +70,8 @@ def test_a_view_of_everything_is_the_fitted_picture(tmp_path, fit):
 
 def test_half_of_the_views_are_mirrored(tmp_path):
     images = facades(classes=10, images=10)
-    plain = decode_views(images, ViewRecipe(1, color=0, flip=False), 16, cache=tmp_path)[0]
-    turned = decode_views(images, ViewRecipe(1, color=0), 16, cache=tmp_path)[0]
+    plain = decode_views(images, ViewRecipe(count=1, color=0, flip=False), 16, cache=tmp_path)[0]
+    turned = decode_views(images, ViewRecipe(count=1, color=0), 16, cache=tmp_path)[0]
     same = (plain == turned).all(axis=(1, 2, 3))
     mirrored = (plain == turned[:, :, ::-1]).all(axis=(1, 2, 3))
     assert (same | mirrored).all()
@@ -86,7 +86,7 @@ def test_half_of_the_views_are_mirrored(tmp_path):
     st.sampled_from(["crop", "squash"]),
 )
 def test_windows_stay_inside_what_the_fit_shows(width, height, min_scale, seed, fit):
-    recipe = ViewRecipe(1, min_scale=min_scale)
+    recipe = ViewRecipe(count=1, min_scale=min_scale)
     window = _window((width, height), recipe, np.random.default_rng(seed), fit)
     left, top, across, down = window
     frame = (min(width, height),) * 2 if fit == "crop" else (width, height)
@@ -101,10 +101,10 @@ def test_windows_stay_inside_what_the_fit_shows(width, height, min_scale, seed, 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"count": 0}, "count is 0"),
-        ({"count": 1, "seed": -1}, "seed is -1"),
-        ({"count": 1, "min_scale": 0}, "min_scale is 0"),
-        ({"count": 1, "color": 1.0}, r"color is 1\.0"),
+        ({"count": 0}, "'count' is 0"),
+        ({"count": 1, "seed": -1}, "'seed' is -1"),
+        ({"count": 1, "min_scale": 0}, "'min_scale' is 0"),
+        ({"count": 1, "color": 1.0}, r"'color' is 1\.0"),
     ],
 )
 def test_bad_recipes(fields, message):

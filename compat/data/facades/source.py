@@ -5,17 +5,20 @@ from __future__ import annotations
 import functools
 import hashlib
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import numpy as np
 from PIL import Image
+from pydantic import Field, model_validator
 
 from compat.data.facades.building import design, draw
 from compat.data.facades.scene import OVERSAMPLING, photograph
 from compat.data.images import ImageSet
-from compat.errors import CompatError
+from compat.section import Options
+from searchspaces.support.section import Seed
 
 _VERSION = 1  # raised whenever the same seed would give other pixels
-_SMALLEST = 16
+_MOST_IMAGES = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,23 @@ def _painted(seed: int, number: int, size: int) -> tuple[Image.Image, Image.Imag
     return draw(design(seed, number), size * OVERSAMPLING)
 
 
+class Facades(Options):
+    """How many images of how many buildings `open_facades` renders."""
+
+    SUBJECT: ClassVar = "The set facades"
+
+    classes: Annotated[int, Field(ge=1, le=1_000_000)] = 80
+    images: Annotated[int, Field(ge=2, le=1_000_000)] = 20
+    size: Annotated[int, Field(ge=16, le=1024)] = 64
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _not_endless(self) -> Facades:
+        if self.classes * self.images > _MOST_IMAGES:
+            raise ValueError(f"classes x images is more than {_MOST_IMAGES:,}; give fewer")
+        return self
+
+
 def open_facades(*, classes: int = 80, images: int = 20, size: int = 64, seed: int = 0) -> ImageSet:
     """A synthetic retrieval set that needs no files: made-up buildings, rendered from a seed.
 
@@ -64,17 +84,19 @@ def open_facades(*, classes: int = 80, images: int = 20, size: int = 64, seed: i
 
     Args:
         classes: Number of buildings, at least 1.
-        images: Images per building, at least 2.
-        size: Side of an image in pixels, at least 16.
+        images: Images per building, at least 2; of all buildings together, 10 million at most.
+        size: Side of an image in pixels, 16 to 1024.
         seed: Another seed gives other buildings.
 
     Raises:
         CompatError: A number is out of range.
     """
-    limits = {"classes": (classes, 1), "images": (images, 2), "size": (size, _SMALLEST)}
-    for name, (value, least) in limits.items():
-        if value < least:
-            raise CompatError(f"The set facades has {name}={value}, expected at least {least}.")
+    return render(Facades(classes=classes, images=images, size=size, seed=seed))
+
+
+def render(options: Facades) -> ImageSet:
+    """The set of `open_facades` by its options."""
+    classes, images, size, seed = options.classes, options.images, options.size, options.seed
     buildings = [f"building-{number:04d}" for number in range(classes)]
     return ImageSet(
         name="synthetic-facades",

@@ -13,6 +13,7 @@ from compat.data.folder import open_folder
 from compat.data.images import ImageSet
 from compat.data.published.fetching import Archive, require_file, unpacked
 from compat.errors import CompatError
+from searchspaces.support.reading import read_text
 
 # The binary archive, so that no pickle is read; its checksum stands on the author's page.
 ARCHIVE = Archive(
@@ -77,7 +78,7 @@ def open_cifar10(root: Path, *, download: bool) -> ImageSet:
     folder = unpacked(ARCHIVE, root, download=download)
     remedy = f"delete {folder} and unpack {ARCHIVE.file} again"
     names = require_file(folder / "batches.meta.txt", remedy)
-    classes = tuple(names.read_text().split())
+    classes = tuple(read_text(names, error=CompatError, remedy=remedy).split())
     files = tuple(str(require_file(folder / name, remedy)) for name in _PARTS)
     labels = [_labels(file, len(classes), remedy) for file in files]
     counts = [len(part) for part in labels]

@@ -10,6 +10,7 @@ from compat.data.files import FileSource
 from compat.data.images import ImageSet
 from compat.data.published.fetching import Archive, require_file, unpacked
 from compat.data.published.listing import read_rows
+from compat.errors import CompatError
 
 ARCHIVE = Archive(
     "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
@@ -35,7 +36,14 @@ def open_cub200(root: Path, *, download: bool) -> ImageSet:
 
     classes = column("classes.txt")
     paths = column("images.txt")
-    labels = np.array(column("image_class_labels.txt"), dtype=np.int64) - 1
+    numbers = column("image_class_labels.txt")
+    for number in numbers:
+        if not number.isdecimal() or not 1 <= int(number[:9]) <= len(classes):
+            raise CompatError(
+                f"The file {folder / 'image_class_labels.txt'} holds the label '{number}', "
+                f"expected 1 to {len(classes)}: {remedy}."
+            )
+    labels = np.array(numbers, dtype=np.int64) - 1
     return ImageSet(
         name="cub200",
         spec=f"cub200:root={root}",

@@ -5,16 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 from compat.errors import CompatError
+from searchspaces.support.reading import read_text
+
+_MOST_BYTES = 1 << 28
 
 
 def read_rows(path: Path, *, columns: int, header: int = 0) -> list[list[str]]:
     """The whitespace-separated rows below the header.
 
     Raises:
-        CompatError: A row has another number of columns, or there is none.
+        CompatError: A row has another number of columns, there is none, or it is no text.
     """
     rows = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    text = read_text(
+        path, error=CompatError, remedy="unpack the published file again", at_most=_MOST_BYTES
+    )
+    for number, line in enumerate(text.splitlines(), start=1):
         row = line.split()
         if number <= header or not row:
             continue

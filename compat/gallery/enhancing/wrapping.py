@@ -88,7 +88,7 @@ def enhance(model: GalleryModel, steps: Sequence[str]) -> GalleryModel:
     return replace(
         model,
         spec=f"{model.spec} enhanced by {', '.join(chosen)}",
-        preprocessing=replace(model.preprocessing, size=side),
+        preprocessing=model.preprocessing.model_copy(update={"size": side}),
         digest=sha256(json.dumps([_VERSION, model.digest, chosen]).encode()).hexdigest(),
         _embed=run,
     )
