@@ -12,7 +12,7 @@ from compat.section import Options
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-Size = Annotated[int, Field(ge=1, le=4096)]
+Size = Annotated[int, Field(ge=1, le=2048)]
 """Side of a square picture in pixels."""
 
 Fit = Literal["crop", "squash"]

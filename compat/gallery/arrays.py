@@ -1,4 +1,4 @@
-"""NumPy files of anybody: mapped, never unpickled, and of the kind and shape that they must have."""
+"""NumPy files of anybody: mapped into memory, never unpickled."""
 
 from __future__ import annotations
 

@@ -201,10 +201,8 @@ def _matching_views(spaces: Sequence[GallerySpace], rows: Sequence[_Rows]) -> li
         same_pixels = space.view_recipe == first.view_recipe and _fit(space) == _fit(first)
         if not same_pixels or not np.isin(wanted, space.view_rows).all():
             raise CompatError(
-                f"{space.path} and {first.path} hold views of other images, or other views "
-                f"({space.view_recipe} of {len(space.view_rows)} images, {first.view_recipe} of "
-                f"{len(first.view_rows)}): build them with the same --views, --seed, --val and "
-                "--test."
+                f"{space.path} and {first.path} hold views of other images, or other views: build "
+                "them with the same --views, --seed, --val and --test."
             )
         order = np.argsort(space.view_rows)
         places.append(order[np.searchsorted(space.view_rows, wanted, sorter=order)])
@@ -241,7 +239,9 @@ def _joined(names: Sequence[str | None]) -> str | None:
 
 def _total(spaces: Sequence[GallerySpace]) -> int | None:
     """MACs of one image through every gallery network, each counted once."""
-    by_model = {space.manifest.model_digest or space.path: space.manifest.model_macs for space in spaces}
+    by_model = {
+        space.manifest.model_digest or space.path: space.manifest.model_macs for space in spaces
+    }
     known = [count for count in by_model.values() if count is not None]
     return sum(known) if len(known) == len(by_model) else None
 
@@ -250,7 +250,7 @@ def _steps(spaces: Sequence[GallerySpace], derivation: Mapping[str, Any]) -> lis
     """The steps that led to a single source, then this one; several sources keep theirs apart."""
     if len(spaces) == 1:
         source = {"gallery": spaces[0].path.name, "fingerprint": spaces[0].fingerprint}
-        return [*spaces[0].manifest.derivation, {**derivation, "sources": [source]}]
+        return [*map(dict, spaces[0].manifest.derivation), {**derivation, "sources": [source]}]
     sources = [
         {
             "gallery": space.path.name,

@@ -4,30 +4,57 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field, Json
 
-from compat.data.preprocessing import Preprocessing
+from compat.data.preprocessing import Preprocessing, Size
 from compat.errors import CompatError
+from searchspaces.support.errors import reason
+from searchspaces.support.files import write_atomically
 from searchspaces.support.modules import import_module
 from searchspaces.support.naming import did_you_mean
+from searchspaces.support.reading import check_file, validated
+from searchspaces.support.section import Section, Versioned
+from searchspaces.support.seeding import seeded
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-_FORMAT = "querynas-gallery-model"
+_FORMAT: Literal["querynas-gallery-model"] = "querynas-gallery-model"
 _CLASSIFIER = "classifier"  # in the file, beside the tensors of the network
 _AS_IT_IS: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 _FORMS = (
     "timm:NAME[,checkpoint=FILE][,pretrained=false][,size=PIXELS], FILE.safetensors, FILE.onnx or "
     "package.module:factory[,key=value...]"
 )
+
+
+_MOST_BYTES = 16 << 30
+_MOST_FIXED = 4096  # images that a model may insist on taking at a time
+
+
+class _Header(Versioned):
+    """What the file of a trained gallery model says of itself."""
+
+    format: Literal["querynas-gallery-model"]
+    arch: str
+    dimension: Annotated[int, Field(ge=1, le=1 << 16)]
+    preprocessing: Json[Preprocessing]
+    classes: Json[tuple[str, ...]] = ()
+
+
+class _TimmOptions(Section):
+    """What may follow the name of a timm model."""
+
+    checkpoint: Path | None = None
+    pretrained: bool = True
+    size: Size | None = None
 
 
 @dataclass(frozen=True)
@@ -99,8 +126,7 @@ def load_gallery_model(spec: str) -> GalleryModel:
         if options:
             raise CompatError(f"The gallery model file {name} takes no options, found {options}.")
         path = Path(name)
-        if not path.is_file():
-            raise CompatError(f"There is no gallery model file {path}: check the path.")
+        check_file(path, at_most=_MOST_BYTES, error=CompatError, remedy="check the path")
         return _from_onnx(spec, path) if path.suffix == ".onnx" else _from_training(spec, path)
     if ":" in name:
         return _from_factory(spec, name, options)
@@ -127,7 +153,8 @@ def torch_gallery_model(spec: str, model: nn.Module, preprocessing: Preprocessin
         raise
     except Exception as error:  # any layer may refuse the size in its own way
         raise CompatError(
-            f"{spec} cannot embed images of {preprocessing.size} px ({error}): choose another size."
+            f"{spec} cannot embed images of {preprocessing.size} px ({reason(error)}): choose "
+            "another size."
         ) from error
     macs = _count_macs(model, preprocessing.size)
     return GalleryModel(spec, dimension, preprocessing, _weights_digest(model), macs, run)
@@ -179,48 +206,59 @@ def save_gallery_model(
     """
     from safetensors.torch import save_file
 
-    temporary = path.with_name(f"{path.name}.tmp")
     metadata = {
+        "version": str(_Header.NEWEST),
         "format": _FORMAT,
         "arch": arch,
         "dimension": str(dimension),
-        "preprocessing": json.dumps(preprocessing.as_dict()),
+        "preprocessing": preprocessing.model_dump_json(),
         "classes": json.dumps(list(classes)),
     }
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
     weights[_CLASSIFIER] = classifier.detach().cpu().contiguous()
-    save_file(weights, temporary, metadata=metadata)
-    os.replace(temporary, path)
+    write_atomically(path, lambda temporary: save_file(weights, temporary, metadata=metadata))
 
 
 def _from_training(spec: str, path: Path) -> GalleryModel:
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import load_file
-
     from searchspaces.checkpoint import load_tensors
+    from searchspaces.support.tensors import read_safetensors
 
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except SafetensorError as error:
-        raise CompatError(
-            f"{path} is damaged ({error}): copy it again or train it anew."
-        ) from error
+    remedy = "copy it again or train it anew"
+    metadata, weights = read_safetensors(path, error=CompatError, remedy=remedy)
     if metadata.get("format") != _FORMAT:
         raise CompatError(
             f"{path} does not describe its architecture: give a file of `querynas gallery train`, "
             f"or name it as timm:NAME,checkpoint={path}."
         )
-    preprocessing = Preprocessing.from_dict(json.loads(metadata["preprocessing"]))
-    model = trained_network(metadata["arch"], int(metadata["dimension"]), preprocessing)
-    weights = load_file(path)
+    header = validated(_Header, metadata, str(path), error=CompatError, remedy=remedy)
     vectors = weights.pop(_CLASSIFIER, None)
+    _check_count(header.arch, sum(value.numel() for value in weights.values()), path)
+    model = trained_network(header.arch, header.dimension, header.preprocessing)
     load_tensors(model, weights, str(path), error=CompatError)
-    loaded = torch_gallery_model(spec, model, preprocessing)
+    loaded = torch_gallery_model(spec, model, header.preprocessing)
     if vectors is None:
         return loaded
-    names = json.loads(metadata["classes"])
-    return replace(loaded, classifier=dict(zip(names, vectors.numpy(), strict=True)))
+    expected = (len(header.classes), header.dimension)
+    if tuple(vectors.shape) != expected:
+        raise CompatError(
+            f"{path} has class weights of shape {tuple(vectors.shape)}, expected {expected}: "
+            f"{remedy}."
+        )
+    return replace(loaded, classifier=dict(zip(header.classes, vectors.numpy(), strict=True)))
+
+
+def _check_count(arch: str, count: int, path: Path) -> None:
+    """Refuse weights that are too few for an architecture, before there is memory for it."""
+    import torch
+
+    with torch.device("meta"):
+        network = _create_timm(arch.removeprefix("timm:"), pretrained=False)
+    expected = sum(value.numel() for value in network.parameters())
+    if count < expected:
+        raise CompatError(
+            f"{path} holds {count:,} numbers, but its architecture {arch!r} has {expected:,}: it "
+            "is damaged; copy it again or train it anew."
+        )
 
 
 def _from_timm(spec: str, name: str, options: Mapping[str, str]) -> GalleryModel:
@@ -228,23 +266,14 @@ def _from_timm(spec: str, name: str, options: Mapping[str, str]) -> GalleryModel
 
     from searchspaces.checkpoint import load_checkpoint
 
-    known = ("checkpoint", "pretrained", "size")
-    for key in options:
-        if key not in known:
-            raise CompatError(
-                f"{spec} has no option {key!r}, expected {known}{did_you_mean(key, known)}."
-            )
-    checkpoint = Path(options["checkpoint"]) if "checkpoint" in options else None
-    pretrained = _yes(spec, options.get("pretrained", "true")) and checkpoint is None
-    model = _create_timm(name, pretrained=pretrained)
-    if checkpoint is not None:
-        load_checkpoint(model, checkpoint, error=CompatError)
+    what = f"The gallery model {spec}"
+    chosen = validated(_TimmOptions, options, what, error=CompatError)
+    model = _create_timm(name, pretrained=chosen.pretrained and chosen.checkpoint is None)
+    if chosen.checkpoint is not None:
+        load_checkpoint(model, chosen.checkpoint, error=CompatError)
     config = timm.data.resolve_model_data_config(model)
-    size = options.get("size", str(config["input_size"][-1]))
-    if not size.isdigit():
-        raise CompatError(f"{spec} asks for size={size}, expected a number of pixels.")
     preprocessing = Preprocessing(
-        size=int(size),
+        size=chosen.size or config["input_size"][-1],
         fit="squash" if config.get("crop_mode") == "squash" else "crop",
         mean=config["mean"],
         std=config["std"],
@@ -254,7 +283,6 @@ def _from_timm(spec: str, name: str, options: Mapping[str, str]) -> GalleryModel
 
 def _create_timm(name: str, *, pretrained: bool) -> nn.Module:
     import timm
-    import torch
 
     if not timm.is_model(name.split(".")[0]):
         raise CompatError(
@@ -262,15 +290,14 @@ def _create_timm(name: str, *, pretrained: bool) -> nn.Module:
             "timm names them all."
         )
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # a random start is the same one in every run
+        with seeded(0):  # a random start is the same one in every run
             model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0)
     except Exception as error:  # hub, network and tag errors have no common type
         if not pretrained:
-            raise CompatError(f"timm cannot create {name} ({error}).") from error
+            raise CompatError(f"timm cannot create {name} ({reason(error)}).") from error
         raise CompatError(
-            f"The pretrained weights of timm:{name} cannot be had ({_first_line(error)}): give "
-            "them as checkpoint=FILE, or say pretrained=false for a random start."
+            f"The pretrained weights of timm:{name} cannot be had ({reason(error)}): give them as "
+            "checkpoint=FILE, or say pretrained=false for a random start."
         ) from error
     return model
 
@@ -283,8 +310,8 @@ def _from_factory(spec: str, name: str, options: Mapping[str, str]) -> GalleryMo
         module = import_module(module_name)
     except ImportError as error:
         raise CompatError(
-            f"Cannot import {module_name!r} for the gallery model {spec} ({error}): run in the "
-            "folder that holds it, or install it."
+            f"Cannot import {module_name!r} for the gallery model {spec} ({reason(error)}): run "
+            "in the folder that holds it, or install it."
         ) from error
     factory = getattr(module, attribute, None)
     if not callable(factory):
@@ -295,47 +322,39 @@ def _from_factory(spec: str, name: str, options: Mapping[str, str]) -> GalleryMo
     try:
         model = factory(**options)
     except TypeError as error:
-        raise CompatError(f"{name} does not take the options {dict(options)} ({error}).") from error
+        raise CompatError(
+            f"{name} does not take the options {dict(options)} ({reason(error)})."
+        ) from error
     if not isinstance(model, nn.Module):
         raise CompatError(
             f"{name} returned a {type(model).__name__}, expected a torch.nn.Module that maps "
             "images (B, 3, S, S) in [0, 1] to (B, d)."
         )
-    described = getattr(model, "preprocessing", {})
-    return torch_gallery_model(
-        spec, model, Preprocessing.from_dict({"size": 224} | _AS_IT_IS | dict(described))
-    )
+    described = dict(getattr(model, "preprocessing", {}))
+    return torch_gallery_model(spec, model, Preprocessing(**{"size": 224} | _AS_IT_IS | described))
 
 
 def _from_onnx(spec: str, path: Path) -> GalleryModel:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     try:
         session = onnxruntime.InferenceSession(
             str(path), options, providers=onnxruntime.get_available_providers()
         )
+        inputs = session.get_inputs()
     except Exception as error:  # onnxruntime's errors share no public type
-        raise CompatError(
-            f"{path} is no ONNX model that can run ({_first_line(error)})."
-        ) from error
-    inputs = session.get_inputs()
-    shape = inputs[0].shape
-    if (
-        len(inputs) != 1
-        or inputs[0].type != "tensor(float)"
-        or len(shape) != 4
-        or shape[1] != 3
-        or not isinstance(shape[2], int)
-        or shape[2] != shape[3]
-    ):
-        found = [(i.name, i.type, i.shape) for i in inputs]
+        raise CompatError(f"{path} is no ONNX model that can run ({reason(error)}).") from error
+    if not _takes_images(inputs):
+        found = [(each.name, each.type, each.shape) for each in inputs]
         raise CompatError(
             f"{path} takes {found}, expected one float input (batch, 3, S, S) with a fixed S: "
             "export it with a fixed image size."
         )
-    fixed = shape[0] if isinstance(shape[0], int) else None
+    batch_size, _, size, _ = inputs[0].shape
+    preprocessing = Preprocessing(size=size, **_AS_IT_IS)
+    fixed = batch_size if isinstance(batch_size, int) else None
 
     def run(pixels: np.ndarray, *, batch: int, description: str | None) -> np.ndarray:
         from tqdm import tqdm
@@ -345,24 +364,37 @@ def _from_onnx(spec: str, path: Path) -> GalleryModel:
         for start in tqdm(starts, desc=description, unit="batches", disable=description is None):
             images = pixels[start : start + step].transpose(0, 3, 1, 2).astype(np.float32) / 255
             missing = step - len(images) if fixed else 0
-            images = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
-            found = session.run(None, {inputs[0].name: images})[0]
-            parts.append(found[: step - missing] if missing else found)
-        vectors = np.concatenate(parts).astype(np.float32)
-        if vectors.ndim != 2 or not np.isfinite(vectors).all():
-            raise CompatError(
-                f"{path} gives shape {vectors.shape} with finite values "
-                f"{bool(np.isfinite(vectors).all())}, expected finite vectors (batch, d)."
-            )
-        return vectors
+            padded = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
+            try:
+                found = np.asarray(session.run(None, {inputs[0].name: padded})[0], np.float32)
+            except Exception as error:  # onnxruntime's errors share no public type
+                raise CompatError(
+                    f"{path} cannot embed images of {size} px ({reason(error)}): export it again."
+                ) from error
+            if found.ndim != 2 or len(found) != len(padded) or not np.isfinite(found).all():
+                raise CompatError(
+                    f"{path} gives shape {found.shape} with finite values "
+                    f"{bool(np.isfinite(found).all())}, expected finite vectors (batch, d)."
+                )
+            parts.append(found[: len(images)])
+        return np.concatenate(parts)
 
-    dimension = run(np.zeros((2, shape[2], shape[2], 3), np.uint8), batch=2, description=None)
-    weights = hashlib.sha256(path.read_bytes())
-    external = path.with_name(f"{path.name}.data")
-    if external.exists():
-        weights.update(external.read_bytes())
-    preprocessing = Preprocessing(size=shape[2], **_AS_IT_IS)
-    return GalleryModel(spec, dimension.shape[1], preprocessing, weights.hexdigest(), None, run)
+    dimension = run(np.zeros((2, size, size, 3), np.uint8), batch=2, description=None).shape[1]
+    weights = hashlib.sha256()
+    for file in (path, path.with_name(f"{path.name}.data")):
+        if file.exists():
+            with file.open("rb") as content:
+                for block in iter(lambda: content.read(1 << 20), b""):
+                    weights.update(block)
+    return GalleryModel(spec, dimension, preprocessing, weights.hexdigest(), None, run)
+
+
+def _takes_images(inputs: Sequence[Any]) -> bool:
+    if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 4:
+        return False
+    batch, channels, height, width = inputs[0].shape
+    fits = not isinstance(batch, int) or 1 <= batch <= _MOST_FIXED
+    return fits and channels == 3 and isinstance(height, int) and height == width
 
 
 def _normalising(model: nn.Module, preprocessing: Preprocessing) -> nn.Module:
@@ -401,13 +433,3 @@ def _parse(spec: str) -> tuple[str, dict[str, str]]:
             raise CompatError(f"{spec!r}: {part!r} is no key=value, expected {_FORMS}.")
         options[key.strip()] = value.strip()
     return name, options
-
-
-def _yes(spec: str, text: str) -> bool:
-    if text not in ("true", "false"):
-        raise CompatError(f"{spec} says pretrained={text}, expected true or false.")
-    return text == "true"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]

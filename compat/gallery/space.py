@@ -133,7 +133,10 @@ class GallerySpace:
         if len(wrong):
             name = wanted[wrong[0]].decode()
             place = int(places[wrong[0]])
-            near = [known.decode(errors="replace") for known in ordered[max(0, place - _NEAR) : place + _NEAR]]
+            near = [
+                known.decode(errors="replace")
+                for known in ordered[max(0, place - _NEAR) : place + _NEAR]
+            ]
             raise CompatError(
                 f"{self.path}: the gallery has no image {name!r}{did_you_mean(name, near)}; "
                 f"{len(wrong)} of {len(wanted)} ids are unknown: embed the same data, or rebuild "
@@ -207,9 +210,9 @@ class GallerySpace:
         coded = isinstance(self.vectors, Codes)
         check_vectors(self.vectors, f"{self.path / (CODES if coded else VECTORS)}")
         if self.view_vectors is not None:
-            name = self.path / (VIEW_CODES if coded else VIEW_VECTORS)
+            file = self.path / (VIEW_CODES if coded else VIEW_VECTORS)
             for view, vectors in enumerate(self.view_vectors):
-                check_vectors(vectors, f"{name}, view {view},")
+                check_vectors(vectors, f"{file}, view {view},")
 
 
 def encode_ids(ids: Sequence[str] | np.ndarray) -> np.ndarray:

@@ -132,9 +132,9 @@ def _read(space: GallerySpace, rows: np.ndarray, first: GallerySpace) -> np.ndar
         space.view_vectors is None or np.isin(rows, space.view_rows).all()
     ):
         raise CompatError(
-            f"{space.path} and {first.path} hold views of other images, or other views "
-            f"({space.view_recipe}, {first.view_recipe}), or not of all training images: build "
-            "them with one --views, --seed, --val and --test, and name the same here."
+            f"{space.path} and {first.path} hold views of other images, or other views, or not of "
+            "all training images: build them with one --views, --seed, --val and --test, and name "
+            "the same here."
         )
     if space.view_vectors is not None:
         order = np.argsort(space.view_rows)

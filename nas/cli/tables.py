@@ -32,15 +32,15 @@ def print_gallery(space: GallerySpace) -> None:
     rows = {
         "vectors": f"{len(space.vectors):,} × {space.dimension} {space.vectors.dtype}{codes}",
         "bytes per vector": f"{space.bytes_per_vector:,}",
-        "derivation": "; ".join(_step(step) for step in space.derivation) or "none",
+        "derivation": "; ".join(_step(step) for step in space.manifest.derivation) or "none",
         "metric": space.metric,
         "classes": "none" if space.labels is None else f"{len(space.classes):,}",
-        "model": space.model or "unknown (imported vectors)",
-        "MACs of the gallery model": format_macs(space.model_macs)
-        if space.model_macs
+        "model": space.manifest.model or "unknown (imported vectors)",
+        "MACs of the gallery model": format_macs(space.manifest.model_macs)
+        if space.manifest.model_macs
         else "unknown",
         "preprocessing": str(space.preprocessing or "unknown"),
-        "data": space.data or "unknown",
+        "data": space.manifest.data or "unknown",
         "views of training images": str(space.view_recipe or "none"),
         "fingerprint": space.fingerprint,
     }
@@ -58,7 +58,7 @@ def _step(step: Mapping[str, Any]) -> str:
 
 def front_rows(run: Run, records: Sequence[Record], ties: Ties) -> list[dict[str, Any]]:
     """Return the front as plain rows."""
-    gallery_macs = run.data.gallery.model_macs
+    gallery_macs = run.data.gallery.manifest.model_macs
     return [
         {
             "trial": r.trial,
@@ -99,7 +99,7 @@ def _gain_row(ties: Ties, trial: int) -> dict[str, Any]:
 
 def print_front(run: Run, records: Sequence[Record], ties: Ties) -> None:
     """Print a Pareto front, or the part of it that meets bounds."""
-    gallery_macs = run.data.gallery.model_macs
+    gallery_macs = run.data.gallery.manifest.model_macs
     table = Table(
         title=f"Pareto front of {run.path} on the validation classes",
         title_justify="left",

@@ -228,7 +228,7 @@ def _card(model: QueryModel, file: Path, source: Source, data: StudyData, scores
         gallery=GalleryCard(
             path=source.gallery,
             fingerprint=gallery.fingerprint,
-            model=gallery.model,
+            model=gallery.manifest.model,
             metric=gallery.metric,
         ),
         data=DataCard(spec=source.data, split=source.split),

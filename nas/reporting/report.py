@@ -97,14 +97,14 @@ def report(run: Run) -> Path:
         repeated=repeated(run),
         measured={row.record.trial: row.measured for row in rows},
         featured=featured,
-        gallery_macs=run.data.gallery.model_macs,
+        gallery_macs=run.data.gallery.manifest.model_macs,
         pareto=_embedded(
             figures.pareto(
                 run.records(),
                 front,
                 ties={row.record.trial: row.tied for row in rows if row.tied is not None},
                 stepped=set(run.config.objectives) == {"macs", "cross_test"},
-                gallery_macs=run.data.gallery.model_macs,
+                gallery_macs=run.data.gallery.manifest.model_macs,
             )
         ),
         parts=[(row, _embedded(figures.macs_by_part(row.measured.parts))) for row in featured],
@@ -118,7 +118,7 @@ def report(run: Run) -> Path:
 
 
 def _row(run: Run, record: Record, ties: Ties) -> Row:
-    gallery_macs = run.data.gallery.model_macs
+    gallery_macs = run.data.gallery.manifest.model_macs
     share = record.macs / gallery_macs if gallery_macs else None
     return Row(record, measured_on_test(run, record), share, ties.tied_with(record.trial))
 
@@ -156,9 +156,9 @@ def _facts(run: Run) -> dict[str, str]:
         "Data": config.data,
         "Images": f"{len(data.splits.train):,} train, {len(data.val.images):,} validation, "
         f"{test:,} test",
-        "Gallery network": gallery.model or "unknown (vectors were imported)",
-        "MACs of the gallery network": format_macs(gallery.model_macs)
-        if gallery.model_macs
+        "Gallery network": gallery.manifest.model or "unknown (vectors were imported)",
+        "MACs of the gallery network": format_macs(gallery.manifest.model_macs)
+        if gallery.manifest.model_macs
         else "unknown",
         "Gallery space": f"{gallery.path}: {len(gallery):,} vectors, {gallery.dimension} "
         f"dimensions, {gallery.metric}, {gallery.bytes_per_vector:,} bytes per vector",

@@ -100,7 +100,7 @@ def read_json(
 
 
 def validated(
-    kind: type[Content], values: object, what: str, *, error: type[QuerynasError], remedy: str
+    kind: type[Content], values: object, what: str, *, error: type[QuerynasError], remedy: str = ""
 ) -> Content:
     """Return plain values, such as a command's options, as a pydantic model.
 
@@ -109,7 +109,7 @@ def validated(
         values: What is given.
         what: Whose values they are, as a sentence begins: "The set 'facades'".
         error: What to raise.
-        remedy: What to do about wrong ones, the end of a sentence.
+        remedy: What to do about wrong ones, the end of a sentence; left out where they are typed.
 
     Raises:
         QuerynasError: The given kind of it: a field is unknown, missing or of the wrong kind.
@@ -117,4 +117,5 @@ def validated(
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as problem:
-        raise error(f"{what}: {problem_of(problem, kind)}; {remedy}.") from problem
+        end = f"; {remedy}" if remedy else ""
+        raise error(f"{what}: {problem_of(problem, kind)}{end}.") from problem

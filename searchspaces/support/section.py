@@ -33,6 +33,8 @@ class Versioned(Section):
     @classmethod
     def _not_of_tomorrow(cls, content: Any) -> Any:
         version = content.get("version") if isinstance(content, dict) else None
+        if isinstance(version, str) and version.isdecimal():  # in a safetensors header
+            version = int(version)
         if isinstance(version, int) and version > cls.NEWEST:
             raise PydanticCustomError(
                 NEWER,

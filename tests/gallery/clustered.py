@@ -7,6 +7,7 @@ import numpy as np
 from compat.data.views import ViewRecipe
 from compat.evaluation import Retrieved, Truth, evaluate
 from compat.gallery import GallerySpace
+from compat.gallery.manifest import Description
 from compat.gallery.sealing import fresh_folder, seal
 from compat.gallery.space import VECTORS, VIEW_ROWS, VIEW_VECTORS
 
@@ -55,15 +56,12 @@ def write(
         out,
         ids=[f"{row:04}" for row in order],
         labels=LABELS[order] if labelled else None,
-        classes=[f"class {c:02}" for c in range(CLASSES)] if labelled else (),
         classifier=None,
-        metric="cosine",
-        model=None,
-        model_digest=None,
-        model_macs=None,
-        preprocessing=None,
-        data=None,
-        view_recipe=recipe,
+        description=Description(
+            metric="cosine",
+            classes=tuple(f"class {c:02}" for c in range(CLASSES)) if labelled else (),
+            view_recipe=recipe,
+        ),
     )
 
 

@@ -32,7 +32,11 @@ def test_a_gallery_holds_every_image_and_the_views_of_the_training_ones(
     assert space.ids.tolist() == photographs.ids.tolist()
     assert space.labels.tolist() == photographs.labels.tolist()
     assert space.classes == photographs.classes
-    assert (space.model, space.data, space.metric) == (tinynet, photographs.spec, "cosine")
+    assert (space.manifest.model, space.manifest.data, space.metric) == (
+        tinynet,
+        photographs.spec,
+        "cosine",
+    )
     assert space.preprocessing == model.preprocessing
     assert space.view_recipe == VIEWS
     assert space.view_rows.tolist() == [3, 4, 5, 11, 20]
@@ -95,7 +99,7 @@ def test_a_killed_build_is_continued(
             embedded.append(len(pixels)) or original(self, pixels, **options)
         ),
     )
-    with pytest.raises(CompatError, match="unfinished build with other rows, dtype"):
+    with pytest.raises(CompatError, match="unfinished build .* was begun with rows = "):
         build_gallery(photographs, model, out, block=5, views=VIEWS, train=[1], dtype="float16")
     space = build_gallery(photographs, model, out, block=5, views=VIEWS, train=TRAIN)
     assert sum(embedded) == 46 - saved

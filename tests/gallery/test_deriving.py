@@ -27,6 +27,7 @@ from compat.gallery import (
     reduce_gallery,
 )
 from compat.gallery.deriving import derive_gallery, training_sample
+from compat.gallery.manifest import Description
 from compat.gallery.reducing import fit_projection
 from compat.gallery.sealing import seal, working_folder
 from compat.tasks.split import SplitConfig
@@ -69,8 +70,10 @@ def write(folder, vectors, *, order=None, views=True, metric="cosine", dtype="fl
     given = {
         "ids": [f"{number:03d}.jpg" for number in order],
         "labels": order % 3,
-        "classes": ("a", "b", "c"),
         "classifier": classifier,
+    }
+    described = {
+        "classes": ("a", "b", "c"),
         "metric": metric,
         "model": "timm:resnet18",
         "model_digest": "abc",
@@ -79,7 +82,9 @@ def write(folder, vectors, *, order=None, views=True, metric="cosine", dtype="fl
         "data": "pictures",
         "view_recipe": RECIPE if views else None,
     }
-    return seal(work, folder, **given | fields)
+    for name in described.keys() & fields.keys():
+        described[name] = fields.pop(name)
+    return seal(work, folder, **given | fields, description=Description(**described))
 
 
 @pytest.fixture
@@ -92,7 +97,7 @@ def assert_carried_over(derived, source):
     assert derived.ids.tolist() == source.ids.tolist()
     assert derived.labels.tolist() == source.labels.tolist()
     for field in ("classes", "model", "model_digest", "model_macs", "preprocessing", "data"):
-        assert getattr(derived, field) == getattr(source, field), field
+        assert getattr(derived.manifest, field) == getattr(source.manifest, field), field
     assert derived.view_recipe == source.view_recipe
     assert derived.view_rows.tolist() == source.view_rows.tolist()
 
@@ -140,7 +145,7 @@ def test_a_reduced_gallery_holds_the_components_of_everything(source, tmp_path, 
     assert (reduced.metric, reduced.dimension, reduced.bytes_per_vector) == ("cosine", 4, 16)
     np.testing.assert_array_equal(np.load(reduced.path / "projection.npy"), projection.matrix)
     np.testing.assert_array_equal(np.load(reduced.path / "offset.npy"), projection.offset)
-    (step,) = reduced.derivation
+    (step,) = reduced.manifest.derivation
     assert (step["step"], step["dimension"], step["whiten"]) == ("reduce", 4, whiten)
     assert step["sources"] == [{"gallery": "source", "fingerprint": source.fingerprint}]
 
@@ -233,8 +238,8 @@ def test_a_gallery_may_be_reduced_and_then_compressed(source, tmp_path):
     reduced = reduce_gallery(source, tmp_path / "r", dimension=4, whiten=True)
     small = compress_gallery(reduced, tmp_path / "c", bytes_per_vector=2, bits=4)
     assert_carried_over(small, source)
-    assert [step["step"] for step in small.derivation] == ["reduce", "compress"]
-    assert small.derivation[1]["sources"][0]["fingerprint"] == reduced.fingerprint
+    assert [step["step"] for step in small.manifest.derivation] == ["reduce", "compress"]
+    assert small.manifest.derivation[1]["sources"][0]["fingerprint"] == reduced.fingerprint
     with pytest.raises(CompatError, match="holds codes of 2 bytes instead of vectors"):
         compress_gallery(small, tmp_path / "cc", bytes_per_vector=2, bits=4)
     with pytest.raises(CompatError, match="holds codes of 2 bytes instead of vectors"):
@@ -278,11 +283,14 @@ def test_sources_are_matched_by_id(tmp_path):
     place = [names.index(name) for name in first.ids[first.view_rows]]
     expected = unit(np.concatenate([first.view_vectors, second.view_vectors[:, place]], axis=2))
     np.testing.assert_allclose(space.view_vectors, expected, atol=1e-6)
-    assert (space.model, space.model_macs) == ("timm:resnet18 + timm:resnet50", 1500)
-    (step,) = space.derivation
+    assert (space.manifest.model, space.manifest.model_macs) == (
+        "timm:resnet18 + timm:resnet50",
+        1500,
+    )
+    (step,) = space.manifest.derivation
     assert [s["gallery"] for s in step["sources"]] == ["a", "b"]
     same = derive_gallery((first, first), tmp_path / "same", np.add, derivation=STEP)
-    assert same.model_macs == first.model_macs  # the network runs once for both
+    assert same.manifest.model_macs == first.manifest.model_macs  # the network runs once for both
 
     with pytest.raises(CompatError, match=r"a: the gallery has no image '06\d\.jpg'"):
         derive_gallery((second, first), tmp_path / "no", np.add, derivation=STEP)
@@ -294,7 +302,7 @@ def test_other_views_are_refused(source, tmp_path):
     for sources in ((source, none), (none, source)):
         with pytest.raises(CompatError, match="hold views of other images, or other views"):
             derive_gallery(sources, tmp_path / "no", np.add, derivation=STEP)
-    drawn = write(tmp_path / "drawn", vectors, view_recipe=replace(RECIPE, seed=4))
+    drawn = write(tmp_path / "drawn", vectors, view_recipe=RECIPE.model_copy(update={"seed": 4}))
     with pytest.raises(CompatError, match="build them with the same --views"):
         derive_gallery((source, drawn), tmp_path / "no", np.add, derivation=STEP)
     assert not list(tmp_path.glob("no*"))
@@ -437,7 +445,7 @@ def test_the_fingerprint_is_of_codes_and_centroids(small, source, tmp_path):
 
 def test_a_wrong_description_of_codes_is_refused(small):
     edit(small, codes="huffman")
-    with pytest.raises(CompatError, match="speaks of codes 'huffman'"):
+    with pytest.raises(CompatError, match="'codes' is 'huffman'"):
         GallerySpace.open(small.path)
     edit(small, codes="sign")
     with pytest.raises(CompatError, match=r"codes\.npy has shape \(60, 4\).* says \(60, 1\)"):
@@ -457,7 +465,7 @@ def test_older_galleries_open(source):
         del manifest[field]
     file.write_text(json.dumps(manifest))
     space = GallerySpace.open(source.path)
-    assert (space.derivation, space.model_digest) == ((), None)
+    assert (space.manifest.derivation, space.manifest.model_digest) == ((), None)
     space.verify()
 
 

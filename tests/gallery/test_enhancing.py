@@ -61,7 +61,7 @@ def test_an_enhanced_model_gives_unit_vectors_of_the_same_space(model, steps):
     np.testing.assert_array_equal(vectors, enhanced.embed(pixels))
     np.testing.assert_allclose(vectors, enhanced.embed(pixels, batch=1), atol=1e-6)
     assert enhanced.macs == model.macs
-    assert enhanced.preprocessing == replace(model.preprocessing, size=LARGE)
+    assert enhanced.preprocessing == model.preprocessing.model_copy(update={"size": LARGE})
     assert enhanced.spec == f"tinynet:make enhanced by {', '.join(steps)}"
 
 
@@ -247,7 +247,7 @@ def test_a_gallery_of_an_enhanced_model_is_an_ordinary_one(model, facades, tmp_p
     enhanced = enhance(model, ["multiscale", "regions"])
     space = build_gallery(facades, enhanced, tmp_path / "g", views=VIEWS, train=TRAIN)
     space.verify()
-    assert (space.dimension, space.model_macs) == (model.dimension, model.macs)
+    assert (space.dimension, space.manifest.model_macs) == (model.dimension, model.macs)
     assert space.preprocessing.size == LARGE
     pixels = decode(facades, LARGE, fit="squash").pixels
     np.testing.assert_allclose(space.vectors, enhanced.embed(pixels), atol=1e-6)
@@ -270,7 +270,7 @@ def test_an_interrupted_build_is_continued(model, facades, tmp_path):
         build_gallery(
             facades, enhance(replace(model, _embed=interrupted), steps), out, block=5, views=VIEWS
         )
-    with pytest.raises(CompatError, match="unfinished build with other model"):
+    with pytest.raises(CompatError, match="unfinished build .* was begun with model = "):
         build_gallery(facades, enhance(model, ["regions"]), out, block=5, views=VIEWS)
     calls.clear()
     calls.extend([0] * 4)  # past the interruption
@@ -293,8 +293,8 @@ def test_the_command_builds_what_a_study_can_align_to(tmp_path):
     assert done.exit_code == 0, done.output
     assert "Passes of the gallery model per image: 10" in done.output
     space = GallerySpace.open(tmp_path / "g")
-    assert space.model == f"{model} enhanced by multiscale, regions"
-    assert space.model_macs == load_gallery_model(model).macs
+    assert space.manifest.model == f"{model} enhanced by multiscale, regions"
+    assert space.manifest.model_macs == load_gallery_model(model).macs
 
     data = load_study_data(FACADES, tmp_path / "g", PARTS)
     training = data.training(24)

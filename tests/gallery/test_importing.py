@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from compat.errors import CompatError
-from compat.gallery import GallerySpace, import_gallery, importing
+from compat.gallery import GallerySpace, import_gallery, vector_files
 
 RNG = np.random.default_rng(0)
 VECTORS = RNG.standard_normal((50, 6)).astype(np.float32)
@@ -50,7 +50,7 @@ WRITERS = [as_npy, as_npz, as_parquet, as_flat_index, as_inverted_lists]
 @pytest.mark.parametrize("write", WRITERS)
 @pytest.mark.parametrize("rows", [7, 1000])
 def test_every_format_gives_the_same_vectors(tmp_path, monkeypatch, write, rows):
-    monkeypatch.setattr(importing, "_ROWS", rows)
+    monkeypatch.setattr(vector_files, "ROWS", rows)
     cosine = import_gallery(write(tmp_path), tmp_path / "cosine")
     np.testing.assert_allclose(cosine.vectors, UNIT, atol=1e-6)
     plain = import_gallery(write(tmp_path), tmp_path / "ip", metric="ip")
@@ -99,7 +99,7 @@ def test_wrong_arguments_are_named_and_leave_nothing(tmp_path, arguments, messag
     ("value", "state"), [(np.nan, "not finite"), (np.inf, "not finite"), (0, "zero")]
 )
 def test_the_first_unusable_vector_is_named(tmp_path, monkeypatch, value, state):
-    monkeypatch.setattr(importing, "_ROWS", 8)
+    monkeypatch.setattr(vector_files, "ROWS", 8)
     wrong = VECTORS.copy()
     wrong[[21, 30]] = value
     np.save(tmp_path / "v.npy", wrong)
@@ -128,7 +128,7 @@ def test_files_that_are_no_vectors_are_named(tmp_path):
         "b.parquet": "row 3 has 2 numbers, expected 6",
         "text.faiss": "cannot be read as .faiss vectors",
         "v.csv": "ending '.csv', expected one of .npy",
-        "gone.npy": "There is no vector file",
+        "gone.npy": "There is no file",
     }
     for name, message in messages.items():
         with pytest.raises(CompatError, match=message):

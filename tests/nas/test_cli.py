@@ -208,7 +208,7 @@ def test_pareto_as_table_json_and_csv(cli: Cli, tiny_run: Run, tmp_path: Path) -
     rows = json.loads(out)
     assert [r["trial"] for r in rows] == [r.trial for r in front]
     assert rows[0]["gallery_macs_share"] == pytest.approx(
-        front[0].macs / tiny_run.data.gallery.model_macs
+        front[0].macs / tiny_run.data.gallery.manifest.model_macs
     )
     assert len((tmp_path / "front.csv").read_text().splitlines()) == len(front) + 1
     code, out, _ = cli("pareto", tiny_run.path, "--max-flops", "1k", "--json")

@@ -63,7 +63,7 @@ def test_a_hash_head_is_trained_with_a_query_model(data: StudyData, tmp_path: Pa
     space.verify()
     assert (space.metric, space.dimension, len(space)) == ("hamming", 16, len(data.gallery))
     assert space.view_vectors is not None
-    assert space.derivation[-1]["jointly"] == "mobilenetv3_small_050"
+    assert space.manifest.derivation[-1]["jointly"] == "mobilenetv3_small_050"
     model = load_model(query)
     assert model.dimension == 16
     assert cosine_to_gallery(data, model, space) > 0.2
@@ -127,7 +127,7 @@ def test_the_commands(
     assert done.exit_code == 0, done.output
     done = run(app, ["gallery", "hash", str(fused), *common, "--bits", "16", "--out", str(hashed)])
     assert done.exit_code == 0, done.output
-    steps = [step["step"] for step in GallerySpace.open(hashed).derivation]
+    steps = [step["step"] for step in GallerySpace.open(hashed).manifest.derivation]
     assert steps == ["fuse", "hash"]
     how = ["--jointly", "timm:mobilenetv3_small_050", "--no-pretrained"]
     how += ["--epochs", "1", "--size", "32", "--query", str(tmp_path / "query.safetensors")]
