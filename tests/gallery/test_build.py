@@ -99,7 +99,7 @@ def test_a_killed_build_is_continued(
             embedded.append(len(pixels)) or original(self, pixels, **options)
         ),
     )
-    with pytest.raises(CompatError, match="unfinished build .* was begun with rows = "):
+    with pytest.raises(CompatError, match=r"unfinished build .* was begun with rows = "):
         build_gallery(photographs, model, out, block=5, views=VIEWS, train=[1], dtype="float16")
     space = build_gallery(photographs, model, out, block=5, views=VIEWS, train=TRAIN)
     assert sum(embedded) == 46 - saved

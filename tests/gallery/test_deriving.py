@@ -448,7 +448,7 @@ def test_a_wrong_description_of_codes_is_refused(small):
     with pytest.raises(CompatError, match="'codes' is 'huffman'"):
         GallerySpace.open(small.path)
     edit(small, codes="sign")
-    with pytest.raises(CompatError, match=r"codes\.npy has shape \(60, 4\).* says \(60, 1\)"):
+    with pytest.raises(CompatError, match=r"goes with the codes .sign"):
         GallerySpace.open(small.path)
     edit(small, codes=None)
     with pytest.raises(CompatError, match=r"does not list vectors\.npy"):

@@ -270,7 +270,7 @@ def test_an_interrupted_build_is_continued(model, facades, tmp_path):
         build_gallery(
             facades, enhance(replace(model, _embed=interrupted), steps), out, block=5, views=VIEWS
         )
-    with pytest.raises(CompatError, match="unfinished build .* was begun with model = "):
+    with pytest.raises(CompatError, match=r"unfinished build .* was begun with model = "):
         build_gallery(facades, enhance(model, ["regions"]), out, block=5, views=VIEWS)
     calls.clear()
     calls.extend([0] * 4)  # past the interruption
