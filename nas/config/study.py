@@ -220,18 +220,28 @@ def load_config(path: str | Path) -> StudyConfig:
     """Read and validate a study file; `$NAME` stands for an environment variable.
 
     Raises:
-        StudyError: The file is missing, is not YAML, or a field is unknown (near matches are
-            named), missing, of the wrong kind or out of range.
+        StudyError: The file is missing, is not YAML, a field is unknown (near matches are named),
+            missing, of the wrong kind or out of range, or a variable is not set.
     """
     path = Path(path)
     text = os.path.expandvars(read_yaml(path, remedy="give the path of a study file, YAML"))
-    content = parse_yaml(text, f"The study file '{path}'")
     unset = re.search(r"^[^#\n]*(\$\{?\w+\}?)", text, flags=re.MULTILINE)
     if unset is not None:
         raise StudyError(
             f"The study file '{path}' uses the environment variable {unset[1]}, which is not set; "
             "set it or write the path out."
         )
+    return parse_config(text, path)
+
+
+def parse_config(text: str, path: Path) -> StudyConfig:
+    """Validate the text of a study file.
+
+    Raises:
+        StudyError: It is not YAML, or a field is unknown, missing, of the wrong kind or out of
+            range; names ``path``.
+    """
+    content = parse_yaml(text, f"The study file '{path}'")
     if not isinstance(content, dict):
         raise StudyError(
             f"The study file '{path}' holds {type(content).__name__}, not a mapping of fields; "

@@ -3,12 +3,19 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import Field, TypeAdapter, ValidationError
 
+from nas.errors import StudyError
 from searchspaces import Architecture
+from searchspaces.support.problems import problem_of
+
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -41,18 +48,18 @@ class Record:
     route: str
     fidelity: str
     architecture: Architecture
-    resolution: int
-    macs: int
-    parameters: int
-    cross_test: float
-    interval: tuple[float, float]
-    self_test: float | None
-    paragon: float
-    latency: float | None = None
-    onnx_latency: float | None = None
-    table_latency: float | None = None
-    activations: int | None = None
-    int8_bytes: int | None = None
+    resolution: Count
+    macs: Count
+    parameters: Count
+    cross_test: Share
+    interval: tuple[Share, Share]
+    self_test: Share | None
+    paragon: Share
+    latency: Seconds | None = None
+    onnx_latency: Seconds | None = None
+    table_latency: Seconds | None = None
+    activations: Count | None = None
+    int8_bytes: Count | None = None
     parent: int | None = None
 
     @property
@@ -73,11 +80,19 @@ class Record:
 
     @classmethod
     def of_trial(cls, trial: FrozenTrial) -> "Record":
-        """Read the record back from a trial that :meth:`attributes` was stored in."""
+        """Read the record back from a trial that :meth:`attributes` was stored in.
+
+        Raises:
+            StudyError: An attribute is missing, of the wrong kind or out of range.
+        """
         content = {k: v for k, v in trial.user_attrs.items() if k in cls.__dataclass_fields__}
-        content["architecture"] = Architecture.from_json(json.dumps(content["architecture"]))
-        content["interval"] = tuple(content["interval"])
-        return cls(trial=trial.number, **content)
+        try:
+            return _RECORD.validate_python({**content, "trial": trial.number})
+        except ValidationError as error:
+            raise StudyError(f"trial {trial.number}: {problem_of(error, cls)}") from error
+
+
+_RECORD = TypeAdapter(Record)
 
 
 def is_scored(trial: FrozenTrial) -> bool:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import yaml
-from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
-from pydantic import ValidationError
+from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore, get_all_artifact_meta
+from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial
 
 from compat.device import pick_device
 from compat.tasks.study_data import StudyData, load_study_data
@@ -20,13 +20,23 @@ from nas.candidates.routes import Route, create_route
 from nas.config.plugins import import_trusted
 from nas.config.study import StudyConfig
 from nas.errors import StudyError
+from nas.study.database import check_sqlite, open_storage, open_study, sqlite_url
 from nas.study.front import Record, pareto_front, scored
+from nas.study.run_file import (
+    FINGERPRINT,
+    RunFile,
+    is_run,
+    read_run_file,
+    read_study,
+    write_run_file,
+)
 from pruning import load_model
 from searchspaces import QueryModel
+from searchspaces.support.errors import reason
 from searchspaces.support.files import write_atomically
+from searchspaces.support.settings import bind_settings
 
 _FREE = ("trials", "finish", "imports")
-_FINGERPRINT = "gallery fingerprint"
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +56,7 @@ class Run:
     @property
     def storage_url(self) -> str:
         """Where Optuna keeps the trials."""
-        return self.given_storage or f"sqlite:///{self.path / 'study.db'}"
+        return self.given_storage or sqlite_url(self._database)
 
     @classmethod
     def create(cls, path: str | Path, config: StudyConfig, storage: str | None = None) -> "Run":
@@ -58,31 +68,21 @@ class Run:
         path = Path(path)
         run = cls(path, config, storage)
         identity = run._identity()
-        known = path / "run.json"
-        if known.exists() and run.begun:
-            content = json.loads(known.read_text())
-            before = _with_defaults(content["identity"])
-            changed = [k for k, v in identity.items() if before.get(k) != v]
-            if changed:
-                field = changed[0]
-                raise StudyError(
-                    f"The run '{path}' was begun with {field} = {before.get(field)!r}, not "
-                    f"{identity[field]!r}; choose another --out, or restore that setting."
-                )
-            run = cls(path, config, storage or content["storage"])
+        if is_run(path) and run.begun:
+            known = read_run_file(path)
+            bind_settings(f"The run '{path}'", known.settings(), identity, error=StudyError)
+            run = cls(path, config, storage or known.storage)
         return run
 
     def save(self) -> None:
         """Write the run's settings into its folder."""
-        settings = {
-            "identity": self._identity(),
-            "storage": self.given_storage,
-            "study": self.study_name,
-        }
-        text = json.dumps(settings, indent=2)
-        write_atomically(self.path / "run.json", lambda file: file.write_text(text))
-        content = yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
-        write_atomically(self.path / "study.yaml", lambda file: file.write_text(content))
+        file = RunFile(
+            version=RunFile.NEWEST,
+            identity=self._identity(),
+            storage=self.given_storage,
+            study=self.study_name,
+        )
+        write_run_file(self.path, file, self.config)
 
     @classmethod
     def open(cls, path: str | Path, *, trust_imports: bool = False) -> "Run":
@@ -94,18 +94,13 @@ class Run:
                 never trusted them, see `nas.config.plugins.import_trusted`.
 
         Raises:
-            StudyError: The folder is missing or is no run folder, or it names a module that is
-                not trusted.
+            StudyError: The folder is missing or is no run folder, a file of it is broken, or it
+                names a module that is not trusted.
         """
         path = Path(path)
-        if not (path / "run.json").is_file():
-            raise StudyError(
-                f"'{path}' is no run folder (it has no run.json); give the --out folder of a "
-                "`querynas search`."
-            )
-        config = StudyConfig.model_validate(yaml.safe_load((path / "study.yaml").read_text()))
+        file, config = read_run_file(path), read_study(path)
         import_trusted(config.imports, path, trust=trust_imports)
-        return cls(path, config, json.loads((path / "run.json").read_text())["storage"])
+        return cls(path, config, file.storage)
 
     @cached_property
     def data(self) -> StudyData:
@@ -114,14 +109,10 @@ class Run:
 
     @cached_property
     def storage(self) -> RDBStorage:
-        """Optuna's storage, with a heartbeat so that trials of killed workers run again."""
-        arguments = {"timeout": 60} if self.storage_url.startswith("sqlite") else {}
-        return RDBStorage(
-            self.storage_url,
-            engine_kwargs={"connect_args": arguments},
-            heartbeat_interval=20,
-            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=2),
-        )
+        """Optuna's storage."""
+        if self.given_storage is None and self._database.exists():
+            check_sqlite(self._database)
+        return open_storage(self.storage_url)
 
     @cached_property
     def artifacts(self) -> FileSystemArtifactStore:
@@ -133,11 +124,14 @@ class Run:
     @cached_property
     def study_name(self) -> str:
         """Name of the Optuna study; runs with other settings have other names in one storage."""
-        known = self.path / "run.json"
-        if known.exists() and self.begun:
-            return json.loads(known.read_text())["study"]
+        if is_run(self.path) and self.begun:
+            return read_run_file(self.path).study
         digest = sha256(json.dumps(self._identity(), sort_keys=True).encode()).hexdigest()
         return f"{self.path.name}-{digest[:8]}"
+
+    @property
+    def _database(self) -> Path:
+        return self.path / "study.db"
 
     @property
     def begun(self) -> bool:
@@ -157,19 +151,23 @@ class Run:
     @property
     def gallery_fingerprint(self) -> str:
         """Fingerprint of the gallery space that the run was begun with, which may be gone."""
-        identity = json.loads((self.path / "run.json").read_text())["identity"]
-        return identity[_FINGERPRINT]
+        return read_run_file(self.path).gallery_fingerprint
 
     @cached_property
     def study(self) -> optuna.Study:
-        """The Optuna study."""
-        try:
-            return optuna.load_study(study_name=self.study_name, storage=self.storage)
-        except KeyError as error:
-            raise StudyError(
-                f"The storage '{self.storage_url}' of the run '{self.path}' holds no study "
-                f"'{self.study_name}'; run `querynas search` first."
-            ) from error
+        """The Optuna study.
+
+        Raises:
+            StudyError: As `nas.study.database.open_study`.
+        """
+        if self.given_storage is None:
+            check_sqlite(self._database)
+        return open_study(
+            self.storage,
+            self.study_name,
+            objectives=self.config.objectives,
+            routes=self.config.spaces,
+        )
 
     @cached_property
     def routes(self) -> dict[str, Route]:
@@ -222,32 +220,40 @@ class Run:
     def model(self, record: Record) -> QueryModel:
         """Return a candidate's query model as it was scored."""
         trials = self.study.get_trials(deepcopy=False)
-        metas = get_all_artifact_meta(trials[record.trial], storage=self.storage)
+        metas = self._artifacts_of(trials[record.trial])
         if not metas:
             route = self.routes[record.route]
             route.prepare(self.aligner, self.shared)
             return route.candidate(record.architecture, self.aligner).model
         file = self.path / "models" / f"trial-{record.trial}.safetensors"
         if not file.exists():
-            with self.artifacts.open_reader(metas[0].artifact_id) as weights:
-                content = weights.read()
-            write_atomically(file, lambda path: path.write_bytes(content))
+            self._copy_artifact(metas[0].artifact_id, record.trial, file)
         return load_model(file)
+
+    def _artifacts_of(self, trial: FrozenTrial) -> list[ArtifactMeta]:
+        try:
+            return get_all_artifact_meta(trial, storage=self.storage)
+        except (ValueError, KeyError, TypeError) as error:
+            raise StudyError(
+                f"What '{self.storage_url}' says of the weights of trial {trial.number} cannot be "
+                f"read ({reason(error)}); restore the database, or search again."
+            ) from error
+
+    def _copy_artifact(self, name: str, trial: int, file: Path) -> None:
+        try:
+            with self.artifacts.open_reader(name) as weights:
+                content = weights.read()
+        except (ArtifactNotFound, OSError, ValueError) as error:
+            raise StudyError(
+                f"The weights of trial {trial} cannot be read from '{self.path / 'artifacts'}' "
+                f"('{name}': {reason(error)}); copy the whole run folder, or search again."
+            ) from error
+        write_atomically(file, lambda path: path.write_bytes(content))
 
     def _identity(self) -> dict[str, Any]:
         """What must not change when a study is continued."""
         content = self.config.model_dump(mode="json")
         for field in _FREE:
             del content[field]
-        content[_FINGERPRINT] = self.data.gallery.fingerprint
+        content[FINGERPRINT] = self.data.gallery.fingerprint
         return content
-
-
-def _with_defaults(identity: dict[str, Any]) -> dict[str, Any]:
-    """Add the settings that did not exist yet when a run was begun."""
-    fingerprint = identity.pop(_FINGERPRINT)
-    try:
-        content = StudyConfig.model_validate(identity).model_dump(mode="json")
-    except ValidationError:  # a setting is gone: say which below
-        content = identity
-    return {**content, _FINGERPRINT: fingerprint}

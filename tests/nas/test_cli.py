@@ -145,7 +145,7 @@ def test_study_files_that_are_wrong_are_refused(
 ) -> None:
     out = ("--out", tmp_path / "run")
     path = study_file(tmp_path, tiny_study, trails=3)
-    refused(cli("search", path, *out), "did you mean trials")
+    refused(cli("search", path, *out), "did you mean 'trials'")
     path = study_file(tmp_path, tiny_study, budget={"max_macs": "1k"})
     refused(cli("search", path, *out), "admits no candidate")
     path = study_file(tmp_path, tiny_study, gallery=str(tmp_path / "none"))

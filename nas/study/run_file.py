@@ -1,0 +1,93 @@
+"""What a run folder says of itself: run.json, and study.yaml beside it."""
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+
+from nas.config.study import StudyConfig, parse_config
+from nas.config.yaml_text import read_yaml
+from nas.errors import StudyError
+from searchspaces.support.files import write_atomically
+from searchspaces.support.reading import is_regular, read_json
+from searchspaces.support.section import Versioned
+
+FINGERPRINT = "gallery fingerprint"
+"""The name of the gallery's fingerprint beside the settings that identify a run."""
+
+_REMEDY = "restore it, or search again with another --out"
+
+
+class RunFile(Versioned):
+    """``run.json``.
+
+    Attributes:
+        identity: What must not change when the study is continued: settings of the study file, and
+            the gallery's `FINGERPRINT`.
+        storage: Optuna storage URL that the search was given; None for SQLite in the folder.
+        study: Name of the Optuna study.
+    """
+
+    identity: dict[str, Any]
+    storage: str | None = Field(max_length=4096)
+    study: str = Field(min_length=1, max_length=512)
+
+    @field_validator("identity")
+    @classmethod
+    def _with_a_gallery(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(value.get(FINGERPRINT), str):
+            raise StudyError(f"it has no '{FINGERPRINT}'")
+        return value
+
+    @property
+    def gallery_fingerprint(self) -> str:
+        """Fingerprint of the gallery space that the run was begun with, which may be gone."""
+        fingerprint: str = self.identity[FINGERPRINT]
+        return fingerprint
+
+    def settings(self) -> Mapping[str, Any]:
+        """Return the identity, and the settings that did not exist yet when the run was begun."""
+        own = {k: v for k, v in self.identity.items() if k != FINGERPRINT}
+        with contextlib.suppress(ValidationError):  # a setting is gone: whoever compares says which
+            own = StudyConfig.model_validate(own).model_dump(mode="json")
+        return {**own, FINGERPRINT: self.gallery_fingerprint}
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder says of itself that it is a run."""
+    return is_regular(folder / "run.json")
+
+
+def read_run_file(folder: Path) -> RunFile:
+    """Read ``run.json``.
+
+    Raises:
+        StudyError: The folder is no run folder, or the file is broken or of a newer version.
+    """
+    if not is_run(folder):
+        raise StudyError(
+            f"'{folder}' is no run folder (it has no run.json); give the --out folder of a "
+            "`querynas search`."
+        )
+    return read_json(folder / "run.json", RunFile, error=StudyError, remedy=_REMEDY)
+
+
+def read_study(folder: Path) -> StudyConfig:
+    """Read ``study.yaml``, the study file as the search understood it.
+
+    Raises:
+        StudyError: It is missing or broken.
+    """
+    path = folder / "study.yaml"
+    return parse_config(read_yaml(path, remedy=_REMEDY), path)
+
+
+def write_run_file(folder: Path, file: RunFile, config: StudyConfig) -> None:
+    """Write both files."""
+    text = file.model_dump_json(indent=2)
+    write_atomically(folder / "run.json", lambda path: path.write_text(text, "utf-8"))
+    study = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    write_atomically(folder / "study.yaml", lambda path: path.write_text(study, "utf-8"))
