@@ -1,6 +1,7 @@
 """What a run folder says of itself: run.json, and study.yaml beside it."""
 
 import contextlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from nas.config.study import StudyConfig, parse_config
 from nas.config.yaml_text import read_yaml
 from nas.errors import StudyError
 from searchspaces.support.files import write_atomically
-from searchspaces.support.reading import is_regular, read_json
+from searchspaces.support.reading import read_json
 from searchspaces.support.section import Versioned
 
 FINGERPRINT = "gallery fingerprint"
@@ -58,7 +59,7 @@ class RunFile(Versioned):
 
 def is_run(folder: Path) -> bool:
     """Whether a folder says of itself that it is a run."""
-    return is_regular(folder / "run.json")
+    return os.path.isfile(folder / "run.json")  # False for a path that no file can have
 
 
 def read_run_file(folder: Path) -> RunFile:
