@@ -1,7 +1,7 @@
 """One set of weights, many capacities: nested subnetworks of a query model."""
 
 from pruning.nested.gradients import integrate, pcgrad
-from pruning.nested.masks import Scores, sparsity, top_share
+from pruning.nested.masks import Scores, of_dense, sparsity, top_share
 from pruning.nested.model import METHODS, Method, NestedModel, format_capacity, parse_capacity
 from pruning.nested.normalisation import norm_parameters
 from pruning.nested.slices import channel_groups, cuts, kept, narrow, order_channels, take
@@ -20,6 +20,7 @@ __all__ = [
     "kept",
     "narrow",
     "norm_parameters",
+    "of_dense",
     "order_channels",
     "parse_capacity",
     "pcgrad",

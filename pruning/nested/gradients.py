@@ -12,23 +12,24 @@ def integrate(gradients: Sequence[Tensor], *, power: float = 0.5) -> Tensor:
     """Conflict-aware integration of the gradients of one parameter.
 
     Sun et al., "Learning compatible multi-prize subnetworks for asymmetric retrieval", CVPR 2025.
-    For every output kernel, a gradient g_i that conflicts with another, g_i · g_j < 0, loses its
-    part along it: ĝ_i = g_i − (g_i · g_j / ‖g_j‖²) g_j. The results are summed with weights
-    proportional to ((cos(ĝ_i, g_i) + 1) / 2)^power, which are normalised to a sum of 1, and the sum
-    is multiplied by their number N + 1. So without conflicts this is the plain sum.
+    For every output kernel of a convolution, and for other parameters as a whole, a gradient g_i
+    that conflicts with another, g_i · g_j < 0, loses its part along it:
+    ĝ_i = g_i − (g_i · g_j / ‖g_j‖²) g_j. The results are summed with weights proportional to
+    ((cos(ĝ_i, g_i) + 1) / 2)^power, which are normalised to a sum of 1, and the sum is multiplied
+    by their number N + 1. So without conflicts this is the plain sum.
 
     Chosen here: several conflicts of one gradient are resolved one after another, in the order
-    given and against the original gradients (as PCGrad does); the cosine is over the whole
-    parameter, and 0 where nothing is left; a vector (a bias) counts as one kernel.
+    given and against the original gradients (as PCGrad does; the authors' code keeps the last one
+    alone); the cosine is over the whole parameter, and 0 where nothing is left.
 
     Args:
         gradients: That of the dense network and those of N subnetworks, of one shape; axis 0 of
-            matrices and kernels is the output.
+            kernels is the output.
         power: Exponent of the weights.
     """
     stacked = torch.stack(list(gradients))
     count = len(stacked)
-    kernels = stacked.shape[1] if stacked.ndim > 2 else 1
+    kernels = stacked.shape[1] if stacked.ndim > 3 else 1
     rows = stacked.reshape(count, kernels, -1)
     gram = torch.einsum("ikn,jkn->kij", rows, rows)
     in_order = [[j for j in range(count) if j != i] for i in range(count)]

@@ -41,20 +41,35 @@ class Scores(nn.Module):
     def masked(self, model: QueryModel, share: float) -> dict[str, Tensor]:
         """Weights of the sparse network by name: in each layer only the given share is not zero.
 
-        Differentiable: a kept weight gets the gradient of its product, and every score that of its
-        mask, by the straight-through estimator.
+        Differentiable: a kept weight gets the gradient of its product and its score that of the
+        mask; of the others, neither gets any (`top_share`).
         """
         return {
             name: model.get_parameter(name) * top_share(score, share)
             for name, score in zip(self.weights, self.scores, strict=True)
         }
 
+    def pairs(self, model: QueryModel) -> list[tuple[nn.Parameter, nn.Parameter]]:
+        """Every masked weight of the dense network with its score."""
+        return list(zip(map(model.get_parameter, self.weights), self.scores, strict=True))
+
+
+def of_dense(gradient: Tensor, weight: Tensor, score: Tensor) -> Tensor:
+    """Gradient of a score towards the dense network, whose mask is all ones.
+
+    Args:
+        gradient: That of the dense network's weight, of one shape with it and its score.
+        weight: The weight.
+        score: Its score.
+    """
+    return gradient * weight * score.sign()
+
 
 def top_share(scores: Tensor, share: float) -> Tensor:
     """A mask, float of the scores' shape: 1 for the ⌈share · n⌉ scores of largest magnitude.
 
-    Its gradient goes straight through to the magnitudes of all scores (Ramanujan et al., "What's
-    hidden in a randomly weighted neural network?", CVPR 2020, section 3).
+    Its gradient goes straight through to the scores (Ramanujan et al., "What's hidden in a randomly
+    weighted neural network?", CVPR 2020, section 3), as in PrunNet's code to those kept alone.
     """
     mask: Tensor = _TopShare.apply(scores.abs(), share)
     return mask
@@ -65,11 +80,14 @@ class _TopShare(torch.autograd.Function):
     def forward(ctx: Any, magnitudes: Tensor, share: float) -> Tensor:
         flat = magnitudes.flatten()
         kept = flat.topk(max(1, math.ceil(share * len(flat) - 1e-9)), sorted=False).indices
-        return torch.zeros_like(flat).index_fill_(0, kept, 1.0).view_as(magnitudes)
+        mask = torch.zeros_like(flat).index_fill_(0, kept, 1.0).view_as(magnitudes)
+        ctx.save_for_backward(mask)
+        return mask
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0], None
+        (mask,) = ctx.saved_tensors
+        return gradients[0] * mask, None
 
 
 def sparsity(weights: Sequence[Tensor]) -> float:

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pruning.nested import NestedModel, integrate, norm_parameters, pcgrad
+from pruning.nested import NestedModel, integrate, norm_parameters, of_dense, pcgrad
 
 Gradients = Literal["integrated", "pcgrad", "sum"]
 
@@ -14,12 +14,13 @@ Gradients = Literal["integrated", "pcgrad", "sum"]
 class Merge:
     """Makes one gradient of those of all capacities, the dense network's first.
 
-    With "integrated", kernels and biases take the integrated gradient, what the loss has learnt
-    takes the dense network's, and what belongs to some capacities only (scores, private norms) the
-    sum. Norms and the projection take the dense network's gradient with "masks", as PrunNet has
-    it, and the sum where a capacity uses a part of their channels only: following the dense
-    network, they leave the narrow ones without a way to fit. With PCGrad norms, projection and
-    kernels count as one vector, and with "sum" everything is summed.
+    With "masks" every score also gets a gradient of the dense network. With "integrated", kernels,
+    biases and scores take the integrated gradient, what the loss has learnt takes the dense
+    network's, and what belongs to some capacities only (private norms) the sum. Norms and the
+    projection take the dense network's gradient with "masks", as PrunNet has it, and the sum where
+    a capacity uses a part of their channels only: following the dense network, they leave the
+    narrow ones without a way to fit. With PCGrad norms, projection and kernels count as one vector,
+    and with "sum" everything is summed.
     """
 
     def __init__(self, nested: NestedModel, loss: nn.Module, rule: Gradients, seed: int) -> None:
@@ -35,7 +36,10 @@ class Merge:
             p for name, p in named.items() if name not in private and name not in outer
         ]
         self._dense = [*loss.parameters()]
-        if nested.method == "masks":
+        self._scored: list[tuple[nn.Parameter, nn.Parameter]] = []
+        if nested.scores is not None:
+            self._scored = nested.scores.pairs(nested.dense)
+            self._kernels += [score for _, score in self._scored]
             self._dense += [p for name, p in named.items() if name in outer]
         self._all = [*nested.parameters(), *loss.parameters()]
 
@@ -48,6 +52,12 @@ class Merge:
 
     def apply(self, gradients: Sequence[Mapping[nn.Parameter, Tensor]], step: int) -> None:
         """Set the gradient of every parameter."""
+        dense = {
+            score: of_dense(gradients[0][weight], weight, score)
+            for weight, score in self._scored
+            if weight in gradients[0]
+        }
+        gradients = [{**gradients[0], **dense}, *gradients[1:]]
         for parameter in self._all:
             parts = [g[parameter] for g in gradients if parameter in g]
             parameter.grad = torch.stack(parts).sum(dim=0) if parts else None

@@ -242,7 +242,7 @@ def test_which_gradient_goes_where(trained: tuple[Nest, CrossTests]) -> None:
     torch.testing.assert_close(nested.get_parameter(name).grad, dense[name])
     assert "scores.scores.0" not in dense
     name = "scores.scores.0"
-    torch.testing.assert_close(nested.get_parameter(name).grad, half[name])
+    assert not torch.equal(nested.get_parameter(name).grad, half[name])  # the dense network too
     nested, (dense, half) = merged(trained[0], "switchable", "pcgrad")
     private = [name for name, _ in nested.shells.named_parameters()]
     for name in private:

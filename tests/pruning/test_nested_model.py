@@ -131,7 +131,7 @@ def test_masks_of_smaller_capacities_lie_inside_larger_ones():
     assert bool((small <= large).all())
 
 
-def test_the_gradient_goes_straight_through_the_mask():
+def test_the_gradient_goes_straight_through_the_mask_to_the_scores_kept():
     torch.manual_seed(0)
     weight = torch.randn(4, 6, requires_grad=True)
     scores = torch.randn(4, 6, requires_grad=True)
@@ -139,7 +139,8 @@ def test_the_gradient_goes_straight_through_the_mask():
     upstream = torch.randn(4, 6)
     (weight * mask * upstream).sum().backward()
     torch.testing.assert_close(weight.grad, upstream * mask)
-    torch.testing.assert_close(scores.grad, upstream * weight.detach() * scores.detach().sign())
+    through = upstream * weight.detach() * scores.detach().sign()
+    torch.testing.assert_close(scores.grad, through * mask.detach())
 
 
 def test_scores_start_as_layers_do_and_are_seeded(uncut):
