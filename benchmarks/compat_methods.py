@@ -105,7 +105,7 @@ def train(job: Job) -> None:
     config = TrainingConfig(epochs=job.epochs, validate_every=2, precision="bf16")
     fitted = aligner.align(model, config, title=f"{job.row}, seed {job.seed}", quiet=True)
     seconds = time.perf_counter() - start
-    score = data.test.score(data.test.embed(model, job.resolution, device))
+    score = data.test.score(data.test.embed(model))
     result = {
         "row": job.row,
         "seed": job.seed,

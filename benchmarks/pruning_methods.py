@@ -170,7 +170,7 @@ class Bench:
         fitted = self.aligner.align(model, config, checkpoint=checkpoint, title=file.stem)
         seconds = time.perf_counter() - start
         model = model.to(self.device).eval()
-        score = self.data.test.score(self.data.test.embed(model, model.resolution, self.device))
+        score = self.data.test.score(self.data.test.embed(model))
         result = {
             "macs": count_macs(model, model.resolution),
             "parameters": count_parameters(model),

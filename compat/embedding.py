@@ -43,7 +43,7 @@ def embed(
     """
     import torch
 
-    from compat.images import as_input
+    from compat.images import as_images, to_float
 
     if pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8:
         raise CompatError(
@@ -66,7 +66,7 @@ def embed(
             for start in range(0, count, batch):
                 part = slice(start, start + batch)
                 images = pixels[part] if rows is None else pixels[rows[part]]
-                found = model(as_input(images, where)).float().cpu().numpy()
+                found = model(to_float(as_images(images), where)).float().cpu().numpy()
                 _check(found, start, len(images))
                 if vectors is None:
                     vectors = np.empty((count, found.shape[1]), dtype=np.float32)

@@ -7,21 +7,17 @@ from torch import Tensor
 
 
 def as_images(pixels: np.ndarray) -> Tensor:
-    """View uint8 (B, S, S, 3) as a tensor (B, 3, S, S), channels last."""
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    """Return uint8 pictures (B, S, S, 3) as a tensor (B, 3, S, S), channels last in memory.
+
+    It shares the memory of an array that is contiguous and can be written to; of others, such as
+    a memory map, it is a copy.
+    """
+    return torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(0, 3, 1, 2)
 
 
-def to_float(images: Tensor, device: torch.device) -> Tensor:
-    """Turn uint8 images into float32 in [0, 1] on ``device``."""
+def to_float(images: Tensor, device: torch.device | None = None) -> Tensor:
+    """Turn uint8 images into float32 in [0, 1], on ``device`` or where they are."""
     return images.to(device).float().div_(255)
-
-
-def as_input(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Uint8 (B, S, S, 3) as float (B, 3, S, S) in [0, 1] on ``device``, channels last in memory."""
-    import torch
-
-    images = torch.from_numpy(np.array(pixels)).to(device, non_blocking=True)
-    return images.permute(0, 3, 1, 2).float().div_(255)
 
 
 def resize(images: Tensor, resolution: int) -> Tensor:

@@ -27,6 +27,11 @@ class Batch:
     labels: Tensor
     targets: "AlignmentTargets"
 
+    @property
+    def vectors(self) -> Tensor:
+        """Gallery vector of each row, of length one, float32 (B, d)."""
+        return self.targets.vectors[self.rows]
+
 
 @dataclass(frozen=True, eq=False)
 class AlignmentTargets:

@@ -62,7 +62,7 @@ class Bench:
 
     def test(self, model: QueryModel) -> float:
         """Cross-test mAP on the test classes."""
-        embeddings = self.data.test.embed(model, model.resolution, self.aligner.device)
+        embeddings = self.data.test.embed(model)
         return self.data.test.score(embeddings).cross_test.map
 
     def alone(self, model: QueryModel, title: str) -> dict[str, float]:

@@ -359,10 +359,12 @@ def _from_onnx(spec: str, path: Path) -> GalleryModel:
     def run(pixels: np.ndarray, *, batch: int, description: str | None) -> np.ndarray:
         from tqdm import tqdm
 
+        from compat.images import as_images, to_float
+
         step, parts = fixed or batch, []
         starts = range(0, len(pixels), step)
         for start in tqdm(starts, desc=description, unit="batches", disable=description is None):
-            images = pixels[start : start + step].transpose(0, 3, 1, 2).astype(np.float32) / 255
+            images = to_float(as_images(pixels[start : start + step])).numpy()
             missing = step - len(images) if fixed else 0
             padded = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
             try:

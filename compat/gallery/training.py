@@ -25,7 +25,7 @@ from compat.embedding import embed
 from compat.errors import CompatError
 from compat.evaluation import Retrieved, Truth, evaluate
 from compat.gallery.models import save_gallery_model, trained_network
-from compat.images import as_input
+from compat.images import as_images, to_float
 
 if TYPE_CHECKING:
     import torch
@@ -136,7 +136,7 @@ def train_gallery_model(
                 pixels = data.draw(rows, rng, flip=recipe.flip)
                 labels = torch.from_numpy(data.labels[rows]).to(device)
                 with _autocast(device):
-                    embeddings = model(as_input(pixels, device))
+                    embeddings = model(to_float(as_images(pixels), device))
                 value = loss(embeddings.float(), labels)
                 if not torch.isfinite(value):
                     raise CompatError(

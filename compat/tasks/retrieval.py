@@ -1,17 +1,16 @@
-"""The pictures, gallery vectors and ground truth that one study works on."""
+"""Queries searched in a gallery, and what a query model scores there."""
 
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import torch
-from torch import nn
 
 from compat.data import ImageSet, Retrieval, decode
 from compat.embedding import embed
 from compat.errors import CompatError
 from compat.evaluation import Metric, Retrieved, Score, Truth, evaluate
-from searchspaces import folded
+from compat.evaluation.collapse import directed
+from searchspaces import QueryModel, folded
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,24 +46,22 @@ class RetrievalTask:
         """Memory maps by resolution, so that thousands of files are looked at once."""
         return {}
 
-    def embed(self, model: nn.Module, resolution: int, device: torch.device) -> np.ndarray:
-        """Return the query model's embedding of every picture, float32 (N, d)."""
-        return self._embed(model, resolution, device)
+    def embed(self, model: QueryModel) -> np.ndarray:
+        """Return the query model's embedding of every picture, float32 (N, d).
 
-    def embed_queries(self, model: nn.Module, resolution: int, device: torch.device) -> np.ndarray:
-        """Return the query model's embedding of every query, float32 (Q, d)."""
-        return self._embed(model, resolution, device, self.retrieval.queries)
+        The model sees pictures at its own resolution, where its weights lie. Pictures that it maps
+        to zero share one direction, see `compat.evaluation.collapse.directed`.
+        """
+        return self._embed(model)
 
-    def _embed(
-        self,
-        model: nn.Module,
-        resolution: int,
-        device: torch.device,
-        rows: np.ndarray | None = None,
-    ) -> np.ndarray:
-        pixels = self.pixels(resolution)
-        with folded(model.to(device)):
-            return embed(model, pixels, rows=rows, device=device, description=None)
+    def embed_queries(self, model: QueryModel) -> np.ndarray:
+        """Return the embedding of every query alone, float32 (Q, d), as `embed` gives it."""
+        return self._embed(model, self.retrieval.queries)
+
+    def _embed(self, model: QueryModel, rows: np.ndarray | None = None) -> np.ndarray:
+        pixels, device = self.pixels(model.resolution), model.mean.device
+        with folded(model):
+            return directed(embed(model, pixels, rows=rows, device=device, description=None))
 
     def score(self, embeddings: np.ndarray) -> Score:
         """Return self-test, cross-test and paragon of a query model's embeddings (N, d)."""

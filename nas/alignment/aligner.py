@@ -96,7 +96,7 @@ class Aligner:
     def cross_test(self, model: nn.Module) -> float:
         """Validation cross-test mAP of a query model."""
         assert isinstance(model, QueryModel)
-        queries = self.val.embed_queries(model, model.resolution, self.device)
+        queries = self.val.embed_queries(model)
         return self.val.cross_test(queries).map
 
 

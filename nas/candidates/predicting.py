@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from compat.data import decode
 from compat.device import pick_device
 from compat.embedding import embed
-from compat.images import as_input
+from compat.images import as_images, to_float
 from compat.predictors import PredictorInputs, list_predictors, predict
 from compat.tasks.study_data import StudyData
 from searchspaces import QueryModel, count_macs, count_parameters, recalibrate
@@ -72,7 +72,9 @@ def predictor_inputs(
     return PredictorInputs(
         train_features=embed(backbone, train.pixels[rows], device=device, description=None),
         train_vectors=np.asarray(data.gallery.vectors[kept], dtype=np.float32),
-        features=data.val.embed(backbone, model.resolution, device),
+        features=embed(
+            backbone, data.val.pixels(model.resolution), device=device, description=None
+        ),
         vectors=data.val.vectors,
         queries=data.val.retrieval.queries,
         gallery=data.val.retrieval.gallery,
@@ -97,4 +99,4 @@ class _Backbone(nn.Module):
 def _batches(pixels: np.ndarray, rows: np.ndarray, device: torch.device) -> Iterator[Tensor]:
     """Batches of about equal size, because BatchNorm cannot learn from a single image."""
     for chosen in np.array_split(rows, -(-len(rows) // _BATCH)):
-        yield as_input(pixels[np.sort(chosen)], device)
+        yield to_float(as_images(pixels[np.sort(chosen)]), device)

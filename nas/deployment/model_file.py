@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from compat.images import as_images, to_float
 from nas.deployment.card import Card, read_card
 from nas.errors import StudyError
 from pruning import load_model
@@ -84,7 +85,9 @@ def open_embedder(path: Path, resolution: int) -> Embed:
         vectors = []
         with tqdm(total=len(pixels), desc="embedding images", unit="images", delay=2) as bar:
             for start in range(0, len(pixels), _BATCH):
-                vectors.append(run(_as_input(pixels[start : start + _BATCH])))
+                vectors.append(
+                    run(to_float(as_images(pixels[start : start + _BATCH])).contiguous().numpy())
+                )
                 bar.update(len(vectors[-1]))
         return np.concatenate(vectors)
 
@@ -95,11 +98,6 @@ def onnx_latency(path: Path, resolution: int, *, warmup: int = 5, runs: int = 30
     """Return the median seconds of one query in ONNX Runtime, batch of 1, one CPU thread."""
     shape = (3, resolution, resolution)
     return statistics.median(onnx_passes(path, shape, warmup=warmup, runs=runs))
-
-
-def _as_input(pixels: np.ndarray) -> np.ndarray:
-    """Uint8 (B, r, r, 3) as float32 (B, 3, r, r) in [0, 1]."""
-    return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(255)
 
 
 def _open_onnx(path: Path) -> _Run:

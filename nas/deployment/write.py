@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from compat.evaluation.collapse import directed, indistinct
+from compat.images import as_images, to_float
 from compat.tasks.split import SplitConfig
 from compat.tasks.study_data import StudyData
 from nas.deployment.card import (
@@ -194,7 +195,7 @@ def _difference(model: QueryModel, embed: Embed, pixels: np.ndarray, name: str) 
     """Largest difference over test images, in batches and for one image alone."""
     chosen = np.array(pixels[:: max(1, len(pixels) // _COMPARED)][:_COMPARED])
     with torch.inference_mode():
-        images = torch.from_numpy(chosen).permute(0, 3, 1, 2).float() / 255
+        images = to_float(as_images(chosen))
         expected = torch.cat([model(part) for part in images.split(32)]).numpy()
     if not np.isfinite(expected).all():
         raise StudyError(

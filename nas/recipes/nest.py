@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from compat.device import pick_device
-from compat.evaluation.collapse import directed
 from compat.images import resize
 from compat.losses import CompatibilityLoss, create_loss
 from compat.targets import Batch
@@ -252,8 +251,8 @@ class Nest:
         format_of(Path(out))  # a wrong ending should not wait for the data
         model = self.extract(capacity)
         task = self.data.val
-        queries = task.embed_queries(model, model.resolution, pick_device())
-        val = task.cross_test(directed(queries))
+        queries = task.embed_queries(model)
+        val = task.cross_test(queries)
         params: dict[str, bool | int | float | str]
         params = {"model": self.config.model, "method": self.config.method, "capacity": capacity}
         source = Source(
@@ -327,7 +326,7 @@ class Nest:
             return order_channels(model, groups, criterion=config.order, batch_loss=batch_losses)
 
     def _vectors(self, task: RetrievalTask, model: QueryModel) -> np.ndarray:
-        return directed(task.embed(model, model.resolution, pick_device()))
+        return task.embed(model)
 
 
 def train_nested(

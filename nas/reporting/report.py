@@ -138,7 +138,7 @@ def _examples(run: Run, featured: Sequence[Row]) -> list[Any]:
     for row in featured:
         model = run.model(row.record)
         title = f"trial {row.record.trial}, {format_macs(row.record.macs)} MACs"
-        embeddings[title] = task.embed(model, model.resolution, run.aligner.device)
+        embeddings[title] = task.embed(model)
     return examples(task, embeddings, seed=run.config.seed)
 
 

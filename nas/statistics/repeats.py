@@ -170,8 +170,7 @@ def _perform(run: Run, record: Record, seed: int) -> None:
     folder = run.path / "shared" / f"repeat-{record.trial}-{seed}"
     model = _trained(run, record, replace(run.aligner, seed=seed), folder)
     scores = [
-        task.cross_test(task.embed_queries(model, model.resolution, run.aligner.device)).map
-        for task in (run.data.val, run.data.test)
+        task.cross_test(task.embed_queries(model)).map for task in (run.data.val, run.data.test)
     ]
     result = Repeat(
         trial=record.trial,

@@ -42,7 +42,7 @@ def measured_on_test(run: Run, record: Record) -> Measured:
     if record.trial not in known:
         model = run.model(record)
         task = run.data.test
-        embeddings = task.embed(model, model.resolution, run.aligner.device)
+        embeddings = task.embed(model)
         model.cpu()
         known[record.trial] = Measured(
             scores=Scores.of(task.score(embeddings)),

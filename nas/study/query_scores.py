@@ -47,7 +47,7 @@ def restore(run: Run, records: Sequence[Record]) -> None:
         return
     for record in tqdm(missing, desc="measuring single validation queries", unit="model"):
         model = run.model(record)
-        queries = run.data.val.embed_queries(model, model.resolution, run.aligner.device)
+        queries = run.data.val.embed_queries(model)
         keep(run, record.trial, run.data.val.cross_test(queries).ap)
 
 

@@ -61,13 +61,13 @@ def measure(
 
 def _cross_test(run: Run, model: QueryModel) -> Retrieved:
     val = run.data.val
-    return val.cross_test(val.embed_queries(model, model.resolution, run.aligner.device))
+    return val.cross_test(val.embed_queries(model))
 
 
 def _tests(run: Run, model: QueryModel) -> tuple[Retrieved, float]:
     """The cross-test, and the mAP of the self-test."""
     val = run.data.val
-    score = val.score(val.embed(model, model.resolution, run.aligner.device))
+    score = val.score(val.embed(model))
     return score.cross_test, score.self_test.map
 
 

@@ -107,7 +107,7 @@ def test_a_run_rebuilds_its_models_as_they_were_scored() -> None:
     for record in run.records():
         model = run.model(record)
         assert count_macs(model, model.resolution) == record.macs
-        score = run.data.val.score(run.data.val.embed(model, model.resolution, run.aligner.device))
+        score = run.data.val.score(run.data.val.embed(model))
         assert score.cross_test.map == pytest.approx(record.cross_test, abs=1e-3)
 
 

@@ -103,7 +103,7 @@ def test_a_study_runs_on_a_hash_gallery(
     model = run.model(record)
     task = run.data.test
     assert task.metric == "hamming"
-    embeddings = task.embed(model, model.resolution, torch.device("cpu"))
+    embeddings = task.embed(model)
     score = task.score(embeddings)
     signs = task.score(np.where(embeddings < 0, -1.0, 1.0).astype(np.float32))
     assert score.cross_test.map == pytest.approx(signs.cross_test.map)  # only signs count

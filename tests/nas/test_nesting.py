@@ -116,7 +116,7 @@ def test_the_matrix_is_square_and_ends_in_the_fixed_gallery(
     task = nest.data.test
     for row, capacity in enumerate(nest.model.capacities):
         model = nest.extract(capacity)
-        score = task.score(task.embed(model, model.resolution, torch.device("cpu")))
+        score = task.score(task.embed(model))
         assert tests.maps[row, -1] == pytest.approx(score.cross_test.map)
         assert tests.maps[row, row] == pytest.approx(score.self_test.map)
         assert tests.maps[-1, -1] == pytest.approx(score.paragon.map)
@@ -168,7 +168,7 @@ def test_a_capacity_is_exported_as_a_program(
     assert done.max_difference < 1e-4
     model = nest.extract(0.45)
     task = nest.data.test
-    score = task.score(task.embed(model, model.resolution, torch.device("cpu")))
+    score = task.score(task.embed(model))
     assert card.scores.cross_test.map == pytest.approx(score.cross_test.map, abs=1e-4)
     found = evaluate_file(tmp_path / name, gallery, DATA).scores["labels"].cross_test.map
     assert found == pytest.approx(card.scores.cross_test.map, abs=1e-6)

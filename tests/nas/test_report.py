@@ -124,7 +124,7 @@ def test_the_page_states_the_test_scores(run: Run, page: Path) -> None:
     for record in run.front():
         scores = measured_on_test(run, record).scores
         model = run.model(record)
-        embeddings = run.data.test.embed(model, model.resolution, run.aligner.device)
+        embeddings = run.data.test.embed(model)
         again = run.data.test.score(embeddings)
         assert scores.cross_test.map == pytest.approx(again.cross_test.map, abs=1e-6)
         assert f"{scores.cross_test.map:.3f}" in text

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-import torch
 import yaml
 
 from compat.errors import CompatError
@@ -79,7 +78,7 @@ def test_a_model_comes_back_as_it_was_scored(tiny_run: Run, fidelity: str) -> No
     record = next(r for r in tiny_run.records() if r.fidelity == fidelity)
     again = Run.open(tiny_run.path)
     model = again.model(record)
-    embeddings = again.data.val.embed(model, model.resolution, torch.device("cpu"))
+    embeddings = again.data.val.embed(model)
     score = again.data.val.score(embeddings)
     assert score.cross_test.map == pytest.approx(record.cross_test, abs=1e-6)
     if fidelity == "shared weights":
@@ -231,10 +230,10 @@ def test_any_space_can_be_searched_alone(tiny_study: dict[str, Any], tmp_path: P
     searched = [r for r in run.records() if r.parent is None]
     assert [r.fidelity for r in searched] == ["aligned alone"] * 2
     model = run.model(searched[0])
-    embeddings = run.data.val.embed(model, model.resolution, torch.device("cpu"))
+    embeddings = run.data.val.embed(model)
     again = run.data.val.score(embeddings).cross_test.map
     assert again == pytest.approx(searched[0].cross_test, abs=1e-6)
-    queries = run.data.val.embed_queries(model, model.resolution, torch.device("cpu"))
+    queries = run.data.val.embed_queries(model)
     assert run.data.val.cross_test(queries).map == pytest.approx(again, abs=1e-6)
     with pytest.raises(StudyError, match="was begun with seed"):
         Run.create(run.path, changed(tiny_study, spaces={"alone": alone}, seed=3))
