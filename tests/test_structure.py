@@ -143,6 +143,9 @@ def test_a_wheel_works_from_an_empty_folder(tmp_path: Path) -> None:
     top = {p.name for p in (tmp_path / "site").iterdir() if not p.name.endswith(".dist-info")}
     assert top == set(PACKAGES)
     assert (tmp_path / "site/nas/reporting/templates/report.html.j2").is_file()
+    for package in PACKAGES:
+        assert (tmp_path / "site" / package / "py.typed").is_file()
+    assert list((tmp_path / "site").glob("*.dist-info/licenses/LICENSE"))
     (tmp_path / "empty").mkdir()
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"
