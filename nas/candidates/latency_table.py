@@ -5,10 +5,10 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 from scipy.stats import kendalltau, pearsonr, spearmanr
 from torch import nn
 from tqdm import tqdm
@@ -17,7 +17,9 @@ from nas.errors import StudyError
 from searchspaces import Architecture, SearchSpace, create_space
 from searchspaces.space import BlockRecipe, BlockwiseSpace
 from searchspaces.support.files import write_atomically
-from searchspaces.support.section import Section
+from searchspaces.support.reading import read_json
+from searchspaces.support.section import Section, Versioned
+from searchspaces.support.settings import bind_settings
 from searchspaces.timing import Runtime, describe_runtime, forward_seconds
 
 Timer = Callable[[nn.Module, tuple[int, ...], Runtime], float]
@@ -53,7 +55,7 @@ class SpaceOptions(Section):
         return blockwise(create_space(self.name, **self.options))
 
 
-class LatencyTable(Section):
+class LatencyTable(Versioned):
     """Seconds by block, and what a whole network takes beyond its blocks.
 
     Attributes:
@@ -69,11 +71,11 @@ class LatencyTable(Section):
     """
 
     spaces: tuple[SpaceOptions, ...]
-    dimension: int
+    dimension: int = Field(ge=1, le=1_000_000)
     runtime: Runtime
     measured_on: str
-    blocks: dict[str, float] = Field(default_factory=dict)
-    rounds: int = 0
+    blocks: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    rounds: int = Field(0, ge=0)
     overhead: float | None = None
     fitted_on: tuple[str, ...] = ()
 
@@ -103,8 +105,9 @@ class LatencyTable(Section):
     def _refuse_missing(self, keys: Sequence[str], space: SearchSpace) -> None:
         missing = [key for key in keys if key not in self.blocks]
         if missing:
+            names = ", ".join(each.name for each in self.spaces)
             raise StudyError(
-                f"The latency table of {_words(self.spaces)} with {self.dimension} dimensions "
+                f"The latency table of {names} with {self.dimension} dimensions "
                 f"lacks {len(missing)} of {len(keys)} blocks of the space '{space.name}', such as "
                 f"'{missing[0]}'; calibrate one with `querynas latency calibrate --study`."
             )
@@ -129,20 +132,10 @@ def open_table(path: str | Path) -> LatencyTable:
     """Read a table.
 
     Raises:
-        StudyError: The file is missing or is no latency table.
+        StudyError: The file is missing, is no latency table or is of a newer version.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise StudyError(
-            f"There is no latency table '{path}'; make one with `querynas latency calibrate`."
-        )
-    try:
-        return LatencyTable.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise StudyError(
-            f"'{path}' is no latency table ({error.errors()[0]['msg']}); make one with "
-            "`querynas latency calibrate`."
-        ) from error
+    remedy = "make a latency table with `querynas latency calibrate`"
+    return read_json(Path(path), LatencyTable, error=StudyError, remedy=remedy)
 
 
 def calibrate(
@@ -174,6 +167,7 @@ def calibrate(
     out = Path(out)
     table = _begin(
         LatencyTable(
+            version=LatencyTable.NEWEST,
             spaces=tuple(spaces),
             dimension=dimension,
             runtime=runtime,
@@ -301,21 +295,11 @@ def _begin(fresh: LatencyTable, out: Path) -> LatencyTable:
     if not out.exists():
         return fresh
     begun = open_table(out)
-    fresh = LatencyTable.model_validate_json(fresh.model_dump_json())  # lists for tuples, as begun
-    for field in ("spaces", "dimension", "runtime", "measured_on"):
-        before, now = getattr(begun, field), getattr(fresh, field)
-        if before != now:
-            raise StudyError(
-                f"The latency table '{out}' was begun with {field} = {_words(before)}, not "
-                f"{_words(now)}; choose another --out, or delete it."
-            )
+    fields = {"spaces", "dimension", "runtime", "measured_on"}
+    before, now = (each.model_dump(mode="json", include=fields) for each in (begun, fresh))
+    remedy = "choose another --out, or delete it"
+    bind_settings(f"The latency table '{out}'", before, now, error=StudyError, remedy=remedy)
     return begun
-
-
-def _words(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ", ".join(f"{each.name} {each.options}" for each in value)
-    return str(value)
 
 
 def _write(table: LatencyTable, out: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from scipy import stats
 from tqdm import tqdm
 
@@ -18,6 +18,7 @@ from nas.study.front import Record, ancestors
 from nas.study.run import Run
 from searchspaces import QueryModel
 from searchspaces.support.files import write_atomically
+from searchspaces.support.reading import read_json
 from searchspaces.support.section import Section
 
 _APART = 100_003  # between seeds: an epoch's order of images is drawn by the seed plus its number
@@ -231,10 +232,5 @@ def _path(run: Run) -> Path:
 def _read(run: Run) -> list[Repeat]:
     if not _path(run).exists():
         return []
-    try:
-        return _FILE.validate_json(_path(run).read_bytes())
-    except ValidationError as error:
-        raise StudyError(
-            f"'{_path(run)}' cannot be read ({error.errors()[0]['msg']}); delete it to repeat "
-            "trials from the start."
-        ) from error
+    remedy = "delete it to repeat trials from the start"
+    return read_json(_path(run), list[Repeat], error=StudyError, remedy=remedy)

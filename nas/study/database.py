@@ -88,9 +88,15 @@ def open_study(
         study = optuna.load_study(study_name=name, storage=storage)
         if len(study.directions) != len(objectives):
             raise StudyError(f"it has {len(study.directions)} objectives, not {len(objectives)}")
+        known: set[int] = set()
         for record in scored(study):
             if record.route not in routes:
                 raise StudyError(f"trial {record.trial} is of the unknown space '{record.route}'")
+            if record.parent is not None and record.parent not in known:
+                raise StudyError(
+                    f"trial {record.trial} comes from trial {record.parent}, not scored"
+                )
+            known.add(record.trial)
     except Exception as error:  # Optuna meets what is in the database unprepared
         raise StudyError(
             f"The study '{name}' in '{storage.url}' cannot be read ({reason(error)}); restore the "

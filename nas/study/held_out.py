@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from nas.deployment.card import Scores
 from nas.errors import StudyError
@@ -11,6 +11,7 @@ from nas.study.run import Run
 from searchspaces import measure_latency
 from searchspaces.parts import macs_by_part
 from searchspaces.support.files import write_atomically
+from searchspaces.support.reading import read_json
 from searchspaces.support.section import Section
 
 
@@ -57,10 +58,5 @@ def measured_on_test(run: Run, record: Record) -> Measured:
 def _read(path: Path) -> dict[int, Measured]:
     if not path.exists():
         return {}
-    try:
-        return _FILE.validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise StudyError(
-            f"'{path}' cannot be read ({error.errors()[0]['msg']}); delete it, and the test "
-            "classes are measured again."
-        ) from error
+    remedy = "delete it, and the test classes are measured again"
+    return read_json(path, dict[int, Measured], error=StudyError, remedy=remedy)

@@ -6,10 +6,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from compat.gallery.arrays import map_array
 from nas.errors import StudyError
 from nas.study.front import Record
 from nas.study.run import Run
 from searchspaces.support.files import write_atomically
+
+_REMEDY = "delete it, and `querynas report` measures it again"
 
 
 def keep(run: Run, trial: int, ap: np.ndarray) -> None:
@@ -25,18 +28,19 @@ def kept(run: Run, record: Record) -> np.ndarray | None:
     """Return what `keep` stored, float32 (Q,); None where an older version scored the candidate.
 
     Raises:
-        StudyError: The file cannot be read, or is not of this run's validation queries.
+        CompatError: The file cannot be read.
+        StudyError: It is not of this run's validation queries.
     """
     path = _path(run, record.trial)
     if not path.exists():
         return None
-    try:
-        ap = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise _unusable(path, "cannot be read") from error
+    ap = map_array(path, _REMEDY)
     queries = len(run.data.splits.val.queries)
-    if ap.shape != (queries,):
-        raise _unusable(path, f"has shape {ap.shape} and not one value for {queries} queries")
+    if ap.shape != (queries,) or ap.dtype != np.float32 or np.any((ap < 0) | (ap > 1)):
+        raise StudyError(
+            f"'{path}' holds {ap.dtype} {ap.shape}, not the average precisions of {queries} "
+            f"queries; {_REMEDY}."
+        )
     return ap
 
 
@@ -53,7 +57,3 @@ def restore(run: Run, records: Sequence[Record]) -> None:
 
 def _path(run: Run, trial: int) -> Path:
     return run.path / "query_scores" / f"trial-{trial}.npy"
-
-
-def _unusable(path: Path, problem: str) -> StudyError:
-    return StudyError(f"'{path}' {problem}; delete it, and `querynas report` measures it again.")

@@ -160,8 +160,10 @@ class Run:
         Raises:
             StudyError: As `nas.study.database.open_study`.
         """
-        if self.given_storage is None:
-            check_sqlite(self._database)
+        if self.given_storage is None and not self._database.exists():
+            raise StudyError(
+                f"The run '{self.path}' holds no study yet; run `querynas search` to its end first."
+            )
         return open_study(
             self.storage,
             self.study_name,

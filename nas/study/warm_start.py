@@ -20,6 +20,8 @@ from nas.study.proposal import subject_of
 from nas.study.run import Run
 from searchspaces import Architecture, SearchSpace, parameters
 from searchspaces.support.files import write_atomically
+from searchspaces.support.reading import read_json
+from searchspaces.support.section import Section
 
 logger = logging.getLogger("querynas")
 
@@ -30,6 +32,13 @@ _SHAPING = {  # the settings on which it depends what weights a route shares
 }
 
 Proposal = tuple[str, Architecture]
+
+
+class _Brought(Section):
+    """One entry of the file of proposals."""
+
+    route: str
+    architecture: Architecture
 
 
 def bring(run: Run) -> None:
@@ -69,10 +78,9 @@ def proposals(run: Run) -> list[Proposal]:
     file = run.warm_start / _PROPOSALS
     if not file.exists():
         return []
-    return [
-        (each["route"], Architecture.from_json(json.dumps(each["architecture"])))
-        for each in json.loads(file.read_text())
-    ]
+    remedy = "delete the run folder and search again"
+    brought = read_json(file, list[_Brought], error=StudyError, remedy=remedy)
+    return [(each.route, each.architecture) for each in brought]
 
 
 def _bring_proposals(run: Run, earlier: Run, fitting: list[Proposal], total: int) -> None:

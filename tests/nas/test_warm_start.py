@@ -261,7 +261,7 @@ def test_what_cannot_be_taken_is_refused_before_anything_is_written(
     with pytest.raises(StudyError, match=r"'warm_start': '.*nowhere' is no run folder"):
         search(warm(tiny_study, tmp_path / "nowhere"), tmp_path / "run")
     (earlier / "study.db").unlink()
-    with pytest.raises(StudyError, match=r"'warm_start': The storage .* holds no study"):
+    with pytest.raises(StudyError, match=r"'warm_start': The run .* holds no study"):
         search(warm(tiny_study, earlier), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
