@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import pickle
-from collections.abc import Mapping, Sequence
+import pickletools
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,20 +17,9 @@ from compat.data.files import FileSource
 from compat.data.images import ImageSet, RelevanceLists
 from compat.errors import CompatError
 from searchspaces.support.errors import reason
-from searchspaces.support.reading import check_file
+from searchspaces.support.reading import read_bytes
 
 _MOST_BYTES = 64 << 20
-
-# What rebuilds a numpy array or scalar from a pickle, by numpy 1's and numpy 2's module names.
-_ADMITTED = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    *(
-        (module, name)
-        for module in ("numpy.core.multiarray", "numpy._core.multiarray")
-        for name in ("_reconstruct", "scalar")
-    ),
-}
 
 # Which of a query's lists count as found and which leave the ranking: section 2 of the paper.
 _PROTOCOLS = {
@@ -103,10 +95,10 @@ def read_ground_truth(path: Path) -> GroundTruth:
         CompatError: The file is missing, asks for anything else, or is no ground truth.
     """
     remedy = "give the published gnd_roxford5k.pkl or gnd_rparis6k.pkl"
-    check_file(path, at_most=_MOST_BYTES, error=CompatError, remedy=remedy)
+    stored = read_bytes(path, at_most=_MOST_BYTES, error=CompatError, remedy=remedy)
     try:
-        with path.open("rb") as file:
-            content = _PlainUnpickler(file).load()
+        _check_memory(stored)
+        content = _PlainUnpickler(io.BytesIO(stored)).load()
     except _NotPlainError as error:
         raise CompatError(
             f"The ground truth {path} asks for {error}, which plain lists and numbers do not "
@@ -131,11 +123,17 @@ class _NotPlainError(Exception):
 
 class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("_codecs", "encode"):
-            return _latin1
+        module = module.replace("numpy._core", "numpy.core")  # as numpy 2 calls it
         if (module, name) not in _ADMITTED:
             raise _NotPlainError(f"{module}.{name}")
-        return super().find_class(module, name)
+        return _ADMITTED[module, name]
+
+
+def _check_memory(stored: bytes) -> None:
+    """Refuse numbers of the unpickler's memory that are larger than the pickle could need."""
+    for operation, argument, _ in pickletools.genops(stored):
+        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(stored):
+            raise ValueError(f"it asks for {argument:,} places of memory")
 
 
 def _latin1(text: str, encoding: str) -> bytes:
@@ -143,6 +141,34 @@ def _latin1(text: str, encoding: str) -> bytes:
     if encoding != "latin1":
         raise ValueError(f"bytes in {encoding!r}")
     return text.encode("latin1")
+
+
+def _dtype(name: str, *_: bool) -> np.dtype[Any]:
+    """A type of numbers by its name; what else a type's name may say is not needed."""
+    if not re.fullmatch(r"[biufSUO][0-9]{0,3}", name):
+        raise ValueError(f"numbers of the type {name[:20]!r}")
+    return np.dtype(name)
+
+
+def _array(kind: object, shape: tuple[int, ...], code: object) -> np.ndarray:
+    """The empty array that a pickle fills afterwards, which no pickle asks for in another shape."""
+    if shape != (0,):
+        raise ValueError(f"an array of shape {shape}")
+    return np.empty(0, dtype="i1")
+
+
+def _scalar(dtype: np.dtype[Any], stored: bytes) -> Any:
+    return np.frombuffer(stored, dtype)[0]
+
+
+# What rebuilds a numpy array or scalar from a pickle; each does that and no more.
+_ADMITTED: Mapping[tuple[str, str], str | Callable[..., Any]] = {
+    ("numpy", "ndarray"): "ndarray",
+    ("numpy", "dtype"): _dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _array,
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("_codecs", "encode"): _latin1,
+}
 
 
 def _parsed(content: Any) -> GroundTruth:

@@ -8,6 +8,7 @@ tests try some of each, and benchmarks/hostile.py thousands.
 import json
 import pickle
 import random
+import resource
 import signal
 import sys
 import warnings
@@ -21,6 +22,7 @@ from typing import Any
 from searchspaces.support.errors import LONGEST, QuerynasError
 
 SECONDS = 20  # after which a case counts as hanging
+_MOST_GROWTH = 1 << 20  # KiB of memory that the cases of one kind may take more than before
 
 # What people and programs put where something else belongs.
 VALUES: tuple[Any, ...] = (
@@ -91,12 +93,18 @@ def tally(cases: Cases, folder: Path, *, seed: int = 0, count: int = 200) -> Tal
 
 
 def assert_clean(cases: Cases, folder: Path, *, seed: int = 0, count: int = 200) -> Tally:
-    """Assert that every case is clean and runs none of its own code."""
+    """Assert that every case is clean, runs none of its own code and stays below 1 GiB."""
+    before = _peak()
     done = tally(cases, folder, seed=seed, count=count)
+    assert _peak() - before < _MOST_GROWTH
     assert done.tried
     assert not done.executed, done.executed[:5]
     assert not done.unclean, f"{len(done.unclean)} of {done.tried}:\n" + "\n".join(done.unclean[:9])
     return done
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _fault(sentence: str, names: str) -> str | None:
