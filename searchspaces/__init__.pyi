@@ -6,6 +6,7 @@ from .cost import (
     count_parameters,
     int8_bytes,
     macs_by_layer,
+    macs_by_part,
 )
 from .elastic.modules import folded
 from .elastic.space import StagedSpace
@@ -25,7 +26,7 @@ from .space import (
     space_names,
 )
 from .supernet import ElasticSpace, Supernet
-from .timing import measure_latency, time_passes
+from .timing import measure_latency, onnx_latency, time_passes
 from .union import PrefixedTrial, UnionSpace
 from .vit import ViTSpace, ViTSupernet
 from .zoo import TimmSpace
@@ -60,7 +61,9 @@ __all__ = [
     "folded",
     "int8_bytes",
     "macs_by_layer",
+    "macs_by_part",
     "measure_latency",
+    "onnx_latency",
     "outline",
     "own_resolution",
     "rebuild",

@@ -1,6 +1,7 @@
 """What a query model costs: multiply-accumulates, activations, parameters, bytes, seconds."""
 
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -11,6 +12,10 @@ from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
 from fvcore.nn.jit_analysis import JitModelAnalysis
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
+
+_MOST_PARTS = 16
+_BLOCK = re.compile(r"\w+(\.\d+)*")  # "stages.1.0" of "stages.1.0.expand.conv"
+_STAGE = re.compile(r"\w+(\.\d+)?")
 
 
 def count_macs(model: nn.Module, resolution: int) -> int:
@@ -42,6 +47,16 @@ def macs_by_layer(model: nn.Module, resolution: int) -> dict[str, int]:
         for name, module in model.named_modules()
         if (own := int(totals[name] - sum(totals[child] for child in _children(name, module)))) > 0
     }
+
+
+def macs_by_part(model: nn.Module, resolution: int) -> dict[str, int]:
+    """Sum `macs_by_layer` over the blocks of a query model, or its stages if it has many blocks.
+
+    The order is the network's, and the sum is that of `count_macs`.
+    """
+    layers = {_shorter(name): macs for name, macs in macs_by_layer(model, resolution).items()}
+    blocks = _grouped(layers, _BLOCK)
+    return blocks if len(blocks) <= _MOST_PARTS else _grouped(layers, _STAGE)
 
 
 def count_activations(model: nn.Module, resolution: int) -> int:
@@ -130,3 +145,16 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def _children(name: str, module: nn.Module) -> list[str]:
     return [f"{name}.{child}" if name else child for child, _ in module.named_children()]
+
+
+def _grouped(layers: dict[str, int], level: re.Pattern[str]) -> dict[str, int]:
+    parts: dict[str, int] = {}
+    for name, macs in layers.items():
+        match = level.match(name)
+        part = match[0] if match else name
+        parts[part] = parts.get(part, 0) + macs
+    return parts
+
+
+def _shorter(name: str) -> str:
+    return name.removeprefix("backbone.").removeprefix("network.") or "input"

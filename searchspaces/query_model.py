@@ -15,6 +15,7 @@ from searchspaces.checkpoint import load_checkpoint
 from searchspaces.errors import SearchSpaceError
 from searchspaces.support.errors import reason
 from searchspaces.support.naming import near_matches, suggestion
+from searchspaces.support.section import MOST_SIDE
 
 POOLINGS = ("avg", "gem")
 
@@ -150,6 +151,10 @@ def timm_query_model(
     """
     if pooling not in POOLINGS:
         raise SearchSpaceError(f"pooling is '{pooling}': {suggestion(pooling, list(POOLINGS))}")
+    if not 1 <= resolution <= MOST_SIDE:
+        raise SearchSpaceError(
+            f"the resolution of '{name}' is {resolution}: give 1 to {MOST_SIDE} pixels"
+        )
     network, config = _timm_network(
         name, resolution, pretrained=pretrained and checkpoint is None, checkpoint=checkpoint
     )

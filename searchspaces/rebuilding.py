@@ -1,20 +1,18 @@
 """Make a query model again from the description that it carries."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
-from pydantic import Field
 
 from searchspaces.architecture import Architecture, Value
 from searchspaces.errors import SearchSpaceError
 from searchspaces.query_model import QueryModel, timm_query_model
 from searchspaces.space import create_space
 from searchspaces.support.reading import validated
-from searchspaces.support.section import Section
+from searchspaces.support.section import Dimension, Section, Side
 
 Kind = TypeVar("Kind", bound=Section)
-Dimension = Annotated[int, Field(gt=0, le=1 << 16)]
 
 _MADE_OF_OTHERS = ("pruned", "timm", "union")  # the origin of their networks is what these are
 
@@ -22,7 +20,7 @@ _MADE_OF_OTHERS = ("pruned", "timm", "union")  # the origin of their networks is
 class _Timm(Section):
     name: str
     dimension: Dimension
-    resolution: int
+    resolution: Side
     pooling: str = "avg"
     projection_norm: bool = False
 

@@ -1,4 +1,4 @@
-"""Seconds of forward passes on one CPU thread, in PyTorch or in ONNX Runtime."""
+"""Seconds of forward passes, in PyTorch or in ONNX Runtime."""
 
 import copy
 import platform
@@ -6,16 +6,17 @@ import statistics
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
 from searchspaces.cost import evaluating
+from searchspaces.support.onnx_files import own_session
 
 Runtime = Literal["pytorch", "onnxruntime"]
 
@@ -46,7 +47,7 @@ def forward_seconds(
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "module.onnx"
         _write_onnx(file, alone, shape)
-        return onnx_passes(file, shape, warmup=warmup, runs=runs)
+        return _session_seconds(own_session(file, threads=1), shape, warmup, runs)
 
 
 def measure_latency(
@@ -74,6 +75,19 @@ def measure_latency(
     return statistics.median(passes)
 
 
+def onnx_latency(session: Any, resolution: int, *, warmup: int = 5, runs: int = 30) -> float:
+    """Return the median seconds of one query in ONNX Runtime.
+
+    Args:
+        session: An open file whose one input is float32 images (B, 3, resolution, resolution).
+        resolution: Side of the images in pixels.
+        warmup: Passes before the clock starts.
+        runs: Timed passes.
+    """
+    shape = (3, resolution, resolution)
+    return statistics.median(_session_seconds(session, shape, warmup, runs))
+
+
 def time_passes(
     module: nn.Module, inputs: Tensor, *, threads: int = 1, warmup: int = 5, runs: int = 30
 ) -> list[float]:
@@ -86,21 +100,19 @@ def time_passes(
         warmup: Passes before the clock starts.
         runs: Timed passes.
     """
+
+    def forward() -> None:
+        module(inputs)
+        if inputs.is_cuda:
+            torch.cuda.synchronize(inputs.device)
+
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    seconds = []
     try:
         with evaluating(module), torch.inference_mode():
-            for run in range(warmup + runs):
-                start = time.perf_counter()
-                module(inputs)
-                if inputs.is_cuda:
-                    torch.cuda.synchronize(inputs.device)
-                if run >= warmup:
-                    seconds.append(time.perf_counter() - start)
+            return _seconds(forward, warmup, runs)
     finally:
         torch.set_num_threads(before)
-    return seconds
 
 
 def describe_runtime(runtime: Runtime) -> str:
@@ -108,30 +120,22 @@ def describe_runtime(runtime: Runtime) -> str:
     return f"{_processor()}, {_PACKAGES[runtime]} {version(_PACKAGES[runtime])}, one thread"
 
 
-def onnx_passes(
-    path: Path, shape: tuple[int, ...], *, warmup: int = 5, runs: int = 30
-) -> list[float]:
-    """Return the seconds of each of several passes of an ONNX file, on one CPU thread.
+def _session_seconds(session: Any, shape: tuple[int, ...], warmup: int, runs: int) -> list[float]:
+    image = np.random.default_rng(0).random((1, *shape), np.float32)
+    inputs = {session.get_inputs()[0].name: image}
+    return _seconds(lambda: session.run(None, inputs), warmup, runs)
 
-    Args:
-        path: The file; it has one input, float32 (B, ...).
-        shape: Shape of the input without the batch.
-        warmup: Passes before the clock starts.
-        runs: Timed passes.
-    """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
-    inputs = {
-        session.get_inputs()[0].name: np.random.default_rng(0).random((1, *shape), np.float32)
-    }
+
+def _seconds(forward: Callable[[], object], warmup: int, runs: int) -> list[float]:
+    """Time every pass by itself, for medians and minima; PyTorch's `Timer` gives means alone."""
+    for _ in range(warmup):
+        forward()
     seconds = []
-    for _ in range(warmup + runs):
+    for _ in range(runs):
         start = time.perf_counter()
-        session.run(None, inputs)
+        forward()
         seconds.append(time.perf_counter() - start)
-    return seconds[warmup:]
+    return seconds
 
 
 def _write_onnx(path: Path, module: nn.Module, shape: tuple[int, ...]) -> None:

@@ -36,7 +36,6 @@ _FORMS = (
 
 
 _MOST_BYTES = 16 << 30
-_MOST_FIXED = 4096  # images that a model may insist on taking at a time
 
 
 class _Header(Versioned):
@@ -337,24 +336,16 @@ def _from_factory(spec: str, name: str, options: Mapping[str, str]) -> GalleryMo
 def _from_onnx(spec: str, path: Path) -> GalleryModel:
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    try:
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=onnxruntime.get_available_providers()
-        )
-        inputs = session.get_inputs()
-    except Exception as error:  # onnxruntime's errors share no public type
-        raise CompatError(f"{path} is no ONNX model that can run ({reason(error)}).") from error
-    if not _takes_images(inputs):
-        found = [(each.name, each.type, each.shape) for each in inputs]
-        raise CompatError(
-            f"{path} takes {found}, expected one float input (batch, 3, S, S) with a fixed S: "
-            "export it with a fixed image size."
-        )
-    batch_size, _, size, _ = inputs[0].shape
+    from searchspaces.support.onnx_files import open_onnx, read_onnx_input
+
+    remedy = "export it with a fixed image size"
+    given = read_onnx_input(path, error=CompatError, remedy=remedy)
+    fixed, size = given.batch, given.side
+    if size is None:
+        raise CompatError(f"{path} takes images of any size, expected (batch, 3, S, S); {remedy}.")
+    providers = onnxruntime.get_available_providers()
+    session = open_onnx(path, size, error=CompatError, remedy=remedy, providers=providers)
     preprocessing = Preprocessing(size=size, **_AS_IT_IS)
-    fixed = batch_size if isinstance(batch_size, int) else None
 
     def run(pixels: np.ndarray, *, batch: int, description: str | None) -> np.ndarray:
         from tqdm import tqdm
@@ -368,7 +359,7 @@ def _from_onnx(spec: str, path: Path) -> GalleryModel:
             missing = step - len(images) if fixed else 0
             padded = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
             try:
-                found = np.asarray(session.run(None, {inputs[0].name: padded})[0], np.float32)
+                found = np.asarray(session.run(None, {given.name: padded})[0], np.float32)
             except Exception as error:  # onnxruntime's errors share no public type
                 raise CompatError(
                     f"{path} cannot embed images of {size} px ({reason(error)}): export it again."
@@ -389,14 +380,6 @@ def _from_onnx(spec: str, path: Path) -> GalleryModel:
                 for block in iter(lambda: content.read(1 << 20), b""):
                     weights.update(block)
     return GalleryModel(spec, dimension, preprocessing, weights.hexdigest(), None, run)
-
-
-def _takes_images(inputs: Sequence[Any]) -> bool:
-    if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 4:
-        return False
-    batch, channels, height, width = inputs[0].shape
-    fits = not isinstance(batch, int) or 1 <= batch <= _MOST_FIXED
-    return fits and channels == 3 and isinstance(height, int) and height == width
 
 
 def _normalising(model: nn.Module, preprocessing: Preprocessing) -> nn.Module:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def compare(
     first: Annotated[
-        Path, typer.Argument(metavar="MODEL_A", help="Exported .onnx, .pt2 or .safetensors file.")
+        Path, typer.Argument(metavar="MODEL_A", help="Exported .onnx or .safetensors file.")
     ],
     second: Annotated[Path, typer.Argument(metavar="MODEL_B", help="Another.")],
     gallery: Annotated[Path, typer.Option(help="Gallery folder.")],

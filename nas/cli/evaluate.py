@@ -7,7 +7,7 @@ import typer
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="Exported .onnx, .pt2 or .safetensors file.")],
+    model: Annotated[Path, typer.Argument(help="Exported .onnx or .safetensors file.")],
     gallery: Annotated[Path, typer.Option(help="Gallery folder.")],
     data: Annotated[str, typer.Option(help="Data set whose test part is searched.")],
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

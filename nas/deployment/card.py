@@ -5,17 +5,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
 from compat.evaluation import Metric, Retrieved, Score
 from compat.tasks.split import SplitConfig
 from nas.errors import StudyError
 from searchspaces import Architecture
 from searchspaces.support.files import write_atomically
-from searchspaces.support.problems import problem_of
-from searchspaces.support.section import Section
+from searchspaces.support.reading import check_file, read_json
+from searchspaces.support.section import Dimension, Section, Side, Versioned
 
 Format = Literal["safetensors", "onnx", "torch-export"]
+
+_MOST_BYTES = 4 << 30
 
 
 class Measure(Section):
@@ -63,7 +63,7 @@ class ArchitectureCard(Section):
 class InputCard(Section):
     """What the file takes: float32 (B, 3, resolution, resolution); it normalises inside."""
 
-    resolution: int
+    resolution: Side
     fit: Literal["crop", "squash"]
     range: Literal["[0, 1]"] = "[0, 1]"
     layout: Literal["NCHW"] = "NCHW"
@@ -100,10 +100,11 @@ class Validation(Section):
     interval: tuple[float, float]
 
 
-class Card(Section):
+class Card(Versioned):
     """Everything that whoever deploys a query model has to know.
 
     Attributes:
+        version: Of the card's form.
         querynas: Version that wrote the card.
         run: Folder of the study, pruning or nest.
         trial: Number of the trial in it; None for a nest, which has no trials.
@@ -135,7 +136,7 @@ class Card(Section):
     parameters: int
     latency: LatencyCard
     input: InputCard
-    dimension: int
+    dimension: Dimension
     gallery: GalleryCard
     data: DataCard
     validation: Validation
@@ -161,20 +162,11 @@ def read_card(model: Path) -> Card:
             field, or it is the card of another file.
     """
     path = card_path(model)
-    if not model.is_file():
-        raise StudyError(f"There is no model file '{model}'; give what `querynas export` wrote.")
-    if not path.is_file():
-        raise StudyError(
-            f"'{model}' has no card '{path.name}' beside it, which tells its input and its "
-            "gallery space; copy the card along, or export the model again."
-        )
-    try:
-        card = Card.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise StudyError(
-            f"The card '{path}' cannot be read: {problem_of(error, Card)}, or export the model "
-            "again."
-        ) from error
+    check_file(
+        model, at_most=_MOST_BYTES, error=StudyError, remedy="give what `querynas export` wrote"
+    )
+    remedy = "copy the card along with the model, or export it again"
+    card = read_json(path, Card, error=StudyError, remedy=remedy)
     found = file_hash(model)
     if found != card.sha256:
         raise StudyError(

@@ -70,9 +70,9 @@ def evaluate_file(
         )
     if space.fingerprint != card.gallery.fingerprint and not ignore_fingerprint:
         raise StudyError(
-            f"'{path}' was aligned to the gallery with fingerprint {card.gallery.fingerprint}, but "
-            f"'{gallery}' has {space.fingerprint}; use that gallery, or say --any-gallery if this "
-            "one is of the same gallery model."
+            f"'{path}' was aligned to the gallery with fingerprint "
+            f"{card.gallery.fingerprint[:12]}…, but '{gallery}' has {space.fingerprint[:12]}…; use "
+            "that gallery, or say --any-gallery if this one is of the same gallery model."
         )
     task = load_study_data(data, gallery, card.data.split).test
     pixels = decode(task.images, card.input.resolution, fit=card.input.fit).pixels

@@ -1,15 +1,27 @@
 """What a network costs: MACs by layer, activations, parameters, bytes, latency."""
 
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from nas.deployment.model_file import onnx_latency
+from torch import nn
+
+from nas.deployment.formats import REMEDY
+from nas.deployment.opening import is_saved, open_query_model
 from nas.errors import StudyError
 from pruning import load_model
-from searchspaces import count_parameters, macs_by_layer, measure_latency, timm_query_model
-from searchspaces.cost import count_activations, int8_bytes
+from searchspaces import (
+    count_activations,
+    count_parameters,
+    int8_bytes,
+    macs_by_layer,
+    measure_latency,
+    onnx_latency,
+)
+from searchspaces.support.onnx_files import open_onnx, read_onnx_input
+from searchspaces.support.section import MOST_SIDE
+
+_USUAL = 224  # pixels
 
 
 @dataclass(frozen=True)
@@ -52,14 +64,13 @@ def profile(model: str, input: str | None = None) -> Profile:
     side = None if input is None else _side(input)
     if model.endswith(".onnx"):
         return _profile_onnx(Path(model), side)
+    network: nn.Module
     if model.startswith("timm:"):
-        network = timm_query_model(
-            model.removeprefix("timm:"), 1, resolution=side or 224, pretrained=False
-        ).backbone
-        side = side or 224
-    elif model.endswith(".safetensors"):
-        query_model = load_model(model)
-        network, side = query_model, side or query_model.resolution
+        side = side or _USUAL
+        network = open_query_model(model, 1, resolution=side, pretrained=False).backbone
+    elif is_saved(model):
+        network = load_model(model)
+        side = side or network.resolution
     else:
         raise StudyError(
             f"'{model}' cannot be profiled; give timm:NAME, an exported .safetensors or .onnx file."
@@ -84,26 +95,25 @@ def _side(text: str) -> int:
             f"The input '{text}' is not understood; give three channels and a square image, "
             "e.g. 3x224x224."
         )
-    return int(match[1])
+    side = int(match[1]) if len(match[1]) < 9 else MOST_SIDE + 1
+    if not 0 < side <= MOST_SIDE:
+        raise StudyError(
+            f"The input '{text}' is too large; give at most {MOST_SIDE} pixels a side."
+        )
+    return side
 
 
 def _profile_onnx(path: Path, side: int | None) -> Profile:
-    if not path.is_file():
-        raise StudyError(f"There is no file '{path}'; give an exported .onnx file.")
-    import onnx
-
-    graph = onnx.load(str(path)).graph
-    fixed = graph.input[0].type.tensor_type.shape.dim[-1].dim_value
-    if side is not None and fixed and side != fixed:
-        raise StudyError(f"'{path}' takes 3x{fixed}x{fixed} images, not 3x{side}x{side}.")
-    side = fixed or side or 224
+    given = read_onnx_input(path, error=StudyError, remedy=REMEDY)
+    side = side or given.side or _USUAL
+    session = open_onnx(path, side, error=StudyError, remedy=REMEDY)
     return Profile(
         model=str(path),
         input=(3, side, side),
         macs=None,
-        parameters=sum(math.prod(tensor.dims) for tensor in graph.initializer),
+        parameters=given.parameters,
         activations=None,
         int8_bytes=None,
-        latency=onnx_latency(path, side),
+        latency=onnx_latency(session, side),
         layers={},
     )

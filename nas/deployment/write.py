@@ -1,12 +1,7 @@
 """A query model as one file: written, checked against PyTorch, with its card beside it."""
 
-import contextlib
-import io
-import logging
 import os
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +16,6 @@ from nas.deployment.card import (
     ArchitectureCard,
     Card,
     DataCard,
-    Format,
     GalleryCard,
     InputCard,
     LatencyCard,
@@ -31,21 +25,23 @@ from nas.deployment.card import (
     product_version,
     write_card,
 )
-from nas.deployment.model_file import Embed, onnx_latency, open_embedder
+from nas.deployment.formats import FORMATS, Run, format_of
+from nas.deployment.model_file import Embed, embedder
 from nas.errors import StudyError
-from pruning import save_model
 from searchspaces import (
     Architecture,
     QueryModel,
     count_macs,
     count_parameters,
     measure_latency,
+    onnx_latency,
 )
+from searchspaces.support.errors import QuerynasError, reason
+from searchspaces.support.onnx_files import own_session
 
 TOLERANCE = 1e-4
 """Largest difference of one component of a unit vector between the file and PyTorch."""
 
-_OPSET = 18
 _COMPARED = 256  # test images that the file and PyTorch both embed
 
 
@@ -97,32 +93,11 @@ class Exported:
     collapsed: str | None
 
 
-def format_of(out: Path) -> Format:
-    """Return the format that a model file's ending stands for.
-
-    Raises:
-        StudyError: It stands for none.
-    """
-    for format, (suffix, _) in _FORMATS.items():
-        if out.suffix == suffix:
-            return format
-    endings = ", ".join(suffix for suffix, _ in _FORMATS.values())
-    raise StudyError(
-        f"The query model's file '{out}' must end in one of {endings}; the ending chooses the "
-        "format."
-    )
-
-
-def suffix_of(format: Format) -> str:
-    """Return the ending of a format's files."""
-    return _FORMATS[format][0]
-
-
 def write_model(model: QueryModel, out: str | Path, source: Source, data: StudyData) -> Exported:
     """Write a query model as one file, with a card beside it.
 
     The file takes float32 images (B, 3, r, r) in [0, 1], any B, and gives unit vectors (B, d). It
-    is opened again and run on test images before it gets its name; its own scores on the test
+    is read back and run on test images before it gets its name; its own scores on the test
     classes go onto the card.
 
     Args:
@@ -144,9 +119,11 @@ def write_model(model: QueryModel, out: str | Path, source: Source, data: StudyD
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as folder:
         file = Path(folder) / out.name
-        _write(file, model, source.name)
-        embed = open_embedder(file, model.resolution)
-        difference = _difference(model, embed, pixels, source.name)
+        compared = pixels[:: max(1, len(pixels) // _COMPARED)][:_COMPARED]
+        expected = _expected(model, compared, source.name)
+        run = _write(file, model, source.name)
+        embed = embedder(run, out, model.resolution, model.dimension)
+        difference = _difference(embed, compared, expected)
         if not difference <= TOLERANCE:
             raise StudyError(
                 f"The {format} file of {source.name} differs from PyTorch by {difference:.1e}, "
@@ -174,42 +151,46 @@ def onnx_seconds(model: QueryModel, name: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         _write(file, model, name)
-        return onnx_latency(file, model.resolution)
+        return onnx_latency(own_session(file, threads=1), model.resolution)
 
 
-def _write(file: Path, model: QueryModel, name: str) -> None:
+def _write(file: Path, model: QueryModel, name: str) -> Run:
     format = format_of(file)
     try:
-        _FORMATS[format][1](file, model)
-    except (OSError, StudyError):
+        return FORMATS[format].write(file, model)
+    except (OSError, QuerynasError):
         raise
     except Exception as error:  # the exporters name no error types
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
         raise StudyError(
-            f"The query model of {name} cannot be exported as {format} ({reason}); choose another "
-            "format or another model."
+            f"The query model of {name} cannot be exported as {format} ({reason(error)}); choose "
+            "another format or another model."
         ) from error
 
 
-def _difference(model: QueryModel, embed: Embed, pixels: np.ndarray, name: str) -> float:
-    """Largest difference over test images, in batches and for one image alone."""
-    chosen = np.array(pixels[:: max(1, len(pixels) // _COMPARED)][:_COMPARED])
+def _expected(model: QueryModel, pixels: np.ndarray, name: str) -> np.ndarray:
+    """What PyTorch makes of some images."""
     with torch.inference_mode():
-        images = to_float(as_images(chosen))
+        images = to_float(as_images(pixels)).contiguous()
         expected = torch.cat([model(part) for part in images.split(32)]).numpy()
     if not np.isfinite(expected).all():
         raise StudyError(
             f"The query model of {name} gives embeddings that are not finite, so it was not "
             "exported; choose another model."
         )
-    together = np.abs(embed(chosen) - expected).max()
-    alone = np.abs(embed(chosen[:1]) - expected[:1]).max()
+    return expected
+
+
+def _difference(embed: Embed, pixels: np.ndarray, expected: np.ndarray) -> float:
+    """Largest difference over images, in batches and for one image alone."""
+    together = np.abs(embed(pixels) - expected).max()
+    alone = np.abs(embed(pixels[:1]) - expected[:1]).max()
     return float(max(together, alone))
 
 
 def _card(model: QueryModel, file: Path, source: Source, data: StudyData, scores: Scores) -> Card:
     format, gallery = format_of(file), data.gallery
     return Card(
+        version=Card.NEWEST,
         querynas=product_version(),
         run=str(source.run),
         trial=source.trial,
@@ -222,7 +203,11 @@ def _card(model: QueryModel, file: Path, source: Source, data: StudyData, scores
         parameters=count_parameters(model),
         latency=LatencyCard(
             pytorch=measure_latency(model, model.resolution),
-            onnxruntime=onnx_latency(file, model.resolution) if format == "onnx" else None,
+            onnxruntime=(
+                onnx_latency(own_session(file, threads=1), model.resolution)
+                if format == "onnx"
+                else None
+            ),
         ),
         input=InputCard.model_validate({"resolution": model.resolution, "fit": data.fit}),
         dimension=model.dimension,
@@ -236,57 +221,3 @@ def _card(model: QueryModel, file: Path, source: Source, data: StudyData, scores
         validation=source.validation,
         scores=scores,
     )
-
-
-def _write_onnx(path: Path, model: QueryModel) -> None:
-    with _quietly():
-        torch.onnx.export(
-            model,
-            (_example(model),),
-            str(path),
-            input_names=["images"],
-            output_names=["embeddings"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            opset_version=_OPSET,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-
-
-def _write_program(path: Path, model: QueryModel) -> None:
-    with _quietly():
-        program = torch.export.export(
-            model, (_example(model),), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
-        )
-        program._example_inputs = None  # they would be pickled into the file
-        torch.export.save(program, path)
-
-
-def _write_safetensors(path: Path, model: QueryModel) -> None:
-    save_model(model, path)
-
-
-def _example(model: QueryModel) -> torch.Tensor:
-    return torch.zeros(2, 3, model.resolution, model.resolution)
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep the exporters' chatter off the terminal."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-_FORMATS: dict[Format, tuple[str, Callable[[Path, QueryModel], None]]] = {
-    "safetensors": (".safetensors", _write_safetensors),
-    "onnx": (".onnx", _write_onnx),
-    "torch-export": (".pt2", _write_program),
-}

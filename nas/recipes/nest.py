@@ -27,7 +27,8 @@ from compat.training.config import TrainingConfig
 from compat.training.fit import fit
 from nas.alignment.aligner import Aligner
 from nas.deployment.card import Validation
-from nas.deployment.write import Exported, Source, format_of, write_model
+from nas.deployment.formats import format_of
+from nas.deployment.write import Exported, Source, write_model
 from nas.errors import StudyError
 from nas.reporting.cross_tests import CrossTests, cross_tests, heatmap
 from pruning import load_model, save_model

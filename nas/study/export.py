@@ -4,7 +4,8 @@ from pathlib import Path
 
 from nas.config.budget import format_macs
 from nas.deployment.card import Format, Validation
-from nas.deployment.write import Exported, Source, suffix_of, write_model
+from nas.deployment.formats import FORMATS
+from nas.deployment.write import Exported, Source, write_model
 from nas.errors import StudyError
 from nas.study.front import Record, select
 from nas.study.run import Run
@@ -23,7 +24,7 @@ def export(run: Run, record: Record, format: Format, out: str | Path) -> Exporte
         StudyError: The ending does not fit the format, or as `nas.deployment.write.write_model`.
     """
     out = Path(out)
-    suffix = suffix_of(format)
+    suffix = FORMATS[format].suffix
     if out.suffix != suffix:
         raise StudyError(f"The file '{out}' must end in {suffix} for the format '{format}'.")
     source = Source(

@@ -8,8 +8,7 @@ from nas.deployment.card import Scores
 from nas.errors import StudyError
 from nas.study.front import Record
 from nas.study.run import Run
-from searchspaces import measure_latency
-from searchspaces.parts import macs_by_part
+from searchspaces import macs_by_part, measure_latency
 from searchspaces.support.files import write_atomically
 from searchspaces.support.reading import read_json
 from searchspaces.support.section import Section
@@ -48,7 +47,7 @@ def measured_on_test(run: Run, record: Record) -> Measured:
         known[record.trial] = Measured(
             scores=Scores.of(task.score(embeddings)),
             latency=measure_latency(model, model.resolution),
-            parts=macs_by_part(model),
+            parts=macs_by_part(model, model.resolution),
         )
         content = _FILE.dump_json(known, indent=1)
         write_atomically(path, lambda file: file.write_bytes(content))

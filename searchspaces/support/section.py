@@ -11,6 +11,14 @@ NEWER = "newer"
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 """A seed that NumPy, PyTorch and Optuna take, with room for those that are derived from it."""
 
+MOST_SIDE = 2048
+
+Side = Annotated[int, Field(ge=1, le=MOST_SIDE)]
+"""Side of a square query image in pixels."""
+
+Dimension = Annotated[int, Field(ge=1, le=1 << 16)]
+"""Number of dimensions of a gallery space."""
+
 
 class Section(BaseModel):
     """A frozen group of fields that knows no others; its numbers are finite."""

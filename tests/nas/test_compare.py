@@ -60,7 +60,7 @@ def test_the_command_explains_itself_and_refuses_in_one_sentence(cli: Cli, tmp_p
     file = tmp_path / "none.onnx"
     code, _, err = cli("compare", file, file, "--gallery", tmp_path, "--data", "facades")
     assert code == 2
-    assert "There is no model file" in err
+    assert "There is no file" in err
 
 
 def test_a_model_is_not_distinguishable_from_itself(

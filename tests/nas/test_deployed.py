@@ -7,15 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from compat.data import RelevanceLists, Retrieval
 from compat.gallery import GallerySpace, import_gallery
+from nas.deployment.card import read_card
 from nas.deployment.evaluate import evaluate_file, scores_by_protocol
-from nas.deployment.model_file import load_deployed, open_embedder
+from nas.deployment.formats import opener_of
+from nas.deployment.model_file import load_deployed
 from nas.errors import StudyError
 from nas.study.export import Exported, export
 from nas.study.run import Run
+from searchspaces.support.errors import QuerynasError
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +66,8 @@ def test_another_gallery_is_refused_unless_asked_for(
     with pytest.raises(StudyError, match="--any-gallery") as caught:
         evaluate_file(exported.path, gallery, data)
     found = GallerySpace.open(gallery).fingerprint
-    assert found in str(caught.value)
-    assert exported.card.gallery.fingerprint in str(caught.value)
+    assert found[:12] in str(caught.value)
+    assert exported.card.gallery.fingerprint[:12] in str(caught.value)
     done = evaluate_file(exported.path, gallery, data, ignore_fingerprint=True)
     assert done.fingerprint == found
     assert done.scores["labels"].cross_test.map < 0.5
@@ -85,9 +87,9 @@ def test_the_card_is_needed_and_has_to_be_the_files_own(copied: Path) -> None:
     with pytest.raises(StudyError, match="is of another file"):
         load_deployed(copied)
     copied.with_name(f"{copied.name}.json").unlink()
-    with pytest.raises(StudyError, match=r"has no card 'model.onnx.json'"):
+    with pytest.raises(StudyError, match=r"no file '.*model.onnx.json'; copy the card along"):
         load_deployed(copied)
-    with pytest.raises(StudyError, match="There is no model file"):
+    with pytest.raises(StudyError, match="There is no file"):
         load_deployed(copied.with_name("absent.onnx"))
 
 
@@ -108,22 +110,51 @@ def test_a_card_with_a_wrong_field_names_it(
     assert "model.onnx.json" in str(caught.value)
 
 
-def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
-    for suffix in (".onnx", ".pt2", ".safetensors"):
-        path = tmp_path / f"model{suffix}"
-        path.write_bytes(b"no model")
-        with pytest.raises(ValueError, match=f"model{suffix}"):
-            open_embedder(path, 32)
-    with pytest.raises(StudyError, match="no exported model"):
-        open_embedder(tmp_path / "model.bin", 32)
+@pytest.mark.parametrize("suffix", [".onnx", ".safetensors"])
+def test_a_damaged_file_is_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(b"no model")
+    with pytest.raises(QuerynasError, match=f"model{suffix}"):
+        opener_of(path)(path, 32)
+    with pytest.raises(StudyError, match=r"must end in one of \.safetensors, \.onnx, \.pt2"):
+        opener_of(tmp_path / "model.bin")
 
 
-def test_a_program_with_pickled_objects_is_refused(tmp_path: Path) -> None:
-    example = (torch.zeros(2, 3, 8, 8),)
-    program = torch.export.export(torch.nn.Flatten(), example)
-    torch.export.save(program, tmp_path / "model.pt2")  # pickles its example
-    with pytest.raises(StudyError, match="pickled objects in 'data/sample_inputs"):
-        open_embedder(tmp_path / "model.pt2", 8)
+def test_a_program_is_never_opened(
+    tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even one of ours: torch.export evaluates expressions that stand in the file."""
+    record = min(tiny_run.records(), key=lambda r: r.macs)
+    done = export(tiny_run, record, "torch-export", tmp_path / "model.pt2")
+
+    def load(*_: object) -> None:
+        raise AssertionError("the file was loaded")
+
+    monkeypatch.setattr("torch.export.load", load)
+    for path in (done.path, tmp_path / "absent.pt2"):
+        with pytest.raises(StudyError, match=r"safetensors or \.onnx export of the model"):
+            evaluate_file(path, tiny_run.config.gallery, tiny_run.config.data)
+    assert read_card(done.path).format == "torch-export"
+
+
+def test_a_card_of_a_later_version_is_refused_and_an_old_one_is_read(copied: Path) -> None:
+    edit_card(copied, version=2)
+    with pytest.raises(StudyError, match=r"version 2, .* reads up to 1: update querynas"):
+        load_deployed(copied)
+    edit_card(copied, version="drop")
+    assert load_deployed(copied).card.version == 0
+
+
+def test_a_card_that_lies_about_its_model_is_found_out(copied: Path) -> None:
+    card = read_card(copied)
+    side = card.input.resolution
+    edit_card(copied, input={**card.input.model_dump(), "resolution": side + 1})
+    pixels = np.zeros((1, side + 1, side + 1, 3), np.uint8)
+    with pytest.raises(StudyError, match=r"model.onnx"):
+        load_deployed(copied).embed(pixels)
+    edit_card(copied, input=card.input.model_dump(), dimension=card.dimension + 1)
+    with pytest.raises(StudyError, match=r"expected finite vectors of 513 dimensions"):
+        load_deployed(copied).embed(np.zeros((1, side, side, 3), np.uint8))
 
 
 def test_images_of_another_size_are_refused(exported: Exported) -> None:

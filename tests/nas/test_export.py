@@ -1,6 +1,7 @@
 """Exported files compute what PyTorch computes, stand alone, and never stay when they do not."""
 
 import copy
+import dataclasses
 from pathlib import Path
 from typing import get_args
 
@@ -12,12 +13,14 @@ import nas.deployment.write
 from compat.evaluation.collapse import directed, indistinct
 from nas.deployment.card import Card, Format, Validation, read_card
 from nas.deployment.evaluate import evaluate_file
+from nas.deployment.formats import FORMATS
+from nas.deployment.formats import Run as Running
 from nas.deployment.write import Exported, Source, write_model
 from nas.errors import StudyError
 from nas.study.export import best_under, export
 from nas.study.front import Record
 from nas.study.run import Run
-from pruning import load_model, save_model
+from pruning import load_model
 from searchspaces import QueryModel
 
 SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2", "safetensors": ".safetensors"}
@@ -132,14 +135,13 @@ def test_the_card_is_read_back_as_it_was(tiny_run: Run, exported: dict[str, Expo
 def test_a_file_that_differs_is_not_kept(
     tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write_another(path: Path, model: QueryModel) -> None:
+    def write_another(path: Path, model: QueryModel) -> Running:
         other = copy.deepcopy(model)
         torch.nn.init.normal_(other.projection.linear.weight)
-        save_model(other, path)
+        return own.write(path, other)
 
-    monkeypatch.setitem(
-        nas.deployment.write._FORMATS, "safetensors", (".safetensors", write_another)
-    )
+    own = FORMATS["safetensors"]
+    monkeypatch.setitem(FORMATS, "safetensors", dataclasses.replace(own, write=write_another))
     with pytest.raises(StudyError, match="differs from PyTorch by"):
         export(tiny_run, tiny_run.records()[0], "safetensors", tmp_path / "model.safetensors")
     assert list(tmp_path.iterdir()) == []
@@ -152,8 +154,8 @@ def test_a_network_that_cannot_be_written_is_refused(
         path.write_text("half")
         raise RuntimeError("no such operator\nand a long story")
 
-    monkeypatch.setitem(nas.deployment.write._FORMATS, "onnx", (".onnx", fail))
-    with pytest.raises(StudyError, match=r"cannot be exported as onnx \(no such operator\)"):
+    monkeypatch.setitem(FORMATS, "onnx", dataclasses.replace(FORMATS["onnx"], write=fail))
+    with pytest.raises(StudyError, match=r"cannot be exported as onnx \(no such operator and a"):
         export(tiny_run, tiny_run.records()[0], "onnx", tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
 

@@ -20,8 +20,7 @@ from nas.reporting.report import report
 from nas.statistics.ties import distinguish
 from nas.study.held_out import measured_on_test
 from nas.study.run import Run
-from searchspaces import count_macs, timm_query_model
-from searchspaces.parts import macs_by_part
+from searchspaces import count_macs, macs_by_part, timm_query_model
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PROBE = """<script>
@@ -183,7 +182,7 @@ def test_pictures_are_marked_right_by_class_and_mixed(tiny_run: Run) -> None:
 @pytest.mark.parametrize(("name", "parts"), [("resnet10t", 12), ("vit_tiny_patch16_224", 16)])
 def test_parts_add_up_to_the_whole(name: str, parts: int) -> None:
     model = timm_query_model(name, 32, resolution=32, pretrained=False)
-    found = macs_by_part(model)
+    found = macs_by_part(model, 32)
     assert sum(found.values()) == count_macs(model, 32)
     assert 2 < len(found) <= parts
     assert list(found)[-1] == "projection"
