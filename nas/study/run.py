@@ -220,7 +220,7 @@ class Run:
         return records[trial]
 
     def model(self, record: Record) -> QueryModel:
-        """Return a candidate's query model as it was scored."""
+        """Return a candidate's query model as it was scored, where searches compute."""
         trials = self.study.get_trials(deepcopy=False)
         metas = self._artifacts_of(trials[record.trial])
         if not metas:
@@ -230,7 +230,7 @@ class Run:
         file = self.path / "models" / f"trial-{record.trial}.safetensors"
         if not file.exists():
             self._copy_artifact(metas[0].artifact_id, record.trial, file)
-        return load_model(file)
+        return load_model(file).to(pick_device())
 
     def _artifacts_of(self, trial: FrozenTrial) -> list[ArtifactMeta]:
         try:
