@@ -270,7 +270,7 @@ def test_the_perturbations_act_in_these_tests(targets: AlignmentTargets) -> None
 
 @pytest.mark.parametrize("name", ["odpp", "ndpp"])
 def test_close_prototypes_are_perturbed_by_default(name: str) -> None:
-    vectors = F.normalize(unit(1, 0) + 0.5 * unit(12, 1), dim=1).float()
+    vectors = F.normalize(unit(1, 0) + 0.75 * unit(12, 1), dim=1).float()
     targets = AlignmentTargets(vectors, vectors, torch.arange(12))
     losses = [create_loss(each, targets) for each in (name, "bct")]
     query, rows = unit(12, 2).float(), torch.arange(12)
