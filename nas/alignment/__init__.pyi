@@ -1,12 +1,12 @@
 from .adaptation import adapt
 from .aligner import Aligner
 from .fading import fade
-from .subnetworks import Sampler
+from .subnetworks import SubnetworkDraws
 from .supernet import train_supernet
 
 __all__ = [
     "Aligner",
-    "Sampler",
+    "SubnetworkDraws",
     "adapt",
     "fade",
     "train_supernet",

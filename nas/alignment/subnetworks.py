@@ -18,7 +18,7 @@ _RIVALS = 3  # architectures of one MACs figure of which the best is trained
 
 
 @dataclass(frozen=True, eq=False)
-class Sampler:
+class SubnetworkDraws:
     """Draws the subnetworks of every step; a function of the step alone, so that trainings resume.
 
     It knows a space by its parameters' values and by its MACs only: the values of a parameter are

@@ -10,7 +10,7 @@ from compat.losses import CompatibilityLoss, Regression, create_loss
 from compat.targets import Batch
 from compat.training.fit import Fitted, Losses, fit
 from nas.alignment.aligner import Aligner
-from nas.alignment.subnetworks import Sampler
+from nas.alignment.subnetworks import SubnetworkDraws
 from nas.config.study import SupernetTraining
 from searchspaces import Architecture, Supernet
 
@@ -43,7 +43,7 @@ def train_supernet(
         StudyError: The loss became NaN or infinite, or a checkpoint belongs to another training.
     """
     loss = create_loss(aligner.loss, aligner.data.targets, seed=aligner.seed)
-    sampler = Sampler(
+    draws = SubnetworkDraws(
         supernet.space,
         supernet.dimension,
         aligner.seed,
@@ -62,7 +62,7 @@ def train_supernet(
         sandwich_losses(
             supernet,
             loss,
-            sampler,
+            draws,
             random_subnetworks=random_subnetworks,
             distill=config.distill,
             steps=config.epochs * max(1, len(aligner.data) // config.batch),
@@ -82,7 +82,7 @@ def train_supernet(
 def sandwich_losses(
     supernet: Supernet,
     loss: CompatibilityLoss,
-    sampler: Sampler,
+    draws: SubnetworkDraws,
     *,
     random_subnetworks: int,
     distill: float,
@@ -103,7 +103,7 @@ def sandwich_losses(
     Args:
         supernet: The network with the shared weights.
         loss: The compatibility loss.
-        sampler: What draws the subnetworks.
+        draws: What draws the subnetworks.
         random_subnetworks: How many it draws in each step.
         distill: Weight of the largest subnetwork's embeddings, 0 to 1.
         steps: Length of the whole training.
@@ -124,8 +124,8 @@ def sandwich_losses(
             return value.item()
 
         progress = step / steps
-        ends = sampler.ends(progress)
-        drawn = sampler.draw(step, random_subnetworks, progress=progress, loss=glimpse)
+        ends = draws.ends(progress)
+        drawn = draws.draw(step, random_subnetworks, progress=progress, loss=glimpse)
         target = batch.targets.vectors[batch.rows]
         teacher = None
         for architecture in [*ends, *drawn]:

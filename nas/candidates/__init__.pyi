@@ -1,13 +1,12 @@
 from .latency_table import LatencyTable, calibrate, open_table
-from .objectives import OBJECTIVES, Objective
 from .predicting import predictions
+from .proposal import Proposal
 from .routes import Candidate, Route, create_route
 
 __all__ = [
     "Candidate",
     "LatencyTable",
-    "OBJECTIVES",
-    "Objective",
+    "Proposal",
     "Route",
     "calibrate",
     "create_route",

@@ -1,24 +1,21 @@
 """The ways to a candidate: slice a supernet, or prune an aligned backbone."""
 
 import random
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from compat.training.config import TrainingConfig
 from nas.alignment.aligner import Aligner
 from nas.alignment.fading import fade
 from nas.alignment.supernet import train_supernet
-from nas.config.study import (
-    BudgetConfig,
-    PrunedConfig,
-    RouteConfig,
-    StandaloneConfig,
-    SupernetConfig,
-)
+from nas.config.objectives import BudgetConfig
+from nas.config.study import PrunedConfig, RouteConfig, StandaloneConfig, SupernetConfig
 from nas.errors import StudyError
 from pruning import PrunedSpace, load_model, save_model
 from searchspaces import (
@@ -40,6 +37,21 @@ PROJECTION = "projection."
 _POOL = 500  # random architectures from which the first proposals are chosen
 
 
+@dataclass(frozen=True)
+class Retraining:
+    """How candidates of a route are trained again with other seeds, each for itself.
+
+    Attributes:
+        how: In words.
+        training: The alignment.
+        inherits: Whether they start from a shared backbone that is not trained again.
+    """
+
+    how: str
+    training: TrainingConfig
+    inherits: bool
+
+
 @dataclass(frozen=True, eq=False)
 class Candidate:
     """A query model that is ready to be scored.
@@ -56,9 +68,15 @@ class Candidate:
 
 
 class Route(Protocol):
-    """One way from an architecture to a query model with weights."""
+    """One way from an architecture to a query model with weights.
+
+    Attributes:
+        name: Of its entry under `spaces` in the study file.
+        dimension: Number of dimensions of the gallery space.
+    """
 
     name: str
+    dimension: int
 
     @property
     def space(self) -> SearchSpace:
@@ -75,15 +93,25 @@ class Route(Protocol):
         the usual ones.
         """
 
+    def untrained(self, architecture: Architecture) -> QueryModel:
+        """Return the network of ``architecture`` with random weights; nothing is fetched."""
+
     def candidate(self, architecture: Architecture, aligner: Aligner) -> Candidate:
         """Return the query model of ``architecture`` with weights, its BatchNorm re-estimated."""
 
-    def start(
-        self, rng: random.Random, count: int, budget: BudgetConfig, dimension: int
-    ) -> list[Architecture]:
+    @property
+    def retraining(self) -> Retraining:
+        """How `retrain` trains."""
+
+    def retrain(
+        self, architecture: Architecture, aligner: Aligner, *, checkpoint: Path, title: str
+    ) -> QueryModel:
+        """Train ``architecture`` for itself by the aligner's seed; continues after a kill."""
+
+    def start(self, rng: random.Random, count: int, budget: BudgetConfig) -> list[Architecture]:
         """Return about ``count`` first proposals that show the whole range of the space."""
 
-    def reach(self, dimension: int) -> tuple[int, int] | None:
+    def reach(self) -> tuple[int, int] | None:
         """Return the MACs of the smallest and the largest candidate; None where unknown."""
 
 
@@ -105,7 +133,7 @@ class SupernetRoute:
         self.name = name
         self.space = space
         self._config = config
-        self._dimension = dimension
+        self.dimension = dimension
         self._supernet: Supernet | None = None
 
     @property
@@ -137,21 +165,31 @@ class SupernetRoute:
     def _fresh(self) -> Supernet:
         if isinstance(self.space, StagedSpace):
             transform = self._config.kernel_transform
-            return self.space.supernet(self._dimension, kernel_transform=transform)
-        return self.space.supernet(self._dimension)
+            return self.space.supernet(self.dimension, kernel_transform=transform)
+        return self.space.supernet(self.dimension)
+
+    def untrained(self, architecture: Architecture) -> QueryModel:
+        return self.space.build(architecture, self.dimension)
 
     def candidate(self, architecture: Architecture, aligner: Aligner) -> Candidate:
         assert self._supernet is not None, "prepare() comes first"
         model = aligner.slice(self._supernet, architecture, self._config.calibration_images)
         return Candidate(model, "shared weights", owns_weights=False)
 
-    def start(
-        self, rng: random.Random, count: int, budget: BudgetConfig, dimension: int
-    ) -> list[Architecture]:
+    @property
+    def retraining(self) -> Retraining:
+        return _alone(self._config.training)
+
+    def retrain(
+        self, architecture: Architecture, aligner: Aligner, *, checkpoint: Path, title: str
+    ) -> QueryModel:
+        return _align_alone(self, architecture, aligner, checkpoint=checkpoint, title=title)
+
+    def start(self, rng: random.Random, count: int, budget: BudgetConfig) -> list[Architecture]:
         """Both ends of the space, and random architectures spread evenly over their MACs."""
         pool = [self.space.sample(rng) for _ in range(_POOL)]
         pool += [self.space.smallest(), self.space.largest()]
-        costs = {a: self.space.macs(a, dimension) for a in pool}
+        costs = {a: self.space.macs(a, self.dimension) for a in pool}
         fitting = sorted((a for a in costs if _within(costs[a], budget)), key=lambda a: costs[a])
         if not fitting:
             return []
@@ -159,9 +197,9 @@ class SupernetRoute:
         chosen = [min(fitting, key=lambda a: abs(costs[a] - goal)) for goal in wanted]
         return list(dict.fromkeys(chosen))
 
-    def reach(self, dimension: int) -> tuple[int, int]:
+    def reach(self) -> tuple[int, int]:
         least, most = self.space.smallest(), self.space.largest()
-        return self.space.macs(least, dimension), self.space.macs(most, dimension)
+        return self.space.macs(least, self.dimension), self.space.macs(most, self.dimension)
 
 
 class PrunedRoute:
@@ -180,7 +218,7 @@ class PrunedRoute:
         assert isinstance(space, PrunedSpace)
         self.space = space
         self._config = config
-        self._dimension = dimension
+        self.dimension = dimension
         self._aligned: QueryModel | None = None
 
     @property
@@ -194,7 +232,7 @@ class PrunedRoute:
             torch.manual_seed(aligner.seed)
             model = timm_query_model(
                 self._config.backbone,
-                self._dimension,
+                self.dimension,
                 resolution=max(self.space.resolutions),
                 pooling=self._config.pooling,
                 pretrained=self._config.pretrained and start is None,
@@ -212,6 +250,10 @@ class PrunedRoute:
             save_model(model, weights)
             checkpoint.unlink(missing_ok=True)
         self._aligned = load_model(weights).to(aligner.device)
+
+    def untrained(self, architecture: Architecture) -> QueryModel:
+        space = replace(self.space, pretrained=False, checkpoint=None)
+        return space.build(architecture, self.dimension)
 
     def candidate(self, architecture: Architecture, aligner: Aligner) -> Candidate:
         assert self._aligned is not None, "prepare() comes first"
@@ -231,9 +273,17 @@ class PrunedRoute:
         realign(model)
         return Candidate(model, "re-aligned", owns_weights=True)
 
-    def start(
-        self, rng: random.Random, count: int, budget: BudgetConfig, dimension: int
-    ) -> list[Architecture]:
+    @property
+    def retraining(self) -> Retraining:
+        training = TrainingConfig(**self._config.realign.model_dump())
+        return Retraining("cut and re-aligned", training, inherits=True)
+
+    def retrain(
+        self, architecture: Architecture, aligner: Aligner, *, checkpoint: Path, title: str
+    ) -> QueryModel:
+        return self.candidate(architecture, aligner).model
+
+    def start(self, rng: random.Random, count: int, budget: BudgetConfig) -> list[Architecture]:
         """Equal ratios in every stage, from uncut to the most that may be cut."""
         drawn = [self.space.sample(rng) for _ in range(count)]
         steps = round(self.space.max_ratio / self.space.step)
@@ -242,7 +292,7 @@ class PrunedRoute:
             for i, architecture in enumerate(drawn)
         ]
 
-    def reach(self, dimension: int) -> tuple[int, int]:
+    def reach(self) -> tuple[int, int]:
         ends = [
             _with_ratios(_with_resolution(self.space, size), ratio)
             for size, ratio in (
@@ -250,7 +300,7 @@ class PrunedRoute:
                 (max(self.space.resolutions), 0.0),
             )
         ]
-        least, most = (self.space.macs(end, dimension) for end in ends)
+        least, most = (self.space.macs(end, self.dimension) for end in ends)
         return least, most
 
 
@@ -261,7 +311,7 @@ class StandaloneRoute:
         self.name = name
         self.space = create_space(config.space, **config.options)
         self._config = config
-        self._dimension = dimension
+        self.dimension = dimension
 
     @property
     def largest_resolution(self) -> int:
@@ -272,19 +322,29 @@ class StandaloneRoute:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{self.name}.begun").touch()
 
+    def untrained(self, architecture: Architecture) -> QueryModel:
+        return self.space.build(architecture, self.dimension)
+
     def candidate(self, architecture: Architecture, aligner: Aligner) -> Candidate:
         torch.manual_seed(aligner.seed)
-        model = self.space.build(architecture, self._dimension)
+        model = self.untrained(architecture)
         aligner.align(model, self._config.training, title="align alone", quiet=True)
         return Candidate(model, "aligned alone", owns_weights=True)
 
-    def start(
-        self, rng: random.Random, count: int, budget: BudgetConfig, dimension: int
-    ) -> list[Architecture]:
-        drawn = [self.space.sample(rng) for _ in range(count)]
-        return [a for a in drawn if _within(self.space.macs(a, dimension), budget)]
+    @property
+    def retraining(self) -> Retraining:
+        return _alone(self._config.training)
 
-    def reach(self, dimension: int) -> None:
+    def retrain(
+        self, architecture: Architecture, aligner: Aligner, *, checkpoint: Path, title: str
+    ) -> QueryModel:
+        return _align_alone(self, architecture, aligner, checkpoint=checkpoint, title=title)
+
+    def start(self, rng: random.Random, count: int, budget: BudgetConfig) -> list[Architecture]:
+        drawn = [self.space.sample(rng) for _ in range(count)]
+        return [a for a in drawn if _within(self.space.macs(a, self.dimension), budget)]
+
+    def reach(self) -> None:
         """Unknown: a search space need not know its own ends."""
 
 
@@ -294,11 +354,29 @@ def create_route(name: str, config: RouteConfig, dimension: int) -> Route:
     Raises:
         SearchSpaceError, PruningError: The space's options do not fit.
     """
-    if isinstance(config, SupernetConfig):
-        return SupernetRoute(name, config, dimension)
-    if isinstance(config, StandaloneConfig):
-        return StandaloneRoute(name, config, dimension)
-    return PrunedRoute(name, config, dimension)
+    return _KINDS[config.route](name, config, dimension)
+
+
+_KINDS: Mapping[str, Callable[[str, Any, int], Route]] = {
+    "supernet": SupernetRoute,
+    "pruned": PrunedRoute,
+    "standalone": StandaloneRoute,
+}
+
+
+def _alone(training: TrainingConfig) -> Retraining:
+    """Aligned alone; a supernet's training says more than is asked of one network."""
+    plain = training.model_dump(include=set(TrainingConfig.model_fields))
+    return Retraining("aligned alone", TrainingConfig(**plain), inherits=False)
+
+
+def _align_alone(
+    route: Route, architecture: Architecture, aligner: Aligner, *, checkpoint: Path, title: str
+) -> QueryModel:
+    torch.manual_seed(aligner.seed)
+    model = route.untrained(architecture)
+    aligner.align(model, route.retraining.training, checkpoint=checkpoint, title=title)
+    return model
 
 
 def _begin_with(model: QueryModel, start: Path) -> None:

@@ -31,13 +31,14 @@ def pareto(
     ties = distinguish(opened, front)
     budget = None if max_flops is None else parse_macs(max_flops)
     records = select(front, max_macs=budget, min_map=min_map)
+    rows = front_rows(records, ties, gallery_macs=opened.data.gallery.manifest.model_macs)
     if csv is not None:
-        write_csv(csv, front_rows(opened, records, ties))
+        write_csv(csv, rows)
     if json:
         import json as json_module
 
         if ties.unknown:
-            print(f"querynas: {ties.words(opened)}", file=sys.stderr)
-        print(json_module.dumps(front_rows(opened, records, ties), indent=2))
+            print(f"querynas: {ties.words(opened.path)}", file=sys.stderr)
+        print(json_module.dumps(rows, indent=2))
     else:
         print_front(opened, records, ties)

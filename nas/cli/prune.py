@@ -153,8 +153,8 @@ def _print(done: Pruned) -> None:
             format_macs(record.macs),
             f"{record.macs / uncut.macs:.3f}",
             format_macs(record.parameters),
-            f"{(record.latency or 0) * 1e3:.2f} ms",
-            f"{(record.latency or 0) / (uncut.latency or 1):.3f}",
+            f"{record.costs['latency'] * 1e3:.2f} ms",
+            f"{record.costs['latency'] / uncut.costs['latency']:.3f}",
             f"{record.cross_test:.4f}",
             f"{low:.3f}–{high:.3f}",
         )

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from compat.gallery import Codes, GallerySpace
-from nas.candidates.objectives import OBJECTIVES
 from nas.config.budget import format_macs
+from nas.config.objectives import COSTS, OBJECTIVES
 from nas.deployment.evaluate import Evaluation
 from nas.deployment.profile import Profile
 from nas.statistics.ties import Ties
@@ -56,9 +56,10 @@ def _step(step: Mapping[str, Any]) -> str:
     return f"{step.get('step', 'derived')} of {sources} ({options})"
 
 
-def front_rows(run: Run, records: Sequence[Record], ties: Ties) -> list[dict[str, Any]]:
+def front_rows(
+    records: Sequence[Record], ties: Ties, *, gallery_macs: int | None
+) -> list[dict[str, Any]]:
     """Return the front as plain rows."""
-    gallery_macs = run.data.gallery.manifest.model_macs
     return [
         {
             "trial": r.trial,
@@ -68,11 +69,7 @@ def front_rows(run: Run, records: Sequence[Record], ties: Ties) -> list[dict[str
             "macs": r.macs,
             "gallery_macs_share": r.macs / gallery_macs if gallery_macs else None,
             "parameters": r.parameters,
-            "latency": r.latency,
-            "onnx_latency": r.onnx_latency,
-            "table_latency": r.table_latency,
-            "activations": r.activations,
-            "int8_bytes": r.int8_bytes,
+            **{each.name: r.costs.get(each.name) for each in COSTS if not each.always},
             "val_cross_test": r.cross_test,
             "val_interval_low": r.interval[0],
             "val_interval_high": r.interval[1],
@@ -121,12 +118,12 @@ def print_front(run: Run, records: Sequence[Record], ties: Ties) -> None:
             _tied_with(ties, r.trial),
             "–" if r.self_test is None else f"{r.self_test:.4f}",
             f"{r.cross_test / r.paragon:.1%}",
-            *(each.text(each.of(r)) for each in further),
+            *(each.text(r.value(each)) for each in further),
         )
     console = stdout_console()
     console.print(table)
     if records:
-        console.print(ties.words(run), soft_wrap=True)
+        console.print(ties.words(run.path), soft_wrap=True)
         console.print(f"Paragon mAP on the validation classes: {records[0].paragon:.4f}")
         console.print("`querynas export` and `querynas report` measure on the test classes.")
     else:

@@ -1,7 +1,7 @@
 from .budget import format_macs, parse_macs
+from .objectives import COSTS, OBJECTIVES, BudgetConfig, Objective, bounds
 from .plugins import import_modules
 from .study import (
-    BudgetConfig,
     FinishTraining,
     PrunedConfig,
     RealignTraining,
@@ -16,7 +16,10 @@ from .study import (
 
 __all__ = [
     "BudgetConfig",
+    "COSTS",
     "FinishTraining",
+    "OBJECTIVES",
+    "Objective",
     "PrunedConfig",
     "RealignTraining",
     "RungConfig",
@@ -25,6 +28,7 @@ __all__ = [
     "StudyConfig",
     "SupernetConfig",
     "SupernetTraining",
+    "bounds",
     "format_macs",
     "import_modules",
     "load_config",

@@ -3,11 +3,10 @@
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
     ValidationError,
     ValidationInfo,
@@ -16,37 +15,17 @@ from pydantic import (
 
 from compat.tasks.split import SplitConfig
 from compat.training.config import Epochs, LearningRate, TrainingConfig
-from nas.config.budget import parse_macs
+from nas.config.objectives import COSTS, BudgetConfig, Objective, ObjectiveName, bounds
 from nas.config.yaml_text import parse_yaml, read_yaml
 from nas.errors import StudyError
 from searchspaces.support.problems import problem_of
 from searchspaces.support.section import Section, Seed
 
-Objective = Literal[
-    "macs",
-    "parameters",
-    "activations",
-    "int8_bytes",
-    "latency",
-    "onnx_latency",
-    "table_latency",
-    "cross_test",
-    "self_test",
-    "product",
-]
-Proposer = Literal["nsga2", "nsga3", "tpe", "gp", "qmc", "random"]
+SamplerName = Literal["nsga2", "nsga3", "tpe", "gp", "qmc", "random"]
 Sampling = Literal["uniform", "fair", "macs", "attentive"]
 
 
 CalibrationImages = Annotated[int, Field(ge=2, le=1_000_000)]
-
-
-def _quantity(value: Any) -> Any:
-    return parse_macs(value.removesuffix("B")) if isinstance(value, str) else value
-
-
-def _milliseconds(value: Any) -> Any:
-    return value.removesuffix("ms") if isinstance(value, str) else value
 
 
 def _file_name(name: str) -> str:
@@ -58,8 +37,6 @@ def _file_name(name: str) -> str:
     return name
 
 
-Quantity = Annotated[int, BeforeValidator(_quantity), Field(ge=0, le=10**18)]
-Milliseconds = Annotated[float, BeforeValidator(_milliseconds), Field(gt=0, le=1e9)]
 SpaceName = Annotated[str, AfterValidator(_file_name)]
 
 
@@ -91,8 +68,27 @@ class FinishTraining(TrainingConfig):
     lr: LearningRate = 1.5e-3
 
 
-class SupernetConfig(Section):
+class RouteSection(Section):
+    """What all routes have in common.
+
+    Attributes:
+        SHAPING: Settings on which it depends what weights the route's candidates share; none where
+            each has weights of its own from the start.
+    """
+
+    SHAPING: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """Routes of equal shape can take over each other's shared weights; empty without any."""
+        shaping = {"route", *self.SHAPING} if self.SHAPING else set()
+        return self.model_dump(mode="json", include=shaping)
+
+
+class SupernetConfig(RouteSection):
     """Candidates sliced out of one supernet trained by the sandwich rule."""
+
+    SHAPING = ("space", "options", "kernel_transform")
 
     route: Literal["supernet"]
     space: str = "mbconv"
@@ -103,8 +99,10 @@ class SupernetConfig(Section):
     training: SupernetTraining = SupernetTraining()
 
 
-class PrunedConfig(Section):
+class PrunedConfig(RouteSection):
     """Candidates cut out of one aligned timm backbone by torch-pruning."""
+
+    SHAPING = ("backbone", "pooling", "options")
 
     route: Literal["pruned"]
     backbone: str
@@ -117,7 +115,7 @@ class PrunedConfig(Section):
     realign: RealignTraining = RealignTraining()
 
 
-class StandaloneConfig(Section):
+class StandaloneConfig(RouteSection):
     """Candidates of any registered search space, each aligned alone from a random start."""
 
     route: Literal["standalone"]
@@ -126,6 +124,7 @@ class StandaloneConfig(Section):
     training: TrainingConfig = TrainingConfig()
 
 
+# In the study file `route` is the kind of a route; its name is the entry's, that of its space.
 RouteConfig = Annotated[
     SupernetConfig | PrunedConfig | StandaloneConfig, Field(discriminator="route")
 ]
@@ -150,22 +149,6 @@ class ScreenConfig(Section):
     doubt: float = Field(0.1, gt=0, lt=1)
 
 
-class BudgetConfig(Section):
-    """Bounds on a candidate's costs, each called after the objective that it bounds.
-
-    Counts and bytes understand '50M' and '1.2G'; latencies are milliseconds, '5ms' or 5.
-    """
-
-    min_macs: Quantity | None = None
-    max_macs: Quantity | None = None
-    max_parameters: Quantity | None = None
-    max_activations: Quantity | None = None
-    max_int8_bytes: Quantity | None = None
-    max_latency: Milliseconds | None = None
-    max_onnx_latency: Milliseconds | None = None
-    max_table_latency: Milliseconds | None = None
-
-
 class StudyConfig(Section):
     """Everything that defines a search study."""
 
@@ -173,8 +156,10 @@ class StudyConfig(Section):
     gallery: str
     spaces: dict[SpaceName, RouteConfig] = Field(min_length=1, max_length=100)
     loss: str | dict[str, Any] = "regression"
-    objectives: tuple[Objective, ...] = Field(("macs", "cross_test"), min_length=1, max_length=4)
-    sampler: Proposer | None = Field(None, validate_default=True)
+    objectives: tuple[ObjectiveName, ...] = Field(
+        ("macs", "cross_test"), min_length=1, max_length=4
+    )
+    sampler: SamplerName | None = Field(None, validate_default=True)
     trials: int = Field(100, ge=1, le=1_000_000)
     start: int = Field(16, ge=0, le=10_000)
     warm_start: str | None = None
@@ -188,7 +173,7 @@ class StudyConfig(Section):
 
     @field_validator("objectives")
     @classmethod
-    def _each_once(cls, value: tuple[Objective, ...]) -> tuple[Objective, ...]:
+    def _each_once(cls, value: tuple[ObjectiveName, ...]) -> tuple[ObjectiveName, ...]:
         if len(set(value)) < len(value):
             raise StudyError("an objective is named twice; remove it")
         return value
@@ -214,6 +199,12 @@ class StudyConfig(Section):
                 "`table_latency` needs a file that `querynas latency calibrate` wrote; add it"
             )
         return value
+
+    @property
+    def costs(self) -> list[Objective]:
+        """The costs that the study has to know of each candidate, beside those known of all."""
+        names = {*self.objectives, *(bound.objective.name for bound in bounds(self.budget))}
+        return [each for each in COSTS if each.name in names and not each.always]
 
 
 def load_config(path: str | Path) -> StudyConfig:

@@ -287,8 +287,10 @@ class _Pruning:
             "step": index,
             "resolution": model.resolution,
         }
-        record = measure(self.run, number, "pruned", Architecture("pruned", params), candidate)
-        record = replace(record, latency=figure(model, "latency"))
+        proposal = self.run.proposal("pruned", Architecture("pruned", params))
+        record = measure(self.run, number, proposal, candidate)
+        costs = {**record.costs, "latency": figure(model, "latency")}
+        record = replace(record, costs=costs)
         study.add_trial(
             optuna.trial.create_trial(
                 state=TrialState.RUNNING, user_attrs={**record.attributes(), "step": index}

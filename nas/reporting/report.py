@@ -18,8 +18,9 @@ from plotly.offline import get_plotlyjs
 from tqdm import tqdm
 
 from compat.device import describe
-from nas.candidates.objectives import OBJECTIVES, bounds
+from compat.tasks.study_data import StudyData
 from nas.config.budget import format_macs
+from nas.config.objectives import OBJECTIVES, bounds
 from nas.deployment.card import product_version
 from nas.errors import StudyError
 from nas.reporting import figures
@@ -80,7 +81,7 @@ def report(run: Run) -> Path:
     restore(run, front)
     ties = distinguish(run, front)
     rows = [
-        _row(run, record, ties)
+        _row(record, measured_on_test(run, record), ties, run.data.gallery.manifest.model_macs)
         for record in tqdm(front, desc="measuring the front on test classes", unit="model")
     ]
     featured = _featured(rows)
@@ -88,10 +89,10 @@ def report(run: Run) -> Path:
         title=f"Query models for {run.data.images.name}",
         version=product_version(),
         plotly=Markup(get_plotlyjs()),
-        unseen=_unseen(run),
+        unseen=_unseen(run.data),
         facts=_facts(run),
         rows=rows,
-        ties=ties.words(run),
+        ties=ties.words(run.path),
         promised=statistics.fmean(row.promised for row in rows),
         kept=statistics.fmean(row.of_paragon for row in rows),
         repeated=repeated(run),
@@ -117,10 +118,9 @@ def report(run: Run) -> Path:
     return write_atomically(run.path / "report.html", lambda file: file.write_text(page, "utf-8"))
 
 
-def _row(run: Run, record: Record, ties: Ties) -> Row:
-    gallery_macs = run.data.gallery.manifest.model_macs
+def _row(record: Record, measured: Measured, ties: Ties, gallery_macs: int | None) -> Row:
     share = record.macs / gallery_macs if gallery_macs else None
-    return Row(record, measured_on_test(run, record), share, ties.tied_with(record.trial))
+    return Row(record, measured, share, ties.tied_with(record.trial))
 
 
 def _featured(rows: Sequence[Row]) -> list[Row]:
@@ -178,10 +178,10 @@ def _facts(run: Run) -> dict[str, str]:
     }
 
 
-def _unseen(run: Run) -> bool:
+def _unseen(data: StudyData) -> bool:
     """Whether the test classes are other classes than those that were trained on."""
-    labels = run.data.images.labels[run.data.splits.train]
-    return not np.isin(run.data.test.images.labels, labels).any()
+    labels = data.images.labels[data.splits.train]
+    return not np.isin(data.test.images.labels, labels).any()
 
 
 def _duration(trials: Sequence[Any]) -> str:

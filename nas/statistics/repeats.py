@@ -5,14 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from pydantic import TypeAdapter
 from scipy import stats
 from tqdm import tqdm
 
 from compat.training.config import TrainingConfig
 from nas.alignment.aligner import Aligner
-from nas.config.study import PrunedConfig
+from nas.candidates.routes import Route
 from nas.errors import StudyError
 from nas.study.front import Record, ancestors
 from nas.study.run import Run
@@ -116,19 +115,20 @@ def repeat(run: Run, records: Sequence[Record], *, seeds: int) -> list[Repeated]
             f"The run '{run.path}' is a pruning, whose steps build on each other; repeat it as a "
             "whole by `querynas prune` with another --seed and --out."
         )
-    done = {(each.trial, each.recipe, each.seed) for each in _read(run)}
+    recipes = {record.trial: _recipe(run, record) for record in records}
+    done = {(each.trial, each.recipe, each.seed) for each in _read(_file(run.path))}
     todo = [
         (record, seed)
         for record in records
         for seed in (run.config.seed + _APART * (i + 1) for i in range(seeds))
-        if (record.trial, _recipe(run, record), seed) not in done
+        if (record.trial, recipes[record.trial], seed) not in done
     ]
-    for name in {record.route for record, _ in todo if _inherits(run, record)}:
-        run.routes[name].prepare(run.aligner, run.path / "shared")
+    for name in {record.route for record, _ in todo}:
+        if run.routes[name].retraining.inherits:
+            run.routes[name].prepare(run.aligner, run.shared)
     for record, seed in tqdm(todo, desc="repeat", unit="training", disable=not todo):
-        _perform(run, record, seed)
-    asked = {(record.trial, _recipe(run, record)) for record in records}
-    return [each for key, each in _grouped(run).items() if key in asked]
+        _perform(run, record, recipes[record.trial], seed)
+    return [each for key, each in _grouped(run).items() if key in recipes.items()]
 
 
 def repeated(run: Run) -> list[Repeated]:
@@ -150,14 +150,14 @@ def estimate(values: Sequence[float]) -> Estimate:
 def _grouped(run: Run) -> dict[tuple[int, Recipe], Repeated]:
     """By trial and recipe, in the order of trials."""
     groups: dict[tuple[int, Recipe], list[Repeat]] = {}
-    for each in sorted(_read(run), key=lambda each: each.trial):
+    for each in sorted(_read(_file(run.path)), key=lambda each: each.trial):
         groups.setdefault((each.trial, each.recipe), []).append(each)
-    records = {record.trial: record for record in run.records()}
+    records = {trial: run.record(trial) for trial, _ in groups}
     return {
         (trial, recipe): Repeated(
             record=records[trial],
             how=recipe.how,
-            inherits=_inherits(run, records[trial]),
+            inherits=run.routes[records[trial].route].retraining.inherits,
             seeds=len(group),
             val=estimate([each.val for each in group]),
             test=estimate([each.test for each in group]),
@@ -166,71 +166,62 @@ def _grouped(run: Run) -> dict[tuple[int, Recipe], Repeated]:
     }
 
 
-def _perform(run: Run, record: Record, seed: int) -> None:
+def _perform(run: Run, record: Record, recipe: Recipe, seed: int) -> None:
     """Train, measure and store; checkpoints go when the result is stored."""
-    folder = run.path / "shared" / f"repeat-{record.trial}-{seed}"
-    model = _trained(run, record, replace(run.aligner, seed=seed), folder)
+    checkpoints = run.shared / f"repeat-{record.trial}-{seed}"
+    route, aligner = run.routes[record.route], replace(run.aligner, seed=seed)
+    model = _trained(record, route, aligner, recipe.trainings[1:], checkpoints)
     scores = [
         task.cross_test(task.embed_queries(model)).map for task in (run.data.val, run.data.test)
     ]
     result = Repeat(
         trial=record.trial,
         seed=seed,
-        recipe=_recipe(run, record),
+        recipe=recipe,
         val=scores[0],
         test=scores[1],
     )
-    content = _FILE.dump_json([*_read(run), result], indent=1)
-    write_atomically(_path(run), lambda file: file.write_bytes(content))
-    for checkpoint in folder.parent.glob(f"{folder.name}-*.checkpoint"):
+    content = _FILE.dump_json([*_read(_file(run.path)), result], indent=1)
+    write_atomically(_file(run.path), lambda file: file.write_bytes(content))
+    for checkpoint in run.shared.glob(f"{checkpoints.name}-*.checkpoint"):
         checkpoint.unlink()
 
 
-def _trained(run: Run, record: Record, aligner: Aligner, checkpoints: Path) -> QueryModel:
-    route, trainings = run.routes[record.route], list(_recipe(run, record).trainings)
-    if _inherits(run, record):
-        model = route.candidate(record.architecture, aligner).model
-        del trainings[0]  # it was re-aligned
-    else:
-        torch.manual_seed(aligner.seed)
-        model = route.space.build(record.architecture, run.data.gallery.dimension)
-    for i, training in enumerate(trainings):
-        aligner.align(
-            model,
-            training,
-            checkpoint=checkpoints.with_name(f"{checkpoints.name}-{i}.checkpoint"),
-            title=f"trial {record.trial}, seed {aligner.seed}",
-        )
+def _trained(
+    record: Record,
+    route: Route,
+    aligner: Aligner,
+    further: Sequence[TrainingConfig],
+    checkpoints: Path,
+) -> QueryModel:
+    """Train by the route, then as on the rungs that the candidate climbed."""
+    title = f"trial {record.trial}, seed {aligner.seed}"
+
+    def checkpoint(number: int) -> Path:
+        return checkpoints.with_name(f"{checkpoints.name}-{number}.checkpoint")
+
+    model = route.retrain(record.architecture, aligner, checkpoint=checkpoint(0), title=title)
+    for number, training in enumerate(further, start=1):
+        aligner.align(model, training, checkpoint=checkpoint(number), title=title)
     return model
 
 
-def _inherits(run: Run, record: Record) -> bool:
-    """Whether a candidate's weights come from a backbone that is shared and stays as it is."""
-    return isinstance(run.config.spaces[record.route], PrunedConfig)
-
-
 def _recipe(run: Run, record: Record) -> Recipe:
-    config = run.config.spaces[record.route]
-    trainings: list[TrainingConfig]
-    if isinstance(config, PrunedConfig):
-        how, trainings = "cut and re-aligned", [config.realign]
-    else:
-        how, trainings = "aligned alone", [config.training]
+    retraining = run.routes[record.route].retraining
     climbed = len(ancestors(record, {r.trial: r for r in run.records()}))
-    if climbed:
-        how = f"{how}, finished"
-        trainings += [rung.training for rung in run.config.finish[:climbed]]
-    shared = set(TrainingConfig.model_fields)  # a supernet's training has more to say
-    plain = (TrainingConfig(**each.model_dump(include=shared)) for each in trainings)
-    return Recipe(how=how, trainings=tuple(plain))
+    further = (TrainingConfig(**r.training.model_dump()) for r in run.config.finish[:climbed])
+    return Recipe(
+        how=f"{retraining.how}, finished" if climbed else retraining.how,
+        trainings=(retraining.training, *further),
+    )
 
 
-def _path(run: Run) -> Path:
-    return run.path / "repeats.json"
+def _file(folder: Path) -> Path:
+    return folder / "repeats.json"
 
 
-def _read(run: Run) -> list[Repeat]:
-    if not _path(run).exists():
+def _read(file: Path) -> list[Repeat]:
+    if not file.exists():
         return []
     remedy = "delete it to repeat trials from the start"
-    return read_json(_path(run), list[Repeat], error=StudyError, remedy=remedy)
+    return read_json(file, list[Repeat], error=StudyError, remedy=remedy)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from optuna.study import StudyDirection
@@ -57,15 +58,15 @@ class Ties:
         gain = self.gains.get(trial)
         return gain.over if gain is not None and gain.tied else None
 
-    def words(self, run: Run) -> str:
-        """One sentence on what was compared."""
+    def words(self, run: Path) -> str:
+        """One sentence on what was compared in the run of this folder."""
         if self.members < 2:
             return "There are no two models to compare."
         if self.unknown:
             return (
                 "An older version kept no average precisions of single queries for "
                 f"{len(self.unknown)} of the {self.members} models, so ties are not known; "
-                f"`querynas report {run.path}` measures them."
+                f"`querynas report {run}` measures them."
             )
         needed = _fewest_classes(self.members)
         if self.classes < needed:

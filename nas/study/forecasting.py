@@ -58,14 +58,14 @@ def gains(
     )
     routes = sorted({each.route for each in [*candidates, *(each for each, _ in known)]})
     if known:
-        process.fit(_features([each for each, _ in known], routes), [gain for _, gain in known])
-    mean, covariance = process.predict(_features(candidates, routes), return_cov=True)
+        process.fit(_coordinates([each for each, _ in known], routes), [gain for _, gain in known])
+    mean, covariance = process.predict(_coordinates(candidates, routes), return_cov=True)
     mean = np.atleast_1d(mean)  # scikit-learn takes the axis of a single candidate away
     covariance = np.atleast_2d(covariance) + _NOISE**2 * np.eye(len(mean))
     return rng.multivariate_normal(mean, covariance, size=draws, method="eigh")
 
 
-def _features(standings: Sequence[Standing], routes: Sequence[str]) -> np.ndarray:
+def _coordinates(standings: Sequence[Standing], routes: Sequence[str]) -> np.ndarray:
     """Coordinates in units of the prior's lengths, float64 (N, 2 + routes)."""
     return np.array(
         [

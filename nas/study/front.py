@@ -5,11 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
+from nas.config.objectives import COSTS, Objective
 from nas.errors import StudyError
+from nas.study.dominance import dominated
 from searchspaces import Architecture
 from searchspaces.support.problems import problem_of
 
@@ -18,29 +21,35 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(allow_inf_nan=False)]
 
 
+def _with_those_always_known(costs: Mapping[str, float]) -> Mapping[str, float]:
+    for each in COSTS:
+        if each.always and each.name not in costs:
+            raise StudyError(f"{each.name} is missing")
+        if costs.get(each.name, 0) < 0 and each.unit != "seconds":
+            raise StudyError(f"{each.name} is {costs[each.name]}, below 0")
+    return costs
+
+
+Costs = Annotated[Mapping[str, int | Seconds], AfterValidator(_with_those_always_known)]
+
+
 @dataclass(frozen=True)
 class Record:
     """What a study keeps of one scored candidate, all of it on the validation classes.
 
     Attributes:
         trial: Number of the Optuna trial.
-        route: Name of the search space in the study file.
+        route: Name of its route, which is that of its space in the study file.
         fidelity: How its weights came about: "shared weights", "re-aligned", "aligned alone",
             "aligned on" or "finished".
         architecture: The point of the search space.
         resolution: Side of the square input in pixels.
-        macs: Multiply-accumulates of one query (fvcore; of a slice by the space's formula).
-        parameters: Number of parameters.
+        costs: Value of every cost that is known of it, by the names in `nas.config.objectives`;
+            MACs (fvcore; of a slice by the space's formula) and parameters always.
         cross_test: Asymmetric mAP M(q, g).
         interval: 95% bootstrap interval of ``cross_test``.
         self_test: M(q, q); None for a slice of a supernet whose study does not ask for it.
         paragon: M(g, g).
-        latency: Median seconds of one query in PyTorch; this and the following where the study
-            asks for them.
-        onnx_latency: Median seconds of one query in ONNX Runtime.
-        table_latency: Seconds of one query by the study's latency table.
-        activations: Output elements of convolutions, linear maps and matrix products (fvcore).
-        int8_bytes: Bytes of the weights in int8.
         parent: Trial that a finished model was grown from.
     """
 
@@ -49,18 +58,22 @@ class Record:
     fidelity: str
     architecture: Architecture
     resolution: Count
-    macs: Count
-    parameters: Count
+    costs: Costs
     cross_test: Share
     interval: tuple[Share, Share]
     self_test: Share | None
     paragon: Share
-    latency: Seconds | None = None
-    onnx_latency: Seconds | None = None
-    table_latency: Seconds | None = None
-    activations: Count | None = None
-    int8_bytes: Count | None = None
     parent: int | None = None
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one query."""
+        return int(self.costs["macs"])
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters."""
+        return int(self.costs["parameters"])
 
     @property
     def product(self) -> float | None:
@@ -70,11 +83,22 @@ class Record:
         """
         return None if self.self_test is None else self.self_test * self.cross_test
 
+    def value(self, objective: Objective) -> float:
+        """Return the figure that a study optimises.
+
+        Raises:
+            KeyError: The study did not ask for this cost.
+        """
+        if objective.cost is not None:
+            return float(self.costs[objective.name])
+        return float(getattr(self, objective.name))
+
     def attributes(self) -> dict[str, Any]:
-        """Return JSON-able user attributes for the Optuna trial."""
+        """Return JSON-able user attributes for the Optuna trial, every cost one of its own."""
         content = {field: getattr(self, field) for field in self.__dataclass_fields__}
         content["architecture"] = json.loads(self.architecture.to_json())
         content["interval"] = list(self.interval)
+        content |= content.pop("costs")
         del content["trial"]
         return content
 
@@ -85,9 +109,12 @@ class Record:
         Raises:
             StudyError: An attribute is missing, of the wrong kind or out of range.
         """
-        content = {k: v for k, v in trial.user_attrs.items() if k in cls.__dataclass_fields__}
+        attributes = trial.user_attrs
+        content = {k: v for k, v in attributes.items() if k in cls.__dataclass_fields__}
+        known = {each.name: attributes.get(each.name) for each in COSTS}
+        costs = {name: value for name, value in known.items() if value is not None}
         try:
-            return _RECORD.validate_python({**content, "trial": trial.number})
+            return _RECORD.validate_python({**content, "trial": trial.number, "costs": costs})
         except ValidationError as error:
             raise StudyError(f"trial {trial.number}: {problem_of(error, cls)}") from error
 
@@ -115,18 +142,10 @@ def pareto_front(study: optuna.Study, *, finished: bool = True) -> list[Record]:
     if not finished:
         trials = [t for t in trials if t.user_attrs["parent"] is None]
     signs = [1 if d == optuna.study.StudyDirection.MINIMIZE else -1 for d in study.directions]
-    losses = [tuple(s * v for s, v in zip(signs, t.values, strict=True)) for t in trials]
-    kept = [t for i, t in enumerate(trials) if not _dominated(i, losses)]
-    return sorted((Record.of_trial(t) for t in kept), key=lambda r: (r.macs, r.trial))
-
-
-def _dominated(index: int, losses: Sequence[tuple[float, ...]]) -> bool:
-    mine = losses[index]
-    return any(
-        all(a <= b for a, b in zip(other, mine, strict=True)) and (other != mine or i < index)
-        for i, other in enumerate(losses)
-        if i != index
-    )
+    losses = np.array([t.values for t in trials]).reshape(len(trials), len(signs)) * signs
+    best = zip(trials, losses.tolist(), dominated(losses), strict=True)
+    kept = {tuple(values): t for t, values, worse in reversed(list(best)) if not worse}
+    return sorted((Record.of_trial(t) for t in kept.values()), key=lambda r: (r.macs, r.trial))
 
 
 def ancestors(record: Record, by_trial: Mapping[int, Record]) -> list[Record]:

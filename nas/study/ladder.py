@@ -2,14 +2,15 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 
 import optuna
 from optuna.trial import TrialState
 from scipy.stats import kendalltau
 
-from nas.candidates.objectives import OBJECTIVES, asked
 from nas.candidates.routes import Candidate
 from nas.config.budget import format_macs
+from nas.config.objectives import OBJECTIVES
 from nas.config.study import RungConfig
 from nas.study.front import Record, ancestors
 from nas.study.promotion import promote
@@ -36,13 +37,13 @@ def finish(run: Run) -> list[Record]:
     objectives = [OBJECTIVES[name] for name in run.config.objectives]
     for number, rung in enumerate(rungs, 1):
         below = at_rung(run.records(), number - 1)
-        grown = _grown(run, number)
+        grown = _grown(run.records(), number)
         while len(grown) < rung.models:
             record = promote(below, grown, objectives, seed=run.config.seed)
             if record is None:
                 break
             _align(run, record, rung, "finished" if number == len(rungs) else "aligned on")
-            grown = _grown(run, number)
+            grown = _grown(run.records(), number)
         _say_how_well_ordered(below, grown)
     return [r for r in run.records() if r.parent is not None]
 
@@ -53,9 +54,9 @@ def at_rung(records: list[Record], number: int) -> list[Record]:
     return [r for r in records if len(ancestors(r, by_trial)) == number]
 
 
-def _grown(run: Run, number: int) -> dict[int, Record]:
+def _grown(records: list[Record], number: int) -> dict[int, Record]:
     """What candidates became on a rung, by the trial that they were on the rung below."""
-    return {r.parent: r for r in at_rung(run.records(), number) if r.parent is not None}
+    return {r.parent: r for r in at_rung(records, number) if r.parent is not None}
 
 
 def _align(run: Run, record: Record, rung: RungConfig, fidelity: str) -> None:
@@ -90,17 +91,9 @@ def _add(run: Run, parent: Record, candidate: Candidate) -> None:
     """Add the trained model as a trial with its parent's parameters and its own values."""
     origin = run.study.get_trials(deepcopy=False)[parent.trial]
     number = len(run.study.get_trials(deepcopy=False))
-    costs = {each.name: getattr(parent, each.name) for each in asked(run.config)}
-    record = measure(
-        run,
-        number,
-        parent.route,
-        parent.architecture,
-        candidate,
-        parent=parent.trial,
-        costs=costs,
-    )
-    values = [OBJECTIVES[name].of(record) for name in run.config.objectives]
+    proposal = replace(run.proposal(parent.route, parent.architecture), found=dict(parent.costs))
+    record = measure(run, number, proposal, candidate, parent=parent.trial)
+    values = [record.value(OBJECTIVES[name]) for name in run.config.objectives]
     run.study.add_trial(
         optuna.trial.create_trial(
             state=TrialState.RUNNING,

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from nas.candidates.objectives import Objective
+from nas.config.objectives import Objective
+from nas.study.dominance import dominated
 from nas.study.forecasting import Standing, gains
 from nas.study.front import Record
 
@@ -48,7 +49,7 @@ def promote(
     if not waiting.any():
         return None
     rows = np.flatnonzero(waiting)
-    distance = _misses(losses / scale, losses[_undominated(losses)] / scale).min(axis=1)
+    distance = _misses(losses / scale, losses[~dominated(losses)] / scale).min(axis=1)
     rows = rows[np.argsort(distance[rows], kind="stable")][:_CONTENDERS]
     contenders = [rung[i] for i in rows.tolist()]
     worlds = _worlds(contenders, [r for r in rung if r.trial in grown], grown, objectives, seed)
@@ -56,7 +57,7 @@ def promote(
     gained = np.zeros(len(contenders))
     for world in worlds / scale:
         everyone = np.concatenate([world, trained])
-        front = everyone[_undominated(everyone)]
+        front = everyone[~dominated(everyone)]
         left = _misses(trained, front).min(axis=0, initial=1.0)
         gained += np.maximum(0.0, left - _misses(world, front)).mean(axis=1)
     return contenders[int(np.argmax(gained))]
@@ -77,7 +78,7 @@ def _worlds(
             losses[:, :, column] -= gains(
                 [_standing(r, objective) for r in contenders],
                 [
-                    (_standing(r, objective), objective.of(grown[r.trial]) - objective.of(r))
+                    (_standing(r, objective), grown[r.trial].value(objective) - r.value(objective))
                     for r in parents
                 ],
                 draws=_WORLDS,
@@ -87,12 +88,12 @@ def _worlds(
 
 
 def _standing(record: Record, objective: Objective) -> Standing:
-    return Standing(objective.of(record), record.macs, record.route)
+    return Standing(record.value(objective), record.macs, record.route)
 
 
 def _losses(records: Sequence[Record], objectives: Sequence[Objective]) -> np.ndarray:
     """Return what is to be minimised, float64 (N, objectives): log-costs and negative scores."""
-    values = np.array([[each.of(r) for each in objectives] for r in records], dtype=np.float64)
+    values = np.array([[r.value(each) for each in objectives] for r in records], dtype=np.float64)
     values = values.reshape(len(records), len(objectives))
     for column, objective in enumerate(objectives):
         values[:, column] = (
@@ -104,10 +105,3 @@ def _losses(records: Sequence[Record], objectives: Sequence[Objective]) -> np.nd
 def _misses(losses: np.ndarray, front: np.ndarray) -> np.ndarray:
     """By how much each row misses each member of a front in its worst objective, (N, F)."""
     return np.maximum(0.0, losses[:, None] - front[None]).max(axis=2)
-
-
-def _undominated(losses: np.ndarray) -> np.ndarray:
-    """Mark the rows that no other row dominates, bool (N,)."""
-    below = np.all(losses[:, None] <= losses[None], axis=2)
-    strictly = np.any(losses[:, None] < losses[None], axis=2)
-    return np.logical_not(np.any(below & strictly, axis=0))

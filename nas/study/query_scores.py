@@ -15,13 +15,13 @@ from searchspaces.support.files import write_atomically
 _REMEDY = "delete it, and `querynas report` measures it again"
 
 
-def keep(run: Run, trial: int, ap: np.ndarray) -> None:
+def keep(folder: Path, trial: int, ap: np.ndarray) -> None:
     """Keep the cross-test's average precisions (Q,) as float32, nan for queries without positives.
 
-    They lie in ``query_scores/trial-N.npy`` of the run folder.
+    They lie in ``query_scores/trial-N.npy`` of a run's ``folder``.
     """
     content = np.asarray(ap, np.float32)
-    write_atomically(_path(run, trial), lambda file: np.save(file, content, allow_pickle=False))
+    write_atomically(_path(folder, trial), lambda file: np.save(file, content, allow_pickle=False))
 
 
 def kept(run: Run, record: Record) -> np.ndarray | None:
@@ -31,7 +31,7 @@ def kept(run: Run, record: Record) -> np.ndarray | None:
         CompatError: The file cannot be read.
         StudyError: It is not of this run's validation queries.
     """
-    path = _path(run, record.trial)
+    path = _path(run.path, record.trial)
     if not path.exists():
         return None
     ap = map_array(path, _REMEDY)
@@ -46,14 +46,14 @@ def kept(run: Run, record: Record) -> np.ndarray | None:
 
 def restore(run: Run, records: Sequence[Record]) -> None:
     """Embed the validation queries again for candidates whose average precisions are missing."""
-    missing = [record for record in records if not _path(run, record.trial).exists()]
+    missing = [record for record in records if not _path(run.path, record.trial).exists()]
     if not missing:
         return
     for record in tqdm(missing, desc="measuring single validation queries", unit="model"):
         model = run.model(record)
         queries = run.data.val.embed_queries(model)
-        keep(run, record.trial, run.data.val.cross_test(queries).ap)
+        keep(run.path, record.trial, run.data.val.cross_test(queries).ap)
 
 
-def _path(run: Run, trial: int) -> Path:
-    return run.path / "query_scores" / f"trial-{trial}.npy"
+def _path(folder: Path, trial: int) -> Path:
+    return folder / "query_scores" / f"trial-{trial}.npy"

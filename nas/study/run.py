@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial
 from compat.device import pick_device
 from compat.tasks.study_data import StudyData, load_study_data
 from nas.alignment.aligner import Aligner
+from nas.candidates.proposal import Proposal
 from nas.candidates.routes import Route, create_route
 from nas.config.plugins import import_trusted
 from nas.config.study import StudyConfig
@@ -31,7 +32,7 @@ from nas.study.run_file import (
     write_run_file,
 )
 from pruning import load_model
-from searchspaces import QueryModel
+from searchspaces import Architecture, QueryModel
 from searchspaces.support.errors import reason
 from searchspaces.support.files import write_atomically
 from searchspaces.support.settings import bind_settings
@@ -176,6 +177,10 @@ class Run:
         """The ways to a candidate, by their name in the study file."""
         dimension = self.data.gallery.dimension
         return {n: create_route(n, c, dimension) for n, c in self.config.spaces.items()}
+
+    def proposal(self, name: str, architecture: Architecture) -> Proposal:
+        """Return a candidate on the route of that name."""
+        return Proposal(self.routes[name], architecture, self.config.latency_table)
 
     @cached_property
     def aligner(self) -> Aligner:

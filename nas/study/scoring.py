@@ -1,7 +1,6 @@
-"""Measuring one candidate, and keeping the weights of those that own them."""
+"""Measuring one candidate, and keeping what a study knows of it."""
 
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import optuna
@@ -9,65 +8,58 @@ from optuna.artifacts import upload_artifact
 from optuna.trial import FrozenTrial
 
 from compat.evaluation import Retrieved
+from compat.tasks.retrieval import RetrievalTask
+from nas.candidates.proposal import Proposal
 from nas.candidates.routes import Candidate
 from nas.study import query_scores
 from nas.study.front import Record
-from nas.study.proposal import asked_costs
 from nas.study.run import Run
 from pruning import save_model
-from searchspaces import Architecture, QueryModel, count_macs, count_parameters
+from searchspaces import QueryModel, count_macs, count_parameters
 
 
 def measure(
-    run: Run,
-    trial: int,
-    route: str,
-    architecture: Architecture,
-    candidate: Candidate,
-    *,
-    parent: int | None = None,
-    costs: Mapping[str, float] | None = None,
+    run: Run, trial: int, proposal: Proposal, candidate: Candidate, *, parent: int | None = None
 ) -> Record:
     """Return the record of a candidate: its cost, and its score on the validation classes.
 
     The average precisions of single queries are kept in the run folder.
 
     A search looks at hundreds of slices of a supernet, so they are measured in the cheap way: MACs
-    are those in ``costs``, by the space's formula, and the self-test is left out unless it is an
-    objective. Of the costs that the study asks for, those in ``costs`` are taken as they are.
+    are those of the space's formula, and the self-test is left out unless it is an objective. Of
+    the costs that the study asks for, those that the proposal knows are taken as they are.
     """
-    model, costs = candidate.model, costs or {}
-    tested = candidate.owns_weights or not {"self_test", "product"}.isdisjoint(
-        run.config.objectives
-    )
-    found, self_test = _tests(run, model) if tested else (_cross_test(run, model), None)
-    query_scores.keep(run, trial, found.ap)
+    model, proposal = candidate.model, proposal.with_network(candidate.model)
+    wanted = not {"self_test", "product"}.isdisjoint(run.config.objectives)
+    found, self_test = _tests(model, run.data.val, self_test=candidate.owns_weights or wanted)
+    query_scores.keep(run.path, trial, found.ap)
+    counted = count_macs(model, model.resolution) if candidate.owns_weights else proposal.macs
     return Record(
         trial=trial,
-        route=route,
+        route=proposal.route.name,
         fidelity=candidate.fidelity,
-        architecture=architecture,
+        architecture=proposal.architecture,
         resolution=model.resolution,
-        macs=count_macs(model, model.resolution) if candidate.owns_weights else int(costs["macs"]),
-        parameters=count_parameters(model),
+        costs={
+            "macs": counted,
+            "parameters": count_parameters(model),
+            **proposal.costs(run.config.costs),
+        },
         cross_test=found.map,
         interval=found.interval,
         self_test=self_test,
         paragon=run.data.val.paragon.map,
         parent=parent,
-        **asked_costs(run, route, architecture, model, costs),
     )
 
 
-def _cross_test(run: Run, model: QueryModel) -> Retrieved:
-    val = run.data.val
-    return val.cross_test(val.embed_queries(model))
-
-
-def _tests(run: Run, model: QueryModel) -> tuple[Retrieved, float]:
-    """The cross-test, and the mAP of the self-test."""
-    val = run.data.val
-    score = val.score(val.embed(model))
+def _tests(
+    model: QueryModel, task: RetrievalTask, *, self_test: bool
+) -> tuple[Retrieved, float | None]:
+    """The cross-test, and the mAP of the self-test where that is asked for."""
+    if not self_test:
+        return task.cross_test(task.embed_queries(model)), None
+    score = task.score(task.embed(model))
     return score.cross_test, score.self_test.map
 
 

@@ -1,21 +1,22 @@
 """The lowest rung: proposals that have hardly a chance are not scored."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
-import torch
-from optuna.trial import TrialState
+import optuna
+from optuna.trial import FrozenTrial, TrialState
 
 from compat.predictors import list_predictors
-from nas.candidates.objectives import OBJECTIVES
+from compat.tasks.study_data import StudyData
 from nas.candidates.predicting import predictions
-from nas.config.study import StandaloneConfig, StudyConfig
+from nas.candidates.proposal import Proposal
+from nas.config.objectives import OBJECTIVES
+from nas.config.study import StudyConfig
 from nas.errors import StudyError
-from nas.study.front import Record
-from nas.study.proposal import subject_of
-from nas.study.run import Run
+from nas.study.dominance import dominated
+from nas.study.front import scored
 from nas.study.surrogate import encode, regress
-from searchspaces import Architecture
+from searchspaces.support.seeding import seeded
 
 SURROGATE = "surrogate"
 SCREENED = "chance"  # the user attribute of a trial that was not scored
@@ -38,7 +39,7 @@ def check_screen(config: StudyConfig) -> None:
             f"{', '.join(list_predictors())}."
         )
     for name, route in config.spaces.items():
-        if not isinstance(route, StandaloneConfig):
+        if route.SHAPING:
             raise StudyError(
                 f"The screen '{config.screen.by}' judges networks before training, but the space "
                 f"'{name}' has trained weights to be scored by; give `by: {SURROGATE}`."
@@ -46,7 +47,7 @@ def check_screen(config: StudyConfig) -> None:
 
 
 def chance(
-    run: Run, name: str, architecture: Architecture, costs: Mapping[str, float]
+    proposal: Proposal, study: optuna.Study, config: StudyConfig, data: StudyData
 ) -> tuple[float, float | None]:
     """Estimate the probability that a proposal would stand on the front.
 
@@ -54,66 +55,64 @@ def chance(
     draws those are counted that no scored candidate dominates (a soft dominance).
 
     Args:
-        run: The study.
-        name: The route.
-        architecture: The proposal.
-        costs: Costs of it that are known already; others are found where they are objectives.
+        proposal: The candidate; of its costs those are found that are objectives.
+        study: The candidates so far.
+        config: The study file, with a screen.
+        data: What a predictor is fitted to.
 
     Returns:
         The probability, 1 while too few are scored; and the value of the study's predictor, to be
         kept with the trial as `predicted`, None for the surrogate.
     """
-    config = run.config.screen
-    assert config is not None
-    seen = None if config.by == SURROGATE else _predicted(run, name, architecture)
-    records = [r for r in run.records() if r.parent is None]
-    known = [r for r in records if r.route == name]
-    if len(known) < config.after or _stubborn(run):
+    assert config.screen is not None
+    by = config.screen.by
+    seen = None if by == SURROGATE else _predicted(proposal, by, data, config.seed)
+    trials = study.get_trials(deepcopy=False)
+    records = [r for r in scored(study) if r.parent is None]
+    known = [r for r in records if r.route == proposal.route.name]
+    if len(known) < config.screen.after or _stubborn(trials):
         return 1.0, seen
-    features = _features(run, name, known, architecture, seen)
-    rng = np.random.default_rng([run.config.seed, len(run.study.get_trials(deepcopy=False))])
-    draws = np.empty((_DRAWS, len(run.config.objectives)))
-    losses = np.empty((len(records), len(run.config.objectives)))
-    for column, objective in enumerate(OBJECTIVES[each] for each in run.config.objectives):
+    coordinates = (
+        encode(
+            proposal.route.space,
+            [*(r.architecture for r in known), proposal.architecture],
+            proposal.route.dimension,
+        )
+        if seen is None
+        else _standardised(
+            [*(trials[r.trial].user_attrs["predicted"] for r in known), seen],
+            [*(r.macs for r in known), proposal.macs],
+        )
+    )
+    rng = np.random.default_rng([config.seed, len(trials)])
+    draws = np.empty((_DRAWS, len(config.objectives)))
+    losses = np.empty((len(records), len(config.objectives)))
+    for column, objective in enumerate(OBJECTIVES[each] for each in config.objectives):
         sign = 1 if objective.direction == "minimize" else -1
-        losses[:, column] = [sign * objective.of(r) for r in records]
+        losses[:, column] = [sign * r.value(objective) for r in records]
         if objective.cost is not None:
-            found = costs.get(objective.name)
-            subject = subject_of(run, name, architecture)
-            draws[:, column] = sign * (objective.cost_of(subject) if found is None else found)
+            draws[:, column] = sign * proposal.cost(objective)
         else:
-            scores = [objective.of(r) for r in known]
-            (mean,), (deviation,) = regress(features[:-1], scores, features[-1:])
+            scores = [r.value(objective) for r in known]
+            (mean,), (deviation,) = regress(coordinates[:-1], scores, coordinates[-1:])
             draws[:, column] = sign * rng.normal(mean, deviation, _DRAWS)
-    dominated = np.any(np.all(losses[None] <= draws[:, None], axis=2), axis=1)
-    return float(1 - dominated.mean()), seen
+    return float(1 - dominated(draws, losses).mean()), seen
 
 
-def _features(
-    run: Run, name: str, known: list[Record], architecture: Architecture, seen: float | None
-) -> np.ndarray:
-    """Features of the known candidates, and in the last row of the proposal."""
-    space, dimension = run.routes[name].space, run.data.gallery.dimension
-    if seen is None:
-        return encode(space, [*(r.architecture for r in known), architecture], dimension)
-    trials = run.study.get_trials(deepcopy=False)
-    before = [trials[r.trial].user_attrs["predicted"] for r in known]
-    sizes = [*(r.macs for r in known), space.macs(architecture, dimension)]
-    features = np.column_stack([[*before, seen], np.log10(sizes)])
-    return (features - features.mean(axis=0)) / np.maximum(features.std(axis=0), 1e-9)
+def _standardised(predicted: Sequence[float], macs: Sequence[int]) -> np.ndarray:
+    """Predictions and log-MACs of candidates, each with mean 0 and deviation 1, float64 (N, 2)."""
+    columns = np.column_stack([predicted, np.log10(macs)])
+    return (columns - columns.mean(axis=0)) / np.maximum(columns.std(axis=0), 1e-9)
 
 
-def _predicted(run: Run, name: str, architecture: Architecture) -> float:
-    assert run.config.screen is not None
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(run.config.seed)
-        model = run.routes[name].space.build(architecture, run.data.gallery.dimension)
-    by = run.config.screen.by
-    return predictions(model, run.data, [by], seed=run.config.seed)[by]
+def _predicted(proposal: Proposal, by: str, data: StudyData, seed: int) -> float:
+    with seeded(seed):
+        model = proposal.route.space.build(proposal.architecture, proposal.route.dimension)
+    return predictions(model, data, [by], seed=seed)[by]
 
 
-def _stubborn(run: Run) -> bool:
+def _stubborn(trials: Sequence[FrozenTrial]) -> bool:
     """Whether the last proposals were all refused."""
-    ended = [t for t in run.study.get_trials(deepcopy=False) if t.state.is_finished()]
+    ended = [t for t in trials if t.state.is_finished()]
     last = ended[-_STUBBORN:]
     return len(last) == _STUBBORN and all(t.state == TrialState.PRUNED for t in last)

@@ -6,7 +6,7 @@ import math
 import multiprocessing
 import random
 import warnings
-from collections.abc import Mapping
+from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, cast
@@ -19,21 +19,21 @@ from tqdm import tqdm
 from compat.device import describe, pick_device
 from compat.losses import create_loss
 from nas.candidates.latency_table import open_table
-from nas.candidates.objectives import OBJECTIVES, asked, weigh
+from nas.candidates.proposal import Proposal
 from nas.candidates.routes import Route
 from nas.config.budget import format_macs
+from nas.config.objectives import OBJECTIVES, BudgetConfig
 from nas.config.plugins import import_modules
 from nas.config.study import StudyConfig
 from nas.errors import StudyError
 from nas.study.front import Record, is_scored
 from nas.study.ladder import finish
-from nas.study.proposal import subject_of
 from nas.study.proposers import create_sampler
 from nas.study.run import Run
 from nas.study.scoring import keep_weights, measure
 from nas.study.screening import SCREENED, chance, check_screen
 from nas.study.warm_start import bring, proposals
-from searchspaces import Architecture, PrefixedTrial
+from searchspaces import PrefixedTrial
 
 logger = logging.getLogger("querynas")
 
@@ -74,8 +74,8 @@ def search(
     logger.info("Computing on %s; results go to %s.", describe(pick_device()), run.path)
     target = trials or config.trials
     for route in run.routes.values():
-        check_reach(route, config, run.data.gallery.dimension)
-        _check_table(route, config, run.data.gallery.dimension)
+        check_reach(route, config.budget)
+        _check_table(route, config)
     bring(run)
     run.save()
     run.prepare()
@@ -91,7 +91,7 @@ def search(
             study.enqueue_trial(parameters)
     threads = torch.get_num_threads()
     share = max(1, threads // workers)
-    helpers = [_spawn(run, target, timeout, share) for _ in range(workers - 1)]
+    helpers = [_spawn(run.path, target, timeout, share) for _ in range(workers - 1)]
     try:
         torch.set_num_threads(share)
         _work(run, target, timeout)
@@ -99,7 +99,7 @@ def search(
         for helper in helpers:
             helper.join()
         torch.set_num_threads(threads)
-    _check_outcome(run)
+    _check_outcome(run.study.get_trials(deepcopy=False), run.path)
     finish(run)
     return run
 
@@ -137,16 +137,17 @@ def _objective(run: Run, trial: optuna.Trial) -> tuple[float, ...]:
     name = trial.suggest_categorical("route", names) if len(names) > 1 else names[0]
     route = run.routes[name]
     architecture = route.space.suggest(cast(optuna.trial.BaseTrial, PrefixedTrial(trial, name)))
+    proposal = run.proposal(name, architecture)
     try:
-        costs, excess = weigh(subject_of(run, name, architecture), run.config.budget)
+        excess = proposal.excess(run.config.budget)
         for bound, share in excess.items():
             trial.set_constraint(bound, share)
         if any(share > 0 for share in excess.values()):
-            return tuple(float(costs.get(each.name, each.worst)) for each in objectives)
+            return tuple(float(proposal.found.get(each.name, each.worst)) for each in objectives)
         if run.config.screen is not None:
-            _screen(run, trial, name, architecture, costs)
+            _screen(run, trial, proposal)
         candidate = route.candidate(architecture, run.aligner)
-        record = measure(run, trial.number, name, architecture, candidate, costs=costs)
+        record = measure(run, trial.number, proposal, candidate)
         for key, value in record.attributes().items():
             trial.set_user_attr(key, value)
         if candidate.owns_weights:
@@ -157,19 +158,13 @@ def _objective(run: Run, trial: optuna.Trial) -> tuple[float, ...]:
         trial.set_user_attr("error", f"{type(error).__name__}: {error}")
         logger.warning("Trial %d failed and the study goes on: %s", trial.number, error)
         raise
-    return tuple(each.of(record) for each in objectives)
+    return tuple(record.value(each) for each in objectives)
 
 
-def _screen(
-    run: Run,
-    trial: optuna.Trial,
-    name: str,
-    architecture: Architecture,
-    costs: Mapping[str, float],
-) -> None:
+def _screen(run: Run, trial: optuna.Trial, proposal: Proposal) -> None:
     """Stop a trial that has hardly a chance before it is scored."""
     assert run.config.screen is not None
-    likely, predicted = chance(run, name, architecture, costs)
+    likely, predicted = chance(proposal, run.study, run.config, run.data)
     if predicted is not None:
         trial.set_user_attr("predicted", predicted)
     if likely < run.config.screen.doubt:
@@ -181,31 +176,31 @@ def _start(run: Run) -> list[dict[str, Any]]:
     """First proposals: what an earlier run brought, then all of the range of every route."""
     rng = random.Random(run.config.seed)
     share = math.ceil(run.config.start / len(run.routes))
-    dimension = run.data.gallery.dimension
     first = proposals(run)
     for name, route in run.routes.items():
-        drawn = route.start(rng, share, run.config.budget, dimension)
-        first += [(name, architecture) for architecture in drawn]
-    return [_parameters(run, *each) for each in dict.fromkeys(first)]
+        drawn = route.start(rng, share, run.config.budget)
+        first += [run.proposal(name, architecture) for architecture in drawn]
+    several = len(run.routes) > 1
+    return [_parameters(each, several=several) for each in dict.fromkeys(first)]
 
 
-def _parameters(run: Run, name: str, architecture: Architecture) -> dict[str, Any]:
-    """Return a candidate's parameters as its Optuna trial has them."""
-    parameters = {f"{name}.{k}": v for k, v in architecture.params.items()}
-    return parameters if len(run.routes) == 1 else {**parameters, "route": name}
+def _parameters(proposal: Proposal, *, several: bool) -> dict[str, Any]:
+    """Return a proposal's parameters as its Optuna trial has them, in a study of several routes."""
+    name = proposal.route.name
+    parameters = {f"{name}.{k}": v for k, v in proposal.architecture.params.items()}
+    return {**parameters, "route": name} if several else parameters
 
 
-def check_reach(route: Route, config: StudyConfig, dimension: int) -> None:
+def check_reach(route: Route, budget: BudgetConfig) -> None:
     """Refuse a budget that no candidate of a route can meet, before anything is trained.
 
     Raises:
         StudyError: The smallest candidate exceeds ``max_macs`` or the largest misses ``min_macs``.
     """
-    reach = route.reach(dimension)
+    reach = route.reach()
     if reach is None:
         return
     least, most = reach
-    budget = config.budget
     if budget.max_macs is not None and least > budget.max_macs:
         raise StudyError(
             f"The budget max_macs = {format_macs(budget.max_macs)} admits no candidate of the "
@@ -220,15 +215,15 @@ def check_reach(route: Route, config: StudyConfig, dimension: int) -> None:
         )
 
 
-def _check_table(route: Route, config: StudyConfig, dimension: int) -> None:
+def _check_table(route: Route, config: StudyConfig) -> None:
     """Refuse a latency table that does not hold a route's blocks, before anything is trained.
 
     Raises:
         StudyError: The file is none, the space has no blocks, or some of them are missing.
     """
-    if OBJECTIVES["table_latency"] in asked(config):
+    if OBJECTIVES["table_latency"] in config.costs:
         assert config.latency_table is not None, "the study file was validated"
-        open_table(config.latency_table).check_covers(route.space, dimension)
+        open_table(config.latency_table).check_covers(route.space, route.dimension)
 
 
 def _done(study: optuna.Study) -> int:
@@ -259,23 +254,22 @@ def _words(trial: FrozenTrial) -> str:
     return f"{record.route} {format_macs(record.macs)} mAP {record.cross_test:.3f}"
 
 
-def _check_outcome(run: Run) -> None:
-    trials = run.study.get_trials(deepcopy=False)
+def _check_outcome(trials: Sequence[FrozenTrial], path: Path) -> None:
     if any(is_scored(t) for t in trials):
         return
     errors = [t.user_attrs["error"] for t in trials if "error" in t.user_attrs]
     if errors:
         raise StudyError(
-            f"All {len(errors)} candidates of '{run.path}' failed, the last with: {errors[-1]}"
+            f"All {len(errors)} candidates of '{path}' failed, the last with: {errors[-1]}"
         )
     raise StudyError(
-        f"None of the {len(trials)} proposals of '{run.path}' lies within the budget; widen it."
+        f"None of the {len(trials)} proposals of '{path}' lies within the budget; widen it."
     )
 
 
-def _spawn(run: Run, target: int, timeout: float | None, threads: int) -> BaseProcess:
+def _spawn(path: Path, target: int, timeout: float | None, threads: int) -> BaseProcess:
     process = multiprocessing.get_context("spawn").Process(
-        target=_helper, args=(str(run.path), target, timeout, threads), daemon=True
+        target=_helper, args=(str(path), target, timeout, threads), daemon=True
     )
     process.start()
     return process

@@ -25,7 +25,7 @@ def encode(space: SearchSpace, architectures: Sequence[Architecture], dimension:
         dimension: Of the gallery space, for counting MACs.
 
     Returns:
-        float64 (N, F).
+        Coordinates, float64 (N, F).
     """
     axes = space.distributions()
     rows = [
@@ -40,9 +40,9 @@ def regress(known: np.ndarray, scores: Sequence[float], new: np.ndarray) -> tupl
     """Predict scores by a Gaussian process whose prior is fitted to what is known.
 
     Args:
-        known: Features (N, F) of candidates with scores.
+        known: Coordinates (N, F) of candidates with scores.
         scores: Their scores.
-        new: Features (M, F) of others.
+        new: Coordinates (M, F) of others.
 
     Returns:
         Mean and standard deviation of the predicted scores, float64 (M,) each.

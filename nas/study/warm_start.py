@@ -4,19 +4,18 @@ import json
 import logging
 import shutil
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from optuna.trial import FixedTrial
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from nas.candidates.objectives import weigh
-from nas.candidates.routes import PROJECTION
-from nas.config.study import RouteConfig, StudyConfig
+from nas.candidates.proposal import Proposal
+from nas.candidates.routes import PROJECTION, Route
+from nas.config.study import StudyConfig
 from nas.errors import StudyError
 from nas.study.front import pareto_front
-from nas.study.proposal import subject_of
 from nas.study.run import Run
 from searchspaces import Architecture, SearchSpace, parameters
 from searchspaces.support.files import write_atomically
@@ -26,12 +25,6 @@ from searchspaces.support.section import Section
 logger = logging.getLogger("querynas")
 
 _PROPOSALS = "proposals.json"
-_SHAPING = {  # the settings on which it depends what weights a route shares
-    "supernet": ("space", "options", "kernel_transform"),
-    "pruned": ("backbone", "pooling", "options"),
-}
-
-Proposal = tuple[str, Architecture]
 
 
 class _Brought(Section):
@@ -61,7 +54,7 @@ def bring(run: Run) -> None:
         front = [(r.route, r.architecture) for r in pareto_front(earlier.study, finished=False)]
     except StudyError as error:
         raise StudyError(f"The field 'warm_start': {error}") from error
-    fitting = [each for each in dict.fromkeys(front) if _fits(run, *each)]
+    fitting = [run.proposal(*each) for each in dict.fromkeys(front) if _fits(run.routes, *each)]
     same = [name for name in run.routes if _shares_weights(name, earlier.config, run.config)]
     if not fitting and not same:
         raise StudyError(
@@ -70,31 +63,35 @@ def bring(run: Run) -> None:
             "name and the options that it has there, or leave out warm_start."
         )
     _bring_weights(run, earlier, same)
-    _bring_proposals(run, earlier, fitting, len(set(front)))
+    _bring_proposals(run, earlier.path, fitting, len(set(front)))
 
 
 def proposals(run: Run) -> list[Proposal]:
-    """Return the architectures that were brought, with the names of their spaces."""
+    """Return what was brought of an earlier front."""
     file = run.warm_start / _PROPOSALS
     if not file.exists():
         return []
     remedy = "delete the run folder and search again"
     brought = read_json(file, list[_Brought], error=StudyError, remedy=remedy)
-    return [(each.route, each.architecture) for each in brought]
+    return [
+        run.proposal(each.route, each.architecture)
+        for each in brought
+        if _fits(run.routes, each.route, each.architecture)
+    ]
 
 
-def _bring_proposals(run: Run, earlier: Run, fitting: list[Proposal], total: int) -> None:
-    taken = [each for each in fitting if _within_budget(run, *each)]
+def _bring_proposals(run: Run, earlier: Path, fitting: list[Proposal], total: int) -> None:
+    taken = [each for each in fitting if each.within(run.config.budget)]
     content = [
-        {"route": name, "architecture": json.loads(architecture.to_json())}
-        for name, architecture in taken
+        {"route": each.route.name, "architecture": json.loads(each.architecture.to_json())}
+        for each in taken
     ]
     text = json.dumps(content, indent=1)
     write_atomically(run.warm_start / _PROPOSALS, lambda file: file.write_text(text))
     logger.info(
         "Warm start from %s: %d of the %d architectures of its front are proposed first "
         "(%d are not in the spaces of this study, %d outside its budget).",
-        *(earlier.path, len(taken), total, total - len(fitting), len(fitting) - len(taken)),
+        *(earlier, len(taken), total, total - len(fitting), len(fitting) - len(taken)),
     )
 
 
@@ -139,16 +136,12 @@ def _shares_weights(name: str, before: StudyConfig, now: StudyConfig) -> bool:
     """Whether a route's shared weights have the same names and, but for the projection, shapes."""
     if name not in before.spaces:
         return False
-    old, new = before.spaces[name], now.spaces[name]
-    return new.route in _SHAPING and _shape(old) == _shape(new)
+    shape = now.spaces[name].shape
+    return bool(shape) and shape == before.spaces[name].shape
 
 
-def _shape(config: RouteConfig) -> dict[str, object]:
-    return config.model_dump(mode="json", include={"route", *_SHAPING.get(config.route, ())})
-
-
-def _fits(run: Run, name: str, architecture: Architecture) -> bool:
-    return name in run.routes and contains(run.routes[name].space, architecture)
+def _fits(routes: Mapping[str, Route], name: str, architecture: Architecture) -> bool:
+    return name in routes and contains(routes[name].space, architecture)
 
 
 def contains(space: SearchSpace, architecture: Architecture) -> bool:
@@ -161,11 +154,6 @@ def contains(space: SearchSpace, architecture: Architecture) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _within_budget(run: Run, name: str, architecture: Architecture) -> bool:
-    _, excess = weigh(subject_of(run, name, architecture), run.config.budget)
-    return all(share <= 0 for share in excess.values())
 
 
 def _named(config: StudyConfig) -> str:

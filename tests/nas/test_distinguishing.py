@@ -176,7 +176,7 @@ def test_pareto_shows_ties(
     ties = distinguish(tiny_run, front)
     out, _ = printed(monkeypatch, capsys, "pareto", tiny_run.path)
     assert "tied with" in out
-    assert ties.words(tiny_run) in out
+    assert ties.words(tiny_run.path) in out
     out, err = printed(monkeypatch, capsys, "pareto", tiny_run.path, "--json")
     rows = json.loads(out)
     assert rows[0]["tied_with"] is rows[0]["compared_with"] is None

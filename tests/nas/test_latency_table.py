@@ -324,9 +324,9 @@ def test_a_study_searches_by_the_table_of_its_spaces(
     space, dimension = run.routes["slices"].space, run.data.gallery.dimension
     for record in run.records():
         latency = space.macs(record.architecture, dimension) * 1e-9 + WRAPPING
-        assert record.table_latency == pytest.approx(latency)
+        assert record.costs["table_latency"] == pytest.approx(latency)
         assert latency <= 4.2e-3
-    assert run.study.best_trials[0].values[0] == run.front()[0].table_latency
+    assert run.study.best_trials[0].values[0] == run.front()[0].costs["table_latency"]
 
 
 def test_a_study_with_the_wrong_table_is_refused_before_training(

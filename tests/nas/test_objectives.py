@@ -1,6 +1,5 @@
 """Every objective against an independent figure, and what bounds on costs do."""
 
-import typing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,21 +10,21 @@ import torch
 from fvcore.nn import ActivationCountAnalysis
 from torch import nn
 
-from nas.candidates.objectives import OBJECTIVES, Subject, bounds, weigh
-from nas.config import study as config
-from nas.config.study import BudgetConfig, StudyConfig
+from nas.candidates.proposal import Proposal
+from nas.candidates.routes import create_route
+from nas.config.objectives import COSTS, OBJECTIVES, BudgetConfig, bounds
+from nas.config.study import PrunedConfig, StandaloneConfig, StudyConfig
 from nas.study.front import Record
 from nas.study.search import search
 from pruning import PrunedSpace
 from searchspaces import Architecture, MBConvSpace, QueryModel
 
-COSTS = [name for name, each in OBJECTIVES.items() if each.cost is not None]
-CPU = torch.device("cpu")
-SPACE = MBConvSpace(
-    resolutions=(16, 24),
-    stages=[{"widths": [8, 16], "depths": [1, 2], "expansions": [2], "kernels": [3]}],
-    head_widths=(32,),
-)
+OPTIONS: dict[str, Any] = {
+    "resolutions": [16, 24],
+    "stages": [{"widths": [8, 16], "depths": [1, 2], "expansions": [2], "kernels": [3]}],
+    "head_widths": [32],
+}
+SPACE = MBConvSpace(**OPTIONS)
 OLD = {
     "route": "slices",
     "fidelity": "shared weights",
@@ -43,8 +42,9 @@ OLD = {
 """User attributes of a trial as they were before there were more costs."""
 
 
-def subject(**fields: Any) -> Subject:
-    return Subject(SPACE, SPACE.largest(), 12, CPU, **fields)
+def largest() -> Proposal:
+    config = StandaloneConfig(route="standalone", space="mbconv", options=OPTIONS)
+    return Proposal(create_route("plain", config, 12), SPACE.largest())
 
 
 def int8_by_hand(model: nn.Module) -> int:
@@ -59,17 +59,21 @@ def int8_by_hand(model: nn.Module) -> int:
     return total
 
 
-def test_study_files_know_the_same_objectives_and_bounds() -> None:
-    assert set(typing.get_args(config.Objective)) == set(OBJECTIVES)
-    assert {name.partition("_")[2] for name in BudgetConfig.model_fields} == set(COSTS)
-    assert all(hasattr(Record, name) or name in Record.__dataclass_fields__ for name in OBJECTIVES)
+def test_one_entry_makes_a_cost_an_objective_and_a_bound(tiny_study: dict[str, Any]) -> None:
+    for name in OBJECTIVES:
+        config = study(tiny_study, objectives=[name], latency_table="a file")
+        assert config.objectives == (name,)
+    assert set(BudgetConfig.model_fields) == {"min_macs", *(f"max_{c.name}" for c in COSTS)}
+    for cost in COSTS:
+        (bound,) = bounds(BudgetConfig.model_validate({f"max_{cost.name}": 5}))
+        assert bound.objective == cost
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_every_weightless_cost_is_an_independent_figure() -> None:
     model = SPACE.build(SPACE.largest(), 12).eval()
     found = {
-        name: OBJECTIVES[name].cost_of(subject())
+        name: largest().cost(OBJECTIVES[name])
         for name in ("macs", "parameters", "activations", "int8_bytes")
     }
     assert found == {
@@ -87,17 +91,17 @@ def test_latencies_are_medians_of_whole_queries(monkeypatch: pytest.MonkeyPatch)
         asked.append((type(model), shape, runtime))
         return [0.5, 0.1, 0.2]
 
-    monkeypatch.setattr("nas.candidates.objectives.forward_seconds", forward_seconds)
+    monkeypatch.setattr("nas.candidates.proposal.forward_seconds", forward_seconds)
     monkeypatch.setattr("searchspaces.timing.time_passes", lambda *_, **__: [0.4, 0.9, 0.3])
-    assert OBJECTIVES["onnx_latency"].cost_of(subject()) == 0.2
+    assert largest().cost(OBJECTIVES["onnx_latency"]) == 0.2
     assert asked == [(QueryModel, (3, 24, 24), "onnxruntime")]
-    assert OBJECTIVES["latency"].cost_of(subject()) == 0.4
+    assert largest().cost(OBJECTIVES["latency"]) == 0.4
 
 
 def test_the_rewards_of_cmp_nas() -> None:
     record = Record.of_trial(optuna.trial.create_trial(values=[0.0], user_attrs=OLD))
     rewards = [OBJECTIVES[name] for name in ("self_test", "cross_test", "product")]
-    assert [each.of(record) for each in rewards] == [0.4, 0.5, 0.2]
+    assert [record.value(each) for each in rewards] == [0.4, 0.5, 0.2]
     assert {each.direction for each in rewards} == {"maximize"}
 
 
@@ -136,11 +140,20 @@ def test_a_budget_is_read_in_its_units() -> None:
 
 
 def test_excess_is_a_share_of_the_bound() -> None:
-    budget = BudgetConfig(min_macs=4 * SPACE.macs(SPACE.largest(), 12), max_parameters=10)
-    costs, excess = weigh(subject(), budget)
+    least = 4 * SPACE.macs(SPACE.largest(), 12)
+    budget = BudgetConfig.model_validate({"min_macs": least, "max_parameters": 10})
+    proposal = largest()
+    excess = proposal.excess(budget)
     assert excess["min_macs"] == pytest.approx(0.75)
-    assert excess["max_parameters"] == pytest.approx(costs["parameters"] / 10 - 1)
-    assert weigh(subject(), BudgetConfig()) == ({"macs": SPACE.macs(SPACE.largest(), 12)}, {})
+    assert excess["max_parameters"] == pytest.approx(proposal.found["parameters"] / 10 - 1)
+    assert not proposal.within(budget)
+
+
+def test_macs_are_found_without_a_budget() -> None:
+    proposal = largest()
+    assert proposal.excess(BudgetConfig()) == {}
+    assert proposal.within(BudgetConfig())
+    assert proposal.found == {"macs": SPACE.macs(SPACE.largest(), 12)}
 
 
 def test_no_clock_is_read_for_what_is_outside_already(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,20 +163,19 @@ def test_no_clock_is_read_for_what_is_outside_already(monkeypatch: pytest.Monkey
         read.append("once")
         return [0.010]
 
-    monkeypatch.setattr("nas.candidates.objectives.forward_seconds", clock)
-    outside = BudgetConfig(max_onnx_latency=5, max_parameters=10)
-    costs, excess = weigh(subject(), outside)
+    monkeypatch.setattr("nas.candidates.proposal.forward_seconds", clock)
+    outside = BudgetConfig.model_validate({"max_onnx_latency": 5, "max_parameters": 10})
+    proposal = largest()
+    excess = proposal.excess(outside)
     assert excess["max_onnx_latency"] == 0  # neither within nor outside; nothing was measured
-    assert "onnx_latency" not in costs
+    assert "onnx_latency" not in proposal.found
     assert not read
-    costs, excess = weigh(subject(), replace_limit(outside, 10**9))
-    assert costs["onnx_latency"] == 0.010
+    within = outside.model_copy(update={"max_parameters": 10**9})
+    for _ in range(2):
+        excess = proposal.excess(within)
+    assert proposal.found["onnx_latency"] == 0.010
     assert excess["max_onnx_latency"] == pytest.approx(1)
     assert read == ["once"]
-
-
-def replace_limit(budget: BudgetConfig, parameters: int) -> BudgetConfig:
-    return budget.model_copy(update={"max_parameters": parameters})
 
 
 def test_a_network_is_built_only_when_a_cost_asks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,11 +183,23 @@ def test_a_network_is_built_only_when_a_cost_asks(monkeypatch: pytest.MonkeyPatc
         raise AssertionError("built")
 
     monkeypatch.setattr(MBConvSpace, "build", build)
-    weigh(subject(), BudgetConfig(max_macs=1))
-    given = nn.Linear(3, 4)
-    assert OBJECTIVES["parameters"].cost_of(subject(given=given)) == 16
+    proposal = largest()
+    proposal.excess(BudgetConfig(max_macs=1))
     with pytest.raises(AssertionError, match="built"):
-        weigh(subject(), BudgetConfig(max_int8_bytes=1))
+        proposal.excess(BudgetConfig.model_validate({"max_int8_bytes": 1}))
+
+
+def test_a_network_that_is_there_is_measured_and_known_costs_stay() -> None:
+    proposal = largest()
+    macs = proposal.cost(OBJECTIVES["macs"])
+    model = SPACE.build(SPACE.smallest(), 12)
+    trained = proposal.with_network(model)
+    assert trained == proposal
+    assert trained.network is model
+    assert trained.costs([OBJECTIVES["macs"], OBJECTIVES["parameters"]]) == {
+        "macs": macs,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
 
 
 def test_costs_of_a_cut_backbone_fetch_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +207,11 @@ def test_costs_of_a_cut_backbone_fetch_no_weights(monkeypatch: pytest.MonkeyPatc
         raise AssertionError("fetched")
 
     monkeypatch.setattr("searchspaces.query_model._download", download)
-    space = PrunedSpace("resnet10t", resolutions=(32,), max_ratio=0.5, step=0.5)
+    options = {"resolutions": [32], "max_ratio": 0.5, "step": 0.5}
+    config = PrunedConfig(route="pruned", backbone="resnet10t", options=options)
+    route = create_route("cuts", config, 8)
+    space = route.space
+    assert isinstance(space, PrunedSpace)
     half = Architecture(
         "pruned",
         {
@@ -192,16 +220,20 @@ def test_costs_of_a_cut_backbone_fetch_no_weights(monkeypatch: pytest.MonkeyPatc
         },
     )
     state = torch.random.get_rng_state()
-    cut = Subject(space, half, 8, CPU)
+    cut = Proposal(route, half)
     expected = replace(space, pretrained=False).build(half, 8)
     torch.random.set_rng_state(state)
-    assert OBJECTIVES["int8_bytes"].cost_of(cut) == int8_by_hand(expected)
+    assert cut.cost(OBJECTIVES["int8_bytes"]) == int8_by_hand(expected)
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_records_of_older_studies_are_read() -> None:
     record = Record.of_trial(optuna.trial.create_trial(values=[5.0, 0.5], user_attrs=OLD))
-    assert (record.macs, record.interval, record.int8_bytes) == (5, (0.4, 0.6), None)
+    assert (record.macs, record.interval, record.costs) == (
+        5,
+        (0.4, 0.6),
+        {"macs": 5, "parameters": 7},
+    )
 
 
 def study(content: dict[str, Any], **fields: Any) -> StudyConfig:
@@ -223,14 +255,11 @@ def test_what_a_study_asks_for_is_in_its_records(
     complete = run.study.get_trials(states=[optuna.trial.TrialState.COMPLETE])
     for record, trial in zip(run.records(), complete, strict=True):
         model = run.model(record)
-        assert record.int8_bytes == int8_by_hand(model)
+        assert record.costs["int8_bytes"] == int8_by_hand(model)
         assert record.product == record.self_test * record.cross_test
-        assert record.latency is None
-        assert record.onnx_latency is not None
+        assert "latency" not in record.costs
         assert trial.values == [
-            record.activations,
-            record.int8_bytes,
-            record.onnx_latency,
+            *(record.costs[name] for name in ("activations", "int8_bytes", "onnx_latency")),
             record.product,
         ]
 

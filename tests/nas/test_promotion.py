@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas.candidates.objectives import OBJECTIVES
+from nas.config.objectives import OBJECTIVES
 from nas.study.forecasting import Standing, gains
 from nas.study.front import Record
 from nas.study.promotion import promote
@@ -21,8 +21,7 @@ def record(trial: int, macs: int, score: float, parent: int | None = None) -> Re
         fidelity="shared weights",
         architecture=Architecture("mbconv", {"trial": trial}),
         resolution=32,
-        macs=macs,
-        parameters=macs // 10,
+        costs={"macs": macs, "parameters": macs // 10},
         cross_test=score,
         interval=(score - 0.01, score + 0.01),
         self_test=score,

@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
-from nas.alignment.subnetworks import Sampler
+from nas.alignment.subnetworks import SubnetworkDraws
 from searchspaces import Architecture, MBConvSpace, parameters
 
 DIMENSION = 16
 
 
 class Odd:
-    """A user's space with names and values of its own; only what a sampler needs."""
+    """A user's space with names and values of its own; only what drawing needs."""
 
     name = "odd"
     axes: dict[str, BaseDistribution] = {  # noqa: RUF012
@@ -56,7 +56,7 @@ def unasked(architecture: Architecture) -> float:
 
 
 def drawn(
-    sampler: Sampler,
+    draws: SubnetworkDraws,
     steps: int,
     count: int,
     *,
@@ -66,15 +66,14 @@ def drawn(
     return [
         architecture
         for step in range(steps)
-        for architecture in sampler.draw(step, count, progress=progress, loss=loss)
+        for architecture in draws.draw(step, count, progress=progress, loss=loss)
     ]
 
 
-def places(sampler: Sampler, architectures: list[Architecture]) -> np.ndarray:
+def places(draws: SubnetworkDraws, architectures: list[Architecture]) -> np.ndarray:
     """Sorted places between the smallest (0) and the largest (1) in log-MACs."""
     largest, smallest, *rest = (
-        math.log(sampler.space.macs(each, DIMENSION))
-        for each in [*sampler.ends(1.0), *architectures]
+        math.log(draws.space.macs(each, DIMENSION)) for each in [*draws.ends(1.0), *architectures]
     )
     return (np.sort(rest) - smallest) / (largest - smallest)
 
@@ -89,21 +88,21 @@ def space(request: pytest.FixtureRequest) -> Any:
     return request.param()
 
 
-def sampler(space: Any, **options: Any) -> Sampler:
-    return Sampler(space, DIMENSION, 0, **options)
+def draws(space: Any, **options: Any) -> SubnetworkDraws:
+    return SubnetworkDraws(space, DIMENSION, 0, **options)
 
 
 def test_uniform_draws_are_those_of_the_space(space: Any) -> None:
     for step in range(5):
         rng = random.Random(f"0 {step}")
         before = [space.sample(rng) for _ in range(3)]
-        assert sampler(space).draw(step, 3, progress=0.0, loss=unasked) == before
+        assert draws(space).draw(step, 3, progress=0.0, loss=unasked) == before
 
 
 def test_fair_draws_show_every_value_equally_often(space: Any) -> None:
     count = 4
     steps = 15  # 60 draws: a multiple of 2, 3, 4 and 5 values
-    found = drawn(sampler(space, sampling="fair"), steps, count)
+    found = drawn(draws(space, sampling="fair"), steps, count)
     for name, distribution in space.distributions().items():
         values = parameters.grid(name, distribution)
         shown = [architecture.params[name] for architecture in found]
@@ -114,7 +113,7 @@ def test_fair_draws_show_every_value_equally_often(space: Any) -> None:
 
 
 def test_fair_draws_combine_values_freely() -> None:
-    found = drawn(sampler(Odd(), sampling="fair"), 90, 2)
+    found = drawn(draws(Odd(), sampling="fair"), 90, 2)
     pairs = {(each.params["gate"], each.params["resolution"]) for each in found}
     assert len(pairs) == 9
 
@@ -122,14 +121,12 @@ def test_fair_draws_combine_values_freely() -> None:
 def test_macs_are_drawn_log_uniformly() -> None:
     space = MBConvSpace()
     steps = 150
-    even = drawn(sampler(space, sampling="macs"), steps, 2)
-    plain = drawn(sampler(space), steps, 2)
-    assert (
-        unevenness(places(sampler(space), even)) < 0.08
-    )  # of 300 truly uniform draws, 5% lie above
-    assert unevenness(places(sampler(space), plain)) > 0.15
+    even = drawn(draws(space, sampling="macs"), steps, 2)
+    plain = drawn(draws(space), steps, 2)
+    assert unevenness(places(draws(space), even)) < 0.08  # of 300 truly uniform draws, 5% lie above
+    assert unevenness(places(draws(space), plain)) > 0.15
     assert len(set(even)) > 0.9 * len(even)
-    for name, values in sampler(space).choices(1.0).items():
+    for name, values in draws(space).choices(1.0).items():
         assert {architecture.params[name] for architecture in even} == set(values)
 
 
@@ -143,7 +140,7 @@ def test_attentive_draws_take_the_lowest_loss_of_a_macs_figure() -> None:
         return asked[-1][1]
 
     steps = 40
-    chosen = drawn(sampler(space, sampling="attentive"), steps, 1, loss=loss)
+    chosen = drawn(draws(space, sampling="attentive"), steps, 1, loss=loss)
     groups = [asked[i : i + 3] for i in range(0, len(asked), 3)]
     assert chosen == [min(group, key=lambda pair: pair[1])[0] for group in groups]
     spans = [np.ptp([math.log(space.macs(each, DIMENSION)) for each, _ in g]) for g in groups]
@@ -153,13 +150,13 @@ def test_attentive_draws_take_the_lowest_loss_of_a_macs_figure() -> None:
 
 @pytest.mark.parametrize("sampling", ["uniform", "fair", "macs", "attentive"])
 def test_a_step_draws_the_same_whatever_came_before(space: Any, sampling: str) -> None:
-    one = sampler(space, sampling=sampling, progressive=0.5)
-    other = sampler(space, sampling=sampling, progressive=0.5)
+    one = draws(space, sampling=sampling, progressive=0.5)
+    other = draws(space, sampling=sampling, progressive=0.5)
     options: dict[str, Any] = {"progress": 0.3, "loss": lambda architecture: 0.0}
     for step in range(6):
         one.draw(step, 2, **options)
     assert one.draw(6, 2, **options) == other.draw(6, 2, **options)
-    seeded = Sampler(space, DIMENSION, 1, sampling=sampling, progressive=0.5)  # type: ignore[arg-type]
+    seeded = SubnetworkDraws(space, DIMENSION, 1, sampling=sampling, progressive=0.5)  # type: ignore[arg-type]
     assert drawn(seeded, 9, 2, progress=1.0, loss=lambda a: 0.0) != drawn(
         one, 9, 2, progress=1.0, loss=lambda a: 0.0
     )
@@ -172,14 +169,14 @@ def test_a_step_draws_the_same_whatever_came_before(space: Any, sampling: str) -
     times=st.tuples(st.floats(0, 1), st.floats(0, 1)),
 )
 def test_choices_open_and_never_close(kind: Any, share: float, times: tuple[float, float]) -> None:
-    progressive = sampler(kind(), progressive=share)
+    progressive = draws(kind(), progressive=share)
     earlier, later = (progressive.choices(time) for time in sorted(times))
     for name in earlier:
         assert later[name][: len(earlier[name])] == earlier[name]
 
 
 def test_a_progressive_training_goes_from_the_largest_to_all(space: Any) -> None:
-    progressive = sampler(space, progressive=0.5)
+    progressive = draws(space, progressive=0.5)
     largest, smallest = space.largest(), space.smallest()
     first, last = progressive.choices(0.0), progressive.choices(0.5)
     grids = {n: parameters.grid(n, each) for n, each in space.distributions().items()}
@@ -195,7 +192,7 @@ def test_a_progressive_training_goes_from_the_largest_to_all(space: Any) -> None
 
 
 def test_what_costs_little_opens_first() -> None:
-    progressive = sampler(Odd(), progressive=0.8)
+    progressive = draws(Odd(), progressive=0.8)
     seen = [progressive.choices(time / 100) for time in range(81)]
     order = []
     for earlier, later in pairwise(seen):
@@ -208,7 +205,7 @@ def test_what_costs_little_opens_first() -> None:
 @pytest.mark.parametrize("sampling", ["uniform", "fair", "macs", "attentive"])
 @pytest.mark.parametrize("progress", [0.0, 0.2, 0.4])
 def test_only_what_is_open_is_drawn(space: Any, sampling: str, progress: float) -> None:
-    progressive = sampler(space, sampling=sampling, progressive=0.5)
+    progressive = draws(space, sampling=sampling, progressive=0.5)
     found = drawn(progressive, 20, 2, progress=progress, loss=lambda architecture: 0.0)
     for architecture in [*found, *progressive.ends(progress)]:
         for name, values in progressive.choices(progress).items():

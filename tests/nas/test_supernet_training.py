@@ -17,7 +17,7 @@ from compat.losses import create_loss
 from compat.targets import Batch
 from compat.training.fit import fit
 from nas.alignment.aligner import Aligner
-from nas.alignment.subnetworks import Sampler
+from nas.alignment.subnetworks import SubnetworkDraws
 from nas.alignment.supernet import sandwich_losses, train_supernet
 from nas.candidates.routes import create_route
 from nas.config.study import StudyConfig, SupernetConfig, SupernetTraining
@@ -63,8 +63,8 @@ def a_batch(aligner: Aligner, size: int = 16) -> tuple[Tensor, Batch]:
 def losses_of(
     aligner: Aligner, supernet: Supernet, *, distill: float, sampling: Any = "uniform", loss: Any
 ) -> Any:
-    sampler = Sampler(supernet.space, supernet.dimension, 0, sampling=sampling)
-    return sandwich_losses(supernet, loss, sampler, random_subnetworks=2, distill=distill, steps=10)
+    draws = SubnetworkDraws(supernet.space, supernet.dimension, 0, sampling=sampling)
+    return sandwich_losses(supernet, loss, draws, random_subnetworks=2, distill=distill, steps=10)
 
 
 def test_without_options_it_is_the_plain_sandwich_rule(
@@ -159,9 +159,9 @@ def test_attentive_draws_train_the_one_with_the_lowest_loss(
     loss = create_loss("aml", aligner.data.targets)
     supernet.train()
     groups: list[dict[Architecture, float]] = []
-    original = Sampler._of_some_macs
+    original = SubnetworkDraws._of_some_macs
 
-    def noted(self: Sampler, *args: Any) -> list[Architecture]:
+    def noted(self: SubnetworkDraws, *args: Any) -> list[Architecture]:
         found = original(self, *args)
         few = batch.targets.batch(batch.rows[:4])
         target = few.targets.vectors[few.rows]
@@ -175,7 +175,7 @@ def test_attentive_draws_train_the_one_with_the_lowest_loss(
         groups.append(values)
         return found
 
-    monkeypatch.setattr(Sampler, "_of_some_macs", noted)
+    monkeypatch.setattr(SubnetworkDraws, "_of_some_macs", noted)
     step = losses_of(aligner, supernet, distill=0.0, sampling="attentive", loss=loss)
     trained = []
     for value in step(images, batch, 0):

@@ -4,6 +4,7 @@ import json
 import logging
 import random
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def earlier(tiny_run: Run, tmp_path: Path) -> Path:
             model,
             architecture=architecture,
             resolution=int(architecture.params["resolution"]),
-            macs=space.macs(architecture, dimension),
+            costs={**model.costs, "macs": space.macs(architecture, dimension)},
             cross_test=0.9 + place / 1000,
         )
         values = [record.macs, record.cross_test]
@@ -120,7 +121,7 @@ def test_proposals_outside_the_budget_are_left_out(
     caplog.set_level(logging.INFO, "querynas")
     run = Run.create(tmp_path / "run", warm(tiny_study, earlier, budget={"max_macs": most}))
     bring(run)
-    inside = [(r.route, r.architecture) for r in front if r.macs <= most]
+    inside = [run.proposal(r.route, r.architecture) for r in front if r.macs <= most]
     assert 0 < len(inside) < len(front)
     assert proposals(run) == inside
     left_out = len(front) - len(inside)
@@ -141,7 +142,9 @@ def test_architectures_of_a_changed_space_are_taken_where_they_are_in_it(
     run = Run.create(tmp_path / "run", warm(tiny_study, earlier, spaces=spaces))
     front = front_of(earlier)
     expected = [
-        (r.route, r.architecture) for r in front if r.route == "slices" and r.resolution in fitting
+        run.proposal(r.route, r.architecture)
+        for r in front
+        if r.route == "slices" and r.resolution in fitting
     ]
     if not expected:
         with pytest.raises(StudyError, match=r"Nothing of the run '.*earlier' fits this study"):
@@ -301,7 +304,7 @@ def test_a_stopped_study_goes_on_without_the_earlier_run(
     shutil.rmtree(earlier)
     with monkeypatch.context() as patch:  # during the first candidate
         patch.setattr(Aligner, "align", lambda *args, **options: None)
-        patch.setattr("nas.study.search.measure", stopped)
+        patch.setattr(sys.modules["nas.study.search"], "measure", stopped)
         with pytest.raises(KeyboardInterrupt):
             search(config, tmp_path / "run")
     assert same(load_file(tmp_path / "run/shared/cuts.safetensors")[LINEAR], inherited[LINEAR])
