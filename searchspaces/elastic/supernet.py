@@ -1,15 +1,33 @@
-"""One network with shared weights that can act as any architecture of a `StagedSpace`."""
+"""One network with shared weights that can act as any architecture of a space with stages."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 from searchspaces.architecture import Architecture
 from searchspaces.elastic.layers import ElasticConv2d, ElasticLinear, fold_kernels
-from searchspaces.elastic.modules import ELASTIC
-from searchspaces.elastic.space import StagedSpace
+from searchspaces.elastic.modules import ELASTIC, Layers
 from searchspaces.query_model import Projection, QueryModel
-from searchspaces.supernet import Supernet
+from searchspaces.supernet import ElasticSpace, Supernet
+
+
+class StagedPlans(ElasticSpace, Protocol):
+    """What the supernet asks of its space: plans, and a network of elastic layers for a plan."""
+
+    @property
+    def stages(self) -> Sequence[Any]:
+        """The choices of each stage, `kernels` among them."""
+
+    def full_plan(self) -> Any:
+        """Return the plan whose every layer holds that layer of every architecture."""
+
+    def plan(self, arch: Architecture) -> Any:
+        """Work out an architecture's layers."""
+
+    def backbone(self, plan: Any, layers: Layers) -> nn.Module:
+        """Make the network from normalised images to pooled features."""
 
 
 class StagedSupernet(Supernet):
@@ -25,11 +43,11 @@ class StagedSupernet(Supernet):
         kernel_transform: Whether smaller kernels are learnt maps of larger ones' centres.
     """
 
-    space: StagedSpace[Any]
+    space: StagedPlans
     backbone: Any  # has `stages`, and `activate` with a plan
 
     def __init__(
-        self, space: StagedSpace[Any], dimension: int, *, kernel_transform: bool = False
+        self, space: StagedPlans, dimension: int, *, kernel_transform: bool = False
     ) -> None:
         plan = space.full_plan()
         projection = Projection(plan.features, dimension)

@@ -20,6 +20,7 @@ from searchspaces.elastic.space import StagedSpace
 from searchspaces.mbconv.blocks import block_recipes
 from searchspaces.mbconv.layers import MBConvBackbone
 from searchspaces.mbconv.plan import BlockPlan, NetworkPlan
+from searchspaces.mbconv.supernet import MBConvSupernet
 from searchspaces.space import BlockRecipe
 from searchspaces.supernet import Supernet
 
@@ -97,8 +98,6 @@ class MBConvSpace(StagedSpace[NetworkPlan]):
 
     def supernet(self, dimension: int, *, kernel_transform: bool = False) -> Supernet:
         """Make the network that acts as any of them, as `StagedSpace.supernet` says."""
-        from searchspaces.mbconv.supernet import MBConvSupernet
-
         return MBConvSupernet(self, dimension, kernel_transform=kernel_transform)
 
     def _inherited(self) -> Mapping[str, Any]:

@@ -2,11 +2,9 @@
 
 from searchspaces.elastic.supernet import StagedSupernet
 from searchspaces.mbconv.layers import MBConvBackbone
-from searchspaces.mbconv.space import MBConvSpace
 
 
 class MBConvSupernet(StagedSupernet):
     """Every architecture of an MBConvSpace; squeeze-and-excitation keeps its weights when off."""
 
-    space: MBConvSpace
     backbone: MBConvBackbone

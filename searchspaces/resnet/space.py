@@ -21,6 +21,7 @@ from searchspaces.errors import SearchSpaceError
 from searchspaces.resnet.blocks import block_recipes
 from searchspaces.resnet.layers import ResNetBackbone
 from searchspaces.resnet.plan import BLOCKS, BlockPlan, ConvPlan, NetworkPlan
+from searchspaces.resnet.supernet import ResNetSupernet
 from searchspaces.space import BlockRecipe
 from searchspaces.supernet import Supernet
 from searchspaces.support.naming import suggestion
@@ -107,8 +108,6 @@ class ResNetSpace(StagedSpace[NetworkPlan]):
 
     def supernet(self, dimension: int, *, kernel_transform: bool = False) -> Supernet:
         """Make the network that acts as any of them, as `StagedSpace.supernet` says."""
-        from searchspaces.resnet.supernet import ResNetSupernet
-
         return ResNetSupernet(self, dimension, kernel_transform=kernel_transform)
 
     def _recipes(self, plan: NetworkPlan, dimension: int) -> list[BlockRecipe]:

@@ -18,6 +18,7 @@ from searchspaces.errors import SearchSpaceError
 from searchspaces.shufflenet.blocks import block_recipes
 from searchspaces.shufflenet.layers import ShuffleNetBackbone
 from searchspaces.shufflenet.plan import KERNELS, BlockPlan, ConvPlan, NetworkPlan
+from searchspaces.shufflenet.supernet import ShuffleNetSupernet
 from searchspaces.space import BlockRecipe
 from searchspaces.supernet import Supernet
 
@@ -114,8 +115,6 @@ class ShuffleNetSpace(PlannedSpace[NetworkPlan]):
 
     def supernet(self, dimension: int) -> Supernet:
         """Make the network that acts as any of them, with fresh weights."""
-        from searchspaces.shufflenet.supernet import ShuffleNetSupernet
-
         return ShuffleNetSupernet(self, dimension)
 
     def _extreme(self, *, most: bool) -> Architecture:

@@ -1,14 +1,23 @@
 """One network with shared weights that can act as any architecture of a ShuffleNetSpace."""
 
-from typing import cast
+from typing import Protocol, cast
 
 from searchspaces.architecture import Architecture
 from searchspaces.elastic.modules import ELASTIC, ConvNorm
 from searchspaces.query_model import Projection
 from searchspaces.shufflenet.layers import Block, ChoiceBlock, ShuffleNetBackbone
-from searchspaces.shufflenet.plan import ConvPlan
-from searchspaces.shufflenet.space import ShuffleNetSpace
-from searchspaces.supernet import Supernet
+from searchspaces.shufflenet.plan import ConvPlan, NetworkPlan
+from searchspaces.supernet import ElasticSpace, Supernet
+
+
+class ChoicePlans(ElasticSpace, Protocol):
+    """What the supernet asks of its space."""
+
+    def full_plans(self) -> list[NetworkPlan]:
+        """Return one network per kind of block, with the most channels everywhere."""
+
+    def plan(self, arch: Architecture) -> NetworkPlan:
+        """Work out an architecture's layers."""
 
 
 class ShuffleNetSupernet(Supernet):
@@ -24,9 +33,9 @@ class ShuffleNetSupernet(Supernet):
     """
 
     backbone: ShuffleNetBackbone
-    space: ShuffleNetSpace
+    space: ChoicePlans
 
-    def __init__(self, space: ShuffleNetSpace, dimension: int) -> None:
+    def __init__(self, space: ChoicePlans, dimension: int) -> None:
         plans = space.full_plans()
         super().__init__(
             ShuffleNetBackbone(plans, ELASTIC),

@@ -20,6 +20,7 @@ from searchspaces.supernet import Supernet
 from searchspaces.vit.blocks import block_recipes
 from searchspaces.vit.layers import PLAIN, ViTBackbone
 from searchspaces.vit.plan import BlockPlan, NetworkPlan, StemPlan
+from searchspaces.vit.supernet import ViTSupernet
 
 Patches = Annotated[
     tuple[int, ...],
@@ -115,8 +116,6 @@ class ViTSpace(PlannedSpace[NetworkPlan]):
 
     def supernet(self, dimension: int) -> Supernet:
         """Make the network that acts as any of them, with fresh weights."""
-        from searchspaces.vit.supernet import ViTSupernet
-
         return ViTSupernet(self, dimension)
 
     def _extreme(self, *, most: bool) -> Architecture:

@@ -1,14 +1,26 @@
 """One network with shared weights that can act as any architecture of a ViTSpace."""
 
-from typing import cast
+from typing import Protocol, cast
 
 from searchspaces.architecture import Architecture
 from searchspaces.elastic import ElasticConv2d, ElasticLinear
 from searchspaces.query_model import Projection
-from searchspaces.supernet import Supernet
+from searchspaces.supernet import ElasticSpace, Supernet
 from searchspaces.vit.layers import ELASTIC, Block, Stem, ViTBackbone
-from searchspaces.vit.plan import BlockPlan
-from searchspaces.vit.space import ViTSpace
+from searchspaces.vit.plan import BlockPlan, NetworkPlan, StemPlan
+
+
+class EntangledPlans(ElasticSpace, Protocol):
+    """What the supernet asks of its space."""
+
+    def full_plan(self) -> NetworkPlan:
+        """Return the plan whose every block holds that block of every architecture."""
+
+    def stem_plans(self) -> list[StemPlan]:
+        """List the stems of all architectures."""
+
+    def plan(self, arch: Architecture) -> NetworkPlan:
+        """Work out an architecture's layers."""
 
 
 class ViTSupernet(Supernet):
@@ -25,9 +37,9 @@ class ViTSupernet(Supernet):
     """
 
     backbone: ViTBackbone
-    space: ViTSpace
+    space: EntangledPlans
 
-    def __init__(self, space: ViTSpace, dimension: int) -> None:
+    def __init__(self, space: EntangledPlans, dimension: int) -> None:
         plan = space.full_plan()
         projection = Projection(plan.width, dimension)
         projection.linear = ElasticLinear(plan.width, dimension, bias=False)
