@@ -9,11 +9,11 @@ import optuna
 import pytest
 
 from nas.candidates.routes import SupernetRoute
-from nas.config.study import Proposer, StudyConfig
+from nas.config.study import SamplerName, StudyConfig
 from nas.study.proposers import create_sampler
 from nas.study.search import search
 
-SAMPLERS = get_args(Proposer)
+SAMPLERS = get_args(SamplerName)
 SPACES = {"s": {"route": "supernet"}}
 
 

@@ -58,7 +58,7 @@ def test_a_study_file_finds_it(folder):
     assert isinstance(route.space, SearchSpace)
     assert route.space.options["widths"] == [16, 32]
     assert route.largest_resolution == 48
-    first = route.start(random.Random(0), 4, config.budget, 64)
+    first = route.start(random.Random(0), 4, config.budget)
     assert len(first) == 4
 
 
