@@ -64,12 +64,12 @@ def test_a_study_file_finds_it(folder):
 
 def test_its_check_passes_and_would_notice_a_wrong_count(folder, monkeypatch):
     monkeypatch.syspath_prepend(str(folder))
-    check = block("python", "count_macs(model")
+    check = block("python", "check_space(")
     exec(check, {})
     plain_space = sys.modules["my_spaces"].PlainSpace
     counted = plain_space.macs
     monkeypatch.setattr(plain_space, "macs", lambda self, *args: counted(self, *args) + 1)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=r"macs says .*, but fvcore counts"):
         exec(check, {})
 
 
