@@ -132,7 +132,7 @@ class _PlainUnpickler(pickle.Unpickler):
 def _check_memory(stored: bytes) -> None:
     """Refuse numbers of the unpickler's memory that are larger than the pickle could need."""
     for operation, argument, _ in pickletools.genops(stored):
-        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(stored):
+        if "PUT" in operation.name and isinstance(argument, int) and argument > len(stored):
             raise ValueError(f"it asks for {argument:,} places of memory")
 
 

@@ -11,6 +11,8 @@ import resource
 import sys
 
 _SPARE = 2 << 30  # bytes of memory beside what the file itself may need
+_SECONDS = 60
+_BYTES_PER_SECOND = 1 << 20
 _ROWS = 16_384
 
 
@@ -19,8 +21,12 @@ def main(path: str) -> None:
     import faiss
     import numpy as np
 
-    most = _SPARE + 4 * os.path.getsize(path)
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    size = os.path.getsize(path)
+    for limit, most in (
+        (resource.RLIMIT_AS, _SPARE + 4 * size),
+        (resource.RLIMIT_CPU, _SECONDS + size // _BYTES_PER_SECOND),
+    ):
+        resource.setrlimit(limit, (most, most))
     index = faiss.read_index(path)
     if isinstance(index, faiss.IndexIDMap):
         sys.exit("it maps ids of its own: save the index inside it, and name the ids apart")

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from compat.errors import CompatError
 from compat.gallery.manifest import Description
-from compat.gallery.sealing import check_dtype, fresh_folder, seal
+from compat.gallery.sealing import check_dtype, check_unique, fresh_folder, seal
 from compat.gallery.space import VECTORS, GallerySpace, check_vectors, encode_ids
 from compat.gallery.vector_files import open_vectors
 from searchspaces.support.reading import read_text
@@ -100,7 +100,7 @@ def _ids(
     _check_length(values, "ids", count, path)
     try:
         names = np.asarray(values, dtype=str)
-        encode_ids(names)
+        check_unique(encode_ids(names))
     except (ValueError, TypeError) as error:
         raise CompatError(f"The ids in {path} cannot be used: {error}") from error
     return names

@@ -102,7 +102,7 @@ def seal(
         CompatError: When two images have one id.
     """
     encoded = encode_ids(ids)
-    _check_unique(encoded)
+    check_unique(encoded)
     np.save(folder / IDS, encoded)
     if labels is not None:
         np.save(folder / LABELS, np.asarray(labels, dtype=np.int64))
@@ -142,7 +142,8 @@ def seal(
     return GallerySpace.open(out)
 
 
-def _check_unique(encoded: np.ndarray) -> None:
+def check_unique(encoded: np.ndarray) -> None:
+    """Raise CompatError when two images have one id."""
     names, first, counts = np.unique(encoded, return_index=True, return_counts=True)
     if len(names) != len(encoded):
         row = int(first[counts > 1].min())
