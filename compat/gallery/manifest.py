@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 from compat.data.preprocessing import Preprocessing
 from compat.data.views import ViewRecipe
@@ -22,12 +22,12 @@ _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _FileName = Annotated[str, Field(pattern=r"^[\w.-]+\.npy$", max_length=200)]
 
 
-class Source(TypedDict, total=False):
-    """A gallery that another was made of."""
+class Source(TypedDict):
+    """A gallery that another was made of: its name, its fingerprint, and how it was made itself."""
 
     gallery: str
     fingerprint: str
-    derivation: list[dict[str, Any]]
+    derivation: NotRequired[list[dict[str, Any]]]
 
 
 class Step(TypedDict):

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from compat.gallery import Codes, GallerySpace
 from nas.config.budget import format_macs
@@ -27,7 +28,8 @@ def stdout_console() -> Console:
 
 def print_gallery(space: GallerySpace) -> None:
     """Print the facts of a gallery space."""
-    table = Table(title=f"Gallery space {space.path}", show_header=False, title_justify="left")
+    title = _plain(f"Gallery space {space.path}")
+    table = Table(title=title, show_header=False, title_justify="left")
     codes = f" from codes ({space.vectors.coder.kind})" if isinstance(space.vectors, Codes) else ""
     rows = {
         "vectors": f"{len(space.vectors):,} × {space.dimension} {space.vectors.dtype}{codes}",
@@ -45,8 +47,13 @@ def print_gallery(space: GallerySpace) -> None:
         "fingerprint": space.fingerprint,
     }
     for name, value in rows.items():
-        table.add_row(name, value)
+        table.add_row(name, _plain(value))
     stdout_console().print(table)
+
+
+def _plain(text: str) -> Text:
+    """Words of a file of anybody, which neither mark up nor steer the terminal."""
+    return Text("".join(c if c.isprintable() else "�" for c in text))
 
 
 def _step(step: Mapping[str, Any]) -> str:
