@@ -37,7 +37,10 @@ def loss_of(text: str) -> str | dict[str, Any]:
     Raises:
         StudyError: It is neither.
     """
-    loss = parse_yaml(text, f"--loss is '{text}', which")
+    try:
+        loss = parse_yaml(text, "--loss")
+    except StudyError:
+        loss = None
     if not isinstance(loss, str | dict):
         raise StudyError(
             f"--loss is '{text}': give a name, or weights as in '{{ssp: 1, regression: 1}}'."

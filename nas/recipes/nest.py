@@ -2,17 +2,18 @@
 
 import json
 import math
+import os
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -26,6 +27,7 @@ from compat.tasks.study_data import StudyData, load_study_data
 from compat.training.config import TrainingConfig
 from compat.training.fit import fit
 from nas.alignment.aligner import Aligner
+from nas.config.study import CalibrationImages
 from nas.deployment.card import Validation
 from nas.deployment.formats import format_of
 from nas.deployment.write import Exported, Source, write_model
@@ -42,6 +44,9 @@ from pruning.nested import (
 from pruning.nested.merging import Gradients, Merge
 from searchspaces import Architecture, QueryModel, timm_query_model
 from searchspaces.support.files import write_atomically
+from searchspaces.support.reading import read_json
+from searchspaces.support.section import Section, Seed, Versioned
+from searchspaces.support.settings import bind_settings
 
 _RULE: Mapping[Method, Gradients] = {
     "structured": "integrated",
@@ -52,7 +57,10 @@ _FOREIGN = (".onnx", ".pt2", ".pt", ".pth")
 _ORDER_BATCHES = 4  # of training images, by which channels are ordered
 
 
-class NestConfig(BaseModel):
+Capacity = Annotated[float, Field(gt=0, le=1)]
+
+
+class NestConfig(Section):
     """Everything that defines a nested model.
 
     Attributes:
@@ -78,24 +86,44 @@ class NestConfig(BaseModel):
         seed: Of weights, scores and order of images.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     model: str
     gallery: str
     data: str
     method: Method = "structured"
     gradients: Gradients | None = None
-    capacities: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
-    per_step: int | None = Field(None, ge=2)
+    capacities: tuple[Capacity, ...] = Field((0.2, 0.4, 0.6, 0.8, 1.0), max_length=100)
+    per_step: int | None = Field(None, ge=2, le=100)
     loss: str | dict[str, Any] = "regression"
-    pairwise: float = Field(0.0, ge=0)
+    pairwise: float = Field(0.0, ge=0, le=1e6)
     order: str = "taylor"
-    size: int = Field(64, ge=8)
+    size: int = Field(64, ge=8, le=4096)
     pretrained: bool = True
     training: TrainingConfig = TrainingConfig()
-    calibration_images: int = Field(1024, ge=2)
+    calibration_images: CalibrationImages = 1024
     split: SplitConfig = SplitConfig()
-    seed: int = 0
+    seed: Seed = 0
+
+
+class NestFile(Versioned):
+    """``nest.json``: the settings, and the gallery that the nest was begun with."""
+
+    config: NestConfig
+    gallery_fingerprint: str = Field(alias="gallery fingerprint")
+
+    @classmethod
+    def read(cls, folder: Path) -> "NestFile":
+        """Read the file of a folder.
+
+        Raises:
+            StudyError: There is none, or it is broken or of a newer version.
+        """
+        remedy = "restore it, or train again"
+        return read_json(folder / "nest.json", cls, error=StudyError, remedy=remedy)
+
+    def write(self, folder: Path) -> None:
+        """Write the file into a folder."""
+        text = self.model_dump_json(indent=2, by_alias=True)
+        write_atomically(folder / "nest.json", lambda file: file.write_text(text, "utf-8"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,13 +148,8 @@ class Nest:
         """
         path = Path(path)
         if (path / "nest.json").exists():
-            before = cls.open(path).config.model_dump(mode="json")
-            for field, value in config.model_dump(mode="json").items():
-                if before[field] != value:
-                    raise StudyError(
-                        f"The nest '{path}' was begun with {field} = {before[field]!r}, not "
-                        f"{value!r}; choose another --out, or restore that setting."
-                    )
+            before, now = (c.model_dump(mode="json") for c in (cls.open(path).config, config))
+            bind_settings(f"The nest '{path}'", before, now, error=StudyError)
         return cls(path, config)
 
     @classmethod
@@ -134,23 +157,15 @@ class Nest:
         """Open a folder that `querynas nest` has made.
 
         Raises:
-            StudyError: It is no such folder.
+            StudyError: It is no such folder, or its settings are broken or of a newer version.
         """
         path = Path(path)
-        try:
-            text = (path / "nest.json").read_bytes()
-        except OSError as error:
+        if not os.path.isfile(path / "nest.json"):
             raise StudyError(
                 f"'{path}' is no nest (it has no nest.json); give the --out folder of a "
                 "`querynas nest`."
-            ) from error
-        try:
-            return cls(path, NestConfig.model_validate(json.loads(text)["config"]))
-        except (ValueError, KeyError) as error:
-            raise StudyError(
-                f"The settings '{path / 'nest.json'}' cannot be read; they were written by another "
-                "version of querynas, so train again."
-            ) from error
+            )
+        return cls(path, NestFile.read(path).config)
 
     @cached_property
     def data(self) -> StudyData:
@@ -161,9 +176,8 @@ class Nest:
             StudyError: The nest was begun with another gallery.
         """
         data = load_study_data(self.config.data, self.config.gallery, self.config.split)
-        settings = self.path / "nest.json"
-        if settings.exists():
-            begun = json.loads(settings.read_bytes())["gallery fingerprint"]
+        if (self.path / "nest.json").exists():
+            begun = NestFile.read(self.path).gallery_fingerprint
             if begun != data.gallery.fingerprint:
                 raise StudyError(
                     f"The nest '{self.path}' was begun with a gallery of fingerprint {begun}, but "
@@ -199,12 +213,15 @@ class Nest:
             start = self._start
             if not start.exists():
                 model = self._ordered()
-                settings = {
-                    "config": self.config.model_dump(mode="json"),
-                    "gallery fingerprint": self.data.gallery.fingerprint,
-                }
-                text = json.dumps(settings, indent=2)
-                write_atomically(self.path / "nest.json", lambda file: file.write_text(text))
+                fingerprint = self.data.gallery.fingerprint
+                file = NestFile.model_validate(
+                    {
+                        "version": NestFile.NEWEST,
+                        "config": self.config,
+                        "gallery fingerprint": fingerprint,
+                    }
+                )
+                file.write(self.path)
                 save_model(model, start)
             nested = self._untrained()
             train_nested(nested, self._aligner, self.config, checkpoint=self._checkpoint)

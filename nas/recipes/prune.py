@@ -4,7 +4,6 @@ The folder is an ordinary run: its trials are the steps, so `querynas pareto`, `
 take it up.
 """
 
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from typing import Any, Literal
 import optuna
 import torch
 from optuna.trial import TrialState
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from compat.device import describe, pick_device
 from compat.losses import create_loss
@@ -23,7 +22,13 @@ from compat.tasks.split import SplitConfig
 from compat.training.config import TrainingConfig
 from nas.alignment.fading import compatibility_losses, fade
 from nas.candidates.routes import Candidate
-from nas.config.study import FinishTraining, PrunedConfig, RealignTraining, StudyConfig
+from nas.config.study import (
+    CalibrationImages,
+    FinishTraining,
+    PrunedConfig,
+    RealignTraining,
+    StudyConfig,
+)
 from nas.deployment.card import card_path, read_card
 from nas.deployment.write import Exported
 from nas.errors import StudyError
@@ -43,16 +48,20 @@ from pruning import (
     reach,
     save_model,
 )
+from pruning.cutting import Scope
 from pruning.reaching import TOLERANCE
 from searchspaces import Architecture, QueryModel, own_resolution, timm_query_model
 from searchspaces.support.files import write_atomically
+from searchspaces.support.reading import read_json
+from searchspaces.support.section import Section, Seed, Versioned
+from searchspaces.support.settings import bind_settings
 
 logger = logging.getLogger("querynas")
 
 _LOOSE = 0.05  # how closely the rounds before the last one keep to their figures
 
 
-class PruneConfig(BaseModel):
+class PruneConfig(Section):
     """Everything that defines the pruning of one model.
 
     Attributes:
@@ -80,29 +89,51 @@ class PruneConfig(BaseModel):
         seed: Of weights, order of images and the criterion "random".
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     model: str
     gallery: str
     data: str
     target: str
     criterion: str = "taylor"
-    scope: Literal["local", "global", "isomorphic"] = "global"
+    scope: Scope = "global"
     schedule: Literal["one_shot", "iterative", "growing"] = "iterative"
-    rounds: int = Field(5, ge=1)
-    round_to: int = Field(8, ge=1)
+    rounds: int = Field(5, ge=1, le=1000)
+    round_to: int = Field(8, ge=1, le=1024)
     loss: str | dict[str, Any] = "regression"
-    resolution: int | None = Field(None, ge=8)
+    resolution: int | None = Field(None, ge=8, le=4096)
     pooling: Literal["avg", "gem"] = "avg"
     pretrained: bool = True
     checkpoint: str | None = None
     align: TrainingConfig | None = TrainingConfig()
     realign: RealignTraining = RealignTraining()
     finish: FinishTraining | None = FinishTraining(epochs=10)
-    importance_batches: int = Field(16, ge=1)
-    calibration_images: int = Field(1024, ge=2)
+    importance_batches: int = Field(16, ge=1, le=10_000)
+    calibration_images: CalibrationImages = 1024
     split: SplitConfig = SplitConfig()
-    seed: int = 0
+    seed: Seed = 0
+
+
+class PruneFile(Versioned):
+    """``prune.json``: the settings, and what the target came to when the pruning began.
+
+    Attributes:
+        config: The settings.
+        uncut: The bounded figure of the uncut model; MACs, parameters or seconds.
+        bound: The target in the same unit.
+    """
+
+    config: PruneConfig
+    uncut: float = Field(gt=0)
+    bound: float = Field(gt=0)
+
+    @classmethod
+    def read(cls, folder: Path) -> "PruneFile":
+        """Read the file of a folder.
+
+        Raises:
+            StudyError: There is none, or it is broken or of a newer version.
+        """
+        remedy = "choose another --out, or restore it"
+        return read_json(folder / "prune.json", cls, error=StudyError, remedy=remedy)
 
 
 @dataclass(frozen=True)
@@ -182,12 +213,13 @@ class _Pruning:
                 scope=self.config.scope,
                 round_to=self.config.round_to,
             )
-            content = {
-                "config": self.config.model_dump(mode="json"),
-                "uncut": figure(start, bound.quantity),
-                "bound": bound.value,
-            }
-            text = json.dumps(content, indent=2)
+            file = PruneFile(
+                version=PruneFile.NEWEST,
+                config=self.config,
+                uncut=figure(start, bound.quantity),
+                bound=bound.value,
+            )
+            text = file.model_dump_json(indent=2)
             self.run.save()
             write_atomically(self.settings, lambda file: file.write_text(text))
         shared = self.run.path / "shared"
@@ -204,7 +236,7 @@ class _Pruning:
     @cached_property
     def bound(self) -> Target:
         """The target in absolute figures, as it was when the pruning began."""
-        return Target(self.target.quantity, json.loads(self.settings.read_bytes())["bound"])
+        return Target(self.target.quantity, PruneFile.read(self.run.path).bound)
 
     def done(self) -> dict[int, Record]:
         """Return the records of finished steps by their place in the schedule."""
@@ -215,7 +247,7 @@ class _Pruning:
         """Return the schedule, the uncut model's own alignment first."""
         config = self.config
         trainings = Trainings(config.rounds, config.realign, config.finish)
-        uncut = json.loads(self.settings.read_bytes())["uncut"]  # a latency would differ today
+        uncut = PruneFile.read(self.run.path).uncut  # a latency would differ today
         align = None if self._is_aligned() else config.align
         return [
             Step("uncut", align),
@@ -334,14 +366,10 @@ class _Pruning:
     def _check_settings(self) -> None:
         if not self.settings.exists():
             return
-        before = json.loads(self.settings.read_bytes())["config"]
-        for field, value in self.config.model_dump(mode="json").items():
-            if before.get(field) != value:
-                raise StudyError(
-                    f"The folder '{self.settings.parent}' was begun with {field} = "
-                    f"{before.get(field)!r}, not {value!r}; choose another --out, or restore that "
-                    "setting."
-                )
+        folder = self.settings.parent
+        begun = PruneFile.read(folder).config
+        before, now = (each.model_dump(mode="json") for each in (begun, self.config))
+        bind_settings(f"The folder '{folder}'", before, now, error=StudyError)
 
 
 def _study(config: PruneConfig) -> StudyConfig:
