@@ -225,10 +225,8 @@ def main() -> None:
         print(f"| {' | '.join(_row(source, package))} |")
     lengths, repeated = functions(source), repetitions(source)
     longest = ", ".join(f"{lines} (`{name}`)" for lines, name in lengths[:5])
-    print(
-        f"\nFunctions: {len(lengths):,}, median {statistics.median(n for n, _ in lengths)} lines;"
-    )
-    print(f"longest {longest}.")
+    median = statistics.median(lines for lines, _ in lengths)
+    print(f"\nFunctions: {len(lengths):,}, median {median:g} lines; longest {longest}.")
     print(f"\nRepeated code of {ALIKE} lines or more: {len(repeated)} stretches, ", end="")
     print(f"{sum(lines for *_, lines in repeated)} lines.")
     if arguments.list:

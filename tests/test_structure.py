@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import re
 import subprocess
 import sys
 import zipfile
@@ -80,6 +81,21 @@ def test_a_package_names_what_is_public(package: str) -> None:
     assert module.__all__
     for name in module.__all__:
         assert getattr(module, name) is not None
+
+
+FOLDER = re.compile(r"^\| (`[^|]+`) \| (.+) \|$", flags=re.MULTILINE)
+QUOTED = re.compile(r"`(\w+)`")
+
+
+def test_the_architecture_page_names_what_is_there() -> None:
+    page = Path("docs/architecture.md").read_text()
+    table = page.partition("## Folders")[2].partition("\n\n**")[0]
+    rows = FOLDER.findall(table)
+    assert {folder.strip("`").partition("/")[0] for folder, _ in rows} == set(PACKAGES)
+    for folder, modules in rows:
+        for name in QUOTED.findall(modules):
+            place = Path(folder.strip("`")) / name
+            assert place.is_dir() or place.with_suffix(".py").is_file(), place
 
 
 def test_imports_are_found_wherever_they_stand(tmp_path: Path) -> None:
