@@ -231,8 +231,11 @@ def _from_training(spec: str, path: Path) -> GalleryModel:
         )
     header = validated(_Header, metadata, str(path), error=CompatError, remedy=remedy)
     vectors = weights.pop(_CLASSIFIER, None)
-    _check_count(header.arch, sum(value.numel() for value in weights.values()), path)
-    model = trained_network(header.arch, header.dimension, header.preprocessing)
+    try:
+        _check_count(header.arch, sum(value.numel() for value in weights.values()))
+        model = trained_network(header.arch, header.dimension, header.preprocessing)
+    except CompatError as error:
+        raise CompatError(f"{path}: {error}") from error
     load_tensors(model, weights, str(path), error=CompatError)
     loaded = torch_gallery_model(spec, model, header.preprocessing)
     if vectors is None:
@@ -246,7 +249,7 @@ def _from_training(spec: str, path: Path) -> GalleryModel:
     return replace(loaded, classifier=dict(zip(header.classes, vectors.numpy(), strict=True)))
 
 
-def _check_count(arch: str, count: int, path: Path) -> None:
+def _check_count(arch: str, count: int) -> None:
     """Refuse weights that are too few for an architecture, before there is memory for it."""
     import torch
 
@@ -255,8 +258,8 @@ def _check_count(arch: str, count: int, path: Path) -> None:
     expected = sum(value.numel() for value in network.parameters())
     if count < expected:
         raise CompatError(
-            f"{path} holds {count:,} numbers, but its architecture {arch!r} has {expected:,}: it "
-            "is damaged; copy it again or train it anew."
+            f"it holds {count:,} numbers, but its architecture {arch!r} has {expected:,}; copy it "
+            "again or train it anew."
         )
 
 

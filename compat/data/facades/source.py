@@ -18,7 +18,7 @@ from compat.section import Options
 from searchspaces.support.section import Seed
 
 _VERSION = 1  # raised whenever the same seed would give other pixels
-_MOST_IMAGES = 10_000_000
+_MOST_IMAGES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def open_facades(*, classes: int = 80, images: int = 20, size: int = 64, seed: i
 
     Args:
         classes: Number of buildings, at least 1.
-        images: Images per building, at least 2; of all buildings together, 10 million at most.
+        images: Images per building, at least 2; a million of all buildings at most.
         size: Side of an image in pixels, 16 to 1024.
         seed: Another seed gives other buildings.
 
