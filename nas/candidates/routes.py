@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from compat.training.config import TrainingConfig
 from nas.alignment.aligner import Aligner
@@ -29,7 +29,9 @@ from searchspaces import (
     parameters,
     timm_query_model,
 )
+from searchspaces.checkpoint import load_tensors
 from searchspaces.support.files import write_atomically
+from searchspaces.support.tensors import read_safetensors
 
 PROJECTION = "projection."
 """What the names of those tensors of a query model begin with that lead into the gallery space."""
@@ -159,7 +161,9 @@ class SupernetRoute:
             state = {k: v.contiguous() for k, v in supernet.state_dict().items()}
             write_atomically(weights, lambda path: save_file(state, path))
             checkpoint.unlink(missing_ok=True)
-        supernet.load_state_dict(load_file(weights))
+        remedy = "delete it to train the shared weights again"
+        state = read_safetensors(weights, error=StudyError, remedy=remedy)[1]
+        load_tensors(supernet, state, f"'{weights}'", error=StudyError)
         self._supernet = supernet.to(aligner.device).eval()
 
     def _fresh(self) -> Supernet:
@@ -385,7 +389,8 @@ def _begin_with(model: QueryModel, start: Path) -> None:
     Raises:
         StudyError: The file lacks a tensor of the model, or has it in another shape.
     """
-    state, own = load_file(start), model.state_dict()
+    state = read_safetensors(start, error=StudyError, remedy="leave out warm_start")[1]
+    own = model.state_dict()
     for name, tensor in own.items():
         if name in state and state[name].shape == tensor.shape:
             continue

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from compat.device import pick_device
@@ -43,10 +43,12 @@ from pruning.nested import (
 )
 from pruning.nested.merging import Gradients, Merge
 from searchspaces import Architecture, QueryModel, timm_query_model
+from searchspaces.checkpoint import load_tensors
 from searchspaces.support.files import write_atomically
 from searchspaces.support.reading import read_json
 from searchspaces.support.section import Section, Seed, Versioned
 from searchspaces.support.settings import bind_settings
+from searchspaces.support.tensors import read_safetensors
 
 _RULE: Mapping[Method, Gradients] = {
     "structured": "integrated",
@@ -199,7 +201,9 @@ class Nest:
                 "began it again."
             )
         model = self._untrained()
-        model.load_state_dict(load_file(self._weights))
+        remedy = "delete it and give the `querynas nest` that began it again"
+        state = read_safetensors(self._weights, error=StudyError, remedy=remedy)[1]
+        load_tensors(model, state, f"'{self._weights}'", error=StudyError)
         return model.to(pick_device()).eval()
 
     def train(self) -> CrossTests:

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from optuna.trial import FixedTrial
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from nas.candidates.proposal import Proposal
 from nas.candidates.routes import PROJECTION, Route
@@ -21,6 +20,7 @@ from searchspaces import Architecture, SearchSpace, parameters
 from searchspaces.support.files import write_atomically
 from searchspaces.support.reading import read_json
 from searchspaces.support.section import Section
+from searchspaces.support.tensors import read_safetensors
 
 logger = logging.getLogger("querynas")
 
@@ -121,13 +121,8 @@ def _bring_weights(run: Run, earlier: Run, names: Iterable[str]) -> None:
 
 
 def _copy(weights: Path, target: Path, *, whole: bool) -> None:
-    try:
-        state = load_file(weights)
-    except SafetensorError as error:
-        raise StudyError(
-            f"The shared weights '{weights}' cannot be read ({error}); leave out warm_start, or "
-            "delete them to take the architectures alone."
-        ) from error
+    remedy = "leave out warm_start, or delete it to take the architectures alone"
+    state = read_safetensors(weights, error=StudyError, remedy=remedy)[1]
     kept = {k: v for k, v in state.items() if whole or not k.startswith(PROJECTION)}
     write_atomically(target, lambda path: save_file(kept, path))
 
