@@ -72,7 +72,7 @@ def derive_gallery(
             check_plain(space)
     rows = [_matching_rows(space, first) for space in spaces]
     places = _matching_views(spaces, rows)
-    convert = _converter(transform, codes, metric, first.vectors.dtype)
+    convert = _converter(transform, codes, metric, first.vectors.dtype, first.path)
     probe = convert([_block(s.vectors, r, 0, 1) for s, r in zip(spaces, rows, strict=True)], "", 0)
     _check_classifier(classifier, first, codes.dimension if codes else probe.shape[1])
 
@@ -119,11 +119,17 @@ def training_sample(space: GallerySpace, *, seed: int) -> np.ndarray:
     """Float32 vectors (at most 200,000, d) of a gallery to learn a map from, drawn without labels.
 
     The whole gallery when it is not larger, else a seeded sample.
+
+    Raises:
+        CompatError: A vector is not finite or is zero.
     """
-    if len(space) <= _SAMPLE:
-        return np.asarray(space.vectors, dtype=np.float32)
-    rows = np.random.default_rng(seed).choice(len(space), _SAMPLE, replace=False)
-    return np.asarray(space.vectors[np.sort(rows)], dtype=np.float32)
+    rows: Any = slice(None)
+    if len(space) > _SAMPLE:
+        drawn = np.random.default_rng(seed).choice(len(space), _SAMPLE, replace=False)
+        rows = np.sort(drawn)
+    sample = np.asarray(space.vectors[rows], dtype=np.float32)
+    check_vectors(sample, f"{space.path}: of the vectors to learn from,")
+    return sample
 
 
 def check_plain(space: GallerySpace) -> None:
@@ -136,9 +142,13 @@ def check_plain(space: GallerySpace) -> None:
 
 
 def _converter(
-    transform: Callable[..., np.ndarray], coder: Coder | None, metric: str, dtype: np.dtype[Any]
+    transform: Callable[..., np.ndarray],
+    coder: Coder | None,
+    metric: str,
+    dtype: np.dtype[Any],
+    name: Path,
 ) -> _Convert:
-    """What turns one block per source into the rows that are stored."""
+    """What turns one block per source into the rows that are stored; ``name`` is for errors."""
 
     def convert(blocks: Sequence[np.ndarray], what: str, start: int) -> np.ndarray:
         made = np.asarray(transform(*blocks), dtype=np.float32)
@@ -148,7 +158,7 @@ def _converter(
                 f"The transform gave an array of shape {made.shape} for {len(blocks[0])} vectors, "
                 f"expected ({len(blocks[0])}, {width if coder else 'dimension'}): mend it."
             )
-        check_vectors(made, f"The derived gallery's {what}", start)
+        check_vectors(made, f"{name}: the {what} made of", start)
         if metric == "cosine":
             made = made / np.linalg.norm(made, axis=1, keepdims=True)
         return made.astype(dtype) if coder is None else coder.encode(made)

@@ -13,6 +13,7 @@ from compat.errors import CompatError
 from compat.gallery.sealing import check_absent
 from compat.gallery.space import GallerySpace
 from compat.gallery.stored import StoredVectors, stored_vectors
+from searchspaces.support.seeding import seeded
 
 if TYPE_CHECKING:
     from compat.gallery.heads import DynamicMixer, HeadTraining
@@ -58,8 +59,7 @@ def fuse_galleries(
     features = [torch.from_numpy(rows) for rows in stored.features]
     classes = torch.from_numpy(stored.labels)
     dimension = dimension or sources[0].dimension
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(training.seed)
+    with seeded(training.seed):
         mixer = DynamicMixer([space.dimension for space in sources], dimension)
         psi = ArcFace(dimension, len(stored.classes), scale=SCALE, margin=MARGIN)
     train_head(

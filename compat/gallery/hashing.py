@@ -15,6 +15,7 @@ from compat.gallery.deriving import check_plain
 from compat.gallery.sealing import check_absent
 from compat.gallery.space import GallerySpace
 from compat.gallery.stored import StoredVectors, stored_vectors
+from searchspaces.support.seeding import seeded
 
 if TYPE_CHECKING:
     from compat.gallery.heads import HashHead, HeadTraining
@@ -62,8 +63,7 @@ def hash_gallery(
     centres = class_centres(stored, bits, seed=training.seed)
     targets = torch.from_numpy(centres)
     features, classes = torch.from_numpy(stored.features[0]), torch.from_numpy(stored.labels)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(training.seed)
+    with seeded(training.seed):
         head = HashHead(source.dimension, bits)
     train_head(
         head,

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from compat.errors import CompatError
 from compat.gallery.codes import SignCoder
 from compat.gallery.deriving import derive_gallery
-from compat.gallery.space import GallerySpace
+from compat.gallery.space import GallerySpace, check_vectors
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,5 +141,6 @@ def _read(space: GallerySpace, rows: np.ndarray, first: GallerySpace) -> np.ndar
         places = order[np.searchsorted(space.view_rows, rows, sorter=order)]
         blocks += [np.asarray(view[places], dtype=np.float32) for view in space.view_vectors]
     stacked = np.concatenate(blocks)
+    check_vectors(stacked, f"{space.path}: of the images to learn from, and their views,")
     unit: np.ndarray = stacked / np.linalg.norm(stacked, axis=1, keepdims=True)
     return unit

@@ -14,7 +14,15 @@ from mutations import Case, assert_clean, mutated_bytes, mutated_json
 from compat.data.preprocessing import Preprocessing
 from compat.data.views import ViewRecipe
 from compat.errors import CompatError
-from compat.gallery import GallerySpace, SignCoder, compress_gallery, derive_gallery
+from compat.gallery import (
+    GallerySpace,
+    SignCoder,
+    compress_gallery,
+    derive_gallery,
+    fuse_galleries,
+    hash_gallery,
+    reduce_gallery,
+)
 from compat.gallery.build import build_gallery
 from compat.gallery.manifest import MANIFEST, Description
 from compat.gallery.models import GalleryModel
@@ -185,6 +193,28 @@ def test_wrong_arrays_are_named(
     _tell(tmp_path / "g", tmp_path / "g" / name)
     with pytest.raises(CompatError, match=rf"{name} .*{sentence}"):
         GallerySpace.open(tmp_path / "g")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0])
+@pytest.mark.parametrize("command", ["reduce", "compress", "derive", "hash", "fuse"])
+def test_vectors_without_a_direction_are_learnt_from_by_nothing(
+    tmp_path: Path, value: float, command: str
+) -> None:
+    plain(tmp_path / "g")
+    vectors = np.load(tmp_path / "g" / "vectors.npy")
+    vectors[4] = value
+    np.save(tmp_path / "g" / "vectors.npy", vectors)
+    space, out = GallerySpace.open(tmp_path / "g"), tmp_path / "out"
+    commands = {
+        "reduce": lambda: reduce_gallery(space, out, dimension=3),
+        "compress": lambda: compress_gallery(space, out, bytes_per_vector=1, bits=4),
+        "derive": lambda: derive_gallery(space, out, lambda v: v, derivation={"step": "copy"}),
+        "hash": lambda: hash_gallery(space, out, bits=4),
+        "fuse": lambda: fuse_galleries([space, space], out),
+    }
+    with pytest.raises(CompatError, match=r"/g: .* row 4 is (zero|not finite)|/g: .* row 2 is"):
+        commands[command]()
+    assert not out.exists()
 
 
 def test_ids_that_are_no_utf8(tmp_path: Path) -> None:
