@@ -49,6 +49,24 @@ def open_query_model(
                 pretrained=pretrained,
                 checkpoint=checkpoint,
             )
+    found = open_saved(model, resolution=resolution, checkpoint=checkpoint)
+    if found.dimension != dimension:
+        raise StudyError(
+            f"The model '{model}' gives {found.dimension} dimensions, but the gallery has "
+            f"{dimension}; give a model that was aligned to this gallery."
+        )
+    return found
+
+
+def open_saved(
+    model: str, *, resolution: int | None = None, checkpoint: str | None = None
+) -> QueryModel:
+    """Open a saved query model, whose resolution and weights are its own.
+
+    Raises:
+        StudyError: Another resolution, or a checkpoint, is asked for.
+        PruningError: The file is missing or damaged.
+    """
     if checkpoint is not None:
         raise StudyError(f"The model '{model}' has weights of its own; leave --checkpoint out.")
     found = load_model(model)
@@ -56,10 +74,5 @@ def open_query_model(
         raise StudyError(
             f"The model '{model}' takes images of {found.resolution} pixels, not {resolution}; "
             "leave --resolution out."
-        )
-    if found.dimension != dimension:
-        raise StudyError(
-            f"The model '{model}' gives {found.dimension} dimensions, but the gallery has "
-            f"{dimension}; give a model that was aligned to this gallery."
         )
     return found

@@ -30,6 +30,7 @@ from nas.alignment.aligner import Aligner
 from nas.config.study import CalibrationImages
 from nas.deployment.card import Validation
 from nas.deployment.formats import format_of
+from nas.deployment.opening import is_saved, open_query_model
 from nas.deployment.write import Exported, Source, write_model
 from nas.errors import StudyError
 from nas.reporting.cross_tests import CrossTests, cross_tests, heatmap
@@ -42,7 +43,7 @@ from pruning.nested import (
     order_channels,
 )
 from pruning.nested.merging import Gradients, Merge
-from searchspaces import Architecture, QueryModel, timm_query_model
+from searchspaces import Architecture, QueryModel
 from searchspaces.checkpoint import load_tensors
 from searchspaces.support.files import write_atomically
 from searchspaces.support.reading import read_json
@@ -438,19 +439,10 @@ def _given(config: NestConfig, dimension: int) -> QueryModel:
             f"'{config.model}' cannot be nested; give the name of a timm model or a saved query "
             "model, .safetensors."
         )
-    if not config.model.endswith(".safetensors"):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            return timm_query_model(
-                config.model.removeprefix("timm:"),
-                dimension,
-                resolution=config.size,
-                pretrained=config.pretrained,
-            )
-    model = load_model(config.model)
-    if model.dimension != dimension:
-        raise StudyError(
-            f"'{config.model}' gives {model.dimension} dimensions, but the gallery "
-            f"'{config.gallery}' has {dimension}; give a model that was aligned to this gallery."
-        )
-    return model
+    return open_query_model(
+        config.model,
+        dimension,
+        resolution=None if is_saved(config.model) else config.size,
+        pretrained=config.pretrained,
+        seed=config.seed,
+    )

@@ -30,6 +30,7 @@ from nas.config.study import (
     StudyConfig,
 )
 from nas.deployment.card import card_path, read_card
+from nas.deployment.opening import is_saved, open_query_model, open_saved
 from nas.deployment.write import Exported
 from nas.errors import StudyError
 from nas.recipes.schedules import SCHEDULES, Step, Trainings
@@ -50,7 +51,7 @@ from pruning import (
 )
 from pruning.cutting import Scope
 from pruning.reaching import TOLERANCE
-from searchspaces import Architecture, QueryModel, own_resolution, timm_query_model
+from searchspaces import Architecture, QueryModel, own_resolution
 from searchspaces.support.files import write_atomically
 from searchspaces.support.reading import read_json
 from searchspaces.support.section import Section, Seed, Versioned
@@ -337,29 +338,20 @@ class _Pruning:
     def _start(self) -> QueryModel:
         """The uncut model before any training here."""
         config, dimension = self.config, self.run.data.gallery.dimension
-        if not _is_file(config.model):
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(config.seed)
-                return timm_query_model(
-                    config.model.removeprefix("timm:"),
-                    dimension,
-                    resolution=_resolution(config),
-                    pooling=config.pooling,
-                    pretrained=config.pretrained,
-                    checkpoint=config.checkpoint,
-                )
-        model = load_model(config.model)
-        if model.dimension != dimension:
-            raise StudyError(
-                f"The model '{config.model}' gives {model.dimension} dimensions, but the gallery "
-                f"'{config.gallery}' has {dimension}; take a model of that gallery."
-            )
-        return model
+        return open_query_model(
+            config.model,
+            dimension,
+            resolution=_resolution(config),
+            pooling=config.pooling,
+            pretrained=config.pretrained,
+            checkpoint=config.checkpoint,
+            seed=config.seed,
+        )
 
     def _is_aligned(self) -> bool:
         """Whether the model's card says that it was aligned to this very gallery."""
         path = Path(self.config.model)
-        if not _is_file(self.config.model) or not card_path(path).exists():
+        if not is_saved(self.config.model) or not card_path(path).exists():
             return False
         return read_card(path).gallery.fingerprint == self.run.data.gallery.fingerprint
 
@@ -396,20 +388,8 @@ def _study(config: PruneConfig) -> StudyConfig:
 
 
 def _resolution(config: PruneConfig) -> int:
-    if not _is_file(config.model):
+    """Side of the model's images, refused here if it is not what is asked for."""
+    if not is_saved(config.model):
         return config.resolution or own_resolution(config.model.removeprefix("timm:"))
-    if config.checkpoint is not None:
-        raise StudyError(
-            f"The model '{config.model}' has weights of its own; leave --checkpoint out."
-        )
-    own = load_model(config.model).resolution
-    if config.resolution not in (None, own):
-        raise StudyError(
-            f"The model '{config.model}' takes images of {own} pixels, not {config.resolution}; "
-            "leave --resolution out."
-        )
-    return own
-
-
-def _is_file(model: str) -> bool:
-    return model.endswith(".safetensors")
+    given, checkpoint = config.resolution, config.checkpoint
+    return open_saved(config.model, resolution=given, checkpoint=checkpoint).resolution
