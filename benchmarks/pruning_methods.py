@@ -125,14 +125,13 @@ class Bench:
                 self.train(self.load(file), finished, training)
 
     def cut(self, model: "QueryModel", uncut: "QueryModel", row: str, share: float) -> "QueryModel":
-        from nas.alignment.fading import compatibility_losses
         from pruning import Target, reach
         from searchspaces import count_macs
 
         model = reach(
             model,
             Target("macs", share * count_macs(uncut, uncut.resolution)),
-            batch_loss=compatibility_losses(self.aligner, batches=IMPORTANCE_BATCHES, size=BATCH),
+            batch_loss=self.aligner.batch_losses(batches=IMPORTANCE_BATCHES, size=BATCH),
             seed=self.seed,
             **ROWS[row],
         )

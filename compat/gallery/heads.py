@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm import tqdm
 
-from compat.errors import CompatError
+from compat.training.fit import Course, Descent, fit
 
 
 @dataclass(frozen=True)
@@ -108,20 +107,24 @@ def train_head(
         head.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, training.steps)
-    rng = np.random.default_rng(training.seed)
-    head.train()
-    for _ in tqdm(range(training.steps), desc=title, unit="step", delay=2):
-        rows = rng.choice(count, min(count, training.batch), replace=False)
-        value = loss(torch.from_numpy(rows))
-        if not torch.isfinite(value):
-            raise CompatError(
-                f"The loss of '{title}' became {value.item()}: lower the learning rate "
-                f"({training.learning_rate})."
-            )
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        optimizer.step()
-        schedule.step()
+
+    def batches(_: int) -> Iterator[Tensor]:
+        rng = np.random.default_rng(training.seed)
+        for _ in range(training.steps):
+            rows = rng.choice(count, min(count, training.batch), replace=False)
+            yield torch.from_numpy(rows)
+
+    def losses(rows: Tensor, _: int) -> Iterator[Tensor]:
+        yield loss(rows)
+
+    fit(
+        head,
+        losses,
+        Course(1, training.steps, batches),
+        Descent(optimizer, schedule, torch.device("cpu")),
+        title=title,
+        remedy=f"lower the learning rate ({training.learning_rate})",
+    )
     head.eval()
 
 

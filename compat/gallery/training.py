@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from tqdm import tqdm
+import torch
+from torch import Tensor, nn
 
 from compat.data.cache import decode
 from compat.data.images import ImageSet
@@ -26,10 +26,10 @@ from compat.errors import CompatError
 from compat.evaluation import Retrieved, Truth, evaluate
 from compat.gallery.models import save_gallery_model, trained_network
 from compat.images import as_images, to_float
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
+from compat.losses.margin import CosFace
+from compat.training.checkpoint import Checkpoint
+from compat.training.fit import Course, Descent, fit
+from searchspaces.support.seeding import seeded
 
 
 @dataclass(frozen=True)
@@ -97,61 +97,40 @@ def train_gallery_model(
         CompatError: When there is nothing to train on, ``out`` exists or has another ending, an
             unfinished run beside it has another recipe, or the loss stops being finite.
     """
-    import torch
-
-    from compat.losses.margin import CosFace
-
     recipe = recipe or TrainingRecipe()
-    out = Path(out)
+    out = _new_file(Path(out))
     data = _TrainingData.load(images, splits.train, recipe, strict, cache)
-    key = sha256(json.dumps([asdict(recipe), data.labels.tolist(), data.ids]).encode()).hexdigest()
-    checkpoint = _checkpoint_of(out)
     device = pick_device()
     preprocessing = Preprocessing(size=recipe.size, fit=recipe.fit)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
+    with seeded(recipe.seed):
         model = trained_network(recipe.arch, recipe.dimension, preprocessing)
         loss = CosFace(recipe.dimension, len(data.names), scale=recipe.scale, margin=recipe.margin)
-    model.to(device).to(memory_format=torch.channels_last)
-    trained = torch.nn.ModuleDict({"model": model, "loss": loss.to(device)})
+    trained = nn.ModuleDict({"model": model.to(memory_format=torch.channels_last), "loss": loss})
     optimizer = torch.optim.AdamW(
-        trained.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        trained.to(device).parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
     steps = math.ceil(len(data.labels) / recipe.batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, recipe.learning_rate, total_steps=max(2, recipe.epochs * steps)
     )
-    state = {"trained": trained, "optimizer": optimizer, "schedule": schedule}
-    first = _restore(checkpoint, key, state, device)
+    checkpoint = Checkpoint(out.with_name(f"{out.name}.partial"), _settings(recipe, data))
 
-    for epoch in range(first, recipe.epochs):
-        trained.train()
-        rng = np.random.default_rng([recipe.seed, epoch])
-        order = rng.permutation(len(data.labels))
-        batches = [part for part in np.array_split(order, steps) if len(part) > 1]
-        with tqdm(
-            total=len(order), desc=f"training, epoch {epoch + 1} of {recipe.epochs}", unit="images"
-        ) as bar:
-            for rows in batches:
-                pixels = data.draw(rows, rng, flip=recipe.flip)
-                labels = torch.from_numpy(data.labels[rows]).to(device)
-                with _autocast(device):
-                    embeddings = model(to_float(as_images(pixels), device))
-                value = loss(embeddings.float(), labels)
-                if not torch.isfinite(value):
-                    raise CompatError(
-                        f"The training loss is {value.item()} in epoch {epoch + 1}: lower the "
-                        f"learning rate ({recipe.learning_rate}), remove {checkpoint} and start "
-                        "again."
-                    )
-                optimizer.zero_grad(set_to_none=True)
-                value.backward()
-                optimizer.step()
-                schedule.step()
-                bar.update(len(rows))
-                bar.set_postfix(loss=f"{value.item():.3f}")
-        _keep(checkpoint, key, state, epoch + 1)
+    def losses(drawn: tuple[np.ndarray, np.ndarray], _: int) -> Iterator[Tensor]:
+        pixels, labels = drawn
+        embeddings = model(to_float(as_images(pixels), device)).float()
+        with torch.autocast(device.type, enabled=False):
+            yield loss(embeddings, torch.from_numpy(labels).to(device))
 
+    fit(
+        trained,
+        losses,
+        Course(recipe.epochs, steps, lambda epoch: data.epoch(epoch, steps, recipe)),
+        Descent(optimizer, schedule, device, half=has_fast_bfloat16(device)),
+        title="train the gallery network",
+        remedy=f"lower the learning rate ({recipe.learning_rate}), remove {checkpoint.path} and "
+        "start again",
+        checkpoint=checkpoint,
+    )
     save_gallery_model(
         model.cpu(),
         out,
@@ -161,7 +140,7 @@ def train_gallery_model(
         classifier=loss.weight,
         classes=data.names,
     )
-    checkpoint.unlink(missing_ok=True)
+    checkpoint.path.unlink(missing_ok=True)
     return _paragon(model, images, splits.val, preprocessing, cache)
 
 
@@ -201,7 +180,16 @@ class _TrainingData:
         names = [decoded.images.classes[label] for label in known]
         return cls(decoded.pixels, views, labels, names, decoded.images.ids.tolist())
 
-    def draw(self, rows: np.ndarray, rng: np.random.Generator, *, flip: bool) -> np.ndarray:
+    def epoch(
+        self, number: int, steps: int, recipe: TrainingRecipe
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield every image once in ``steps`` batches of about equal size, with its label."""
+        rng = np.random.default_rng([recipe.seed, number - 1])
+        for rows in np.array_split(rng.permutation(len(self.labels)), steps):
+            if len(rows) > 1:  # BatchNorm cannot learn from a single image
+                yield self._draw(rows, rng, flip=recipe.flip), self.labels[rows]
+
+    def _draw(self, rows: np.ndarray, rng: np.random.Generator, *, flip: bool) -> np.ndarray:
         """One picture of each image: itself or a view, perhaps mirrored."""
         pixels = np.array(self.pixels[rows])
         if self.views is not None:
@@ -214,45 +202,18 @@ class _TrainingData:
         return pixels
 
 
-def _autocast(device: torch.device) -> AbstractContextManager[Any]:
-    import torch
+def _settings(recipe: TrainingRecipe, data: _TrainingData) -> dict[str, Any]:
+    """What an unfinished training is bound to."""
+    content = json.dumps([asdict(recipe), data.labels.tolist(), data.ids])
+    return {**asdict(recipe), "recipe and images": sha256(content.encode()).hexdigest()}
 
-    return torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device))
 
-
-def _checkpoint_of(out: Path) -> Path:
+def _new_file(out: Path) -> Path:
     if out.suffix != ".safetensors":
         raise CompatError(f"The gallery model {out} must end in .safetensors.")
     if out.exists():
         raise CompatError(f"{out} exists already: choose another file or remove it.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    return out.with_name(f"{out.name}.partial")
-
-
-def _restore(checkpoint: Path, key: str, state: dict[str, Any], device: torch.device) -> int:
-    """Load an earlier run's state, if there is one; the number of epochs it has finished."""
-    import torch
-
-    if not checkpoint.exists():
-        return 0
-    saved = torch.load(checkpoint, map_location=device, weights_only=True)
-    if saved["key"] != key:
-        raise CompatError(
-            f"{checkpoint} is an unfinished run with another recipe or other images: repeat its "
-            "command to finish it, or remove the file to start anew."
-        )
-    for name, part in state.items():
-        part.load_state_dict(saved[name])
-    return int(saved["epochs"])
-
-
-def _keep(checkpoint: Path, key: str, state: dict[str, Any], epochs: int) -> None:
-    import torch
-
-    temporary = checkpoint.with_name(f"{checkpoint.name}.tmp")
-    content = {name: part.state_dict() for name, part in state.items()}
-    torch.save(content | {"key": key, "epochs": epochs}, temporary)
-    os.replace(temporary, checkpoint)
+    return out
 
 
 def _paragon(

@@ -1,8 +1,20 @@
+from .alignment import Losses, align
+from .average import MovingAverage
+from .best import Best, Fitted
+from .checkpoint import Checkpoint, Stateful
 from .config import TrainingConfig
-from .fit import Fitted, fit
+from .fit import Course, Descent, fit
 
 __all__ = [
+    "Best",
+    "Checkpoint",
+    "Course",
+    "Descent",
     "Fitted",
+    "Losses",
+    "MovingAverage",
+    "Stateful",
     "TrainingConfig",
+    "align",
     "fit",
 ]

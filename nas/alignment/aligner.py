@@ -1,7 +1,8 @@
 """Alignment: train a query model into the gallery space."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,7 @@ from compat.losses import CompatibilityLoss, create_loss
 from compat.targets import Batch
 from compat.tasks.retrieval import RetrievalTask
 from compat.tasks.training_set import TrainingSet
-from compat.training.config import TrainingConfig
-from compat.training.fit import Fitted, fit
+from compat.training import Fitted, TrainingConfig, align
 from nas.alignment.adaptation import adapt
 from searchspaces import Architecture, QueryModel, Supernet, recalibrate
 
@@ -49,12 +49,12 @@ class Aligner:
         quiet: bool = False,
     ) -> Fitted:
         """Train a query model in place towards the gallery vectors; keep its best epoch."""
-        loss = create_loss(self.loss, self.data.targets, seed=self.seed)
+        loss = self.new_loss()
 
         def losses(images: Tensor, batch: Batch, step: int) -> Iterator[Tensor]:
-            yield _loss(loss, model, resize(images, model.resolution), batch)
+            yield _loss_of(model, images, batch, loss)
 
-        return fit(
+        return align(
             model,
             losses,
             self.data,
@@ -67,6 +67,28 @@ class Aligner:
             title=title,
             quiet=quiet,
         )
+
+    def batch_losses(self, *, batches: int, size: int) -> Callable[[QueryModel], Iterator[Tensor]]:
+        """Return the loss of a model on some training batches, by which channels are judged.
+
+        Only training pictures and their stored gallery vectors are looked at.
+
+        Args:
+            batches: Number of batches; the same ones for every model.
+            size: Images of a batch.
+        """
+        loss = self.new_loss().to(self.device).eval()
+
+        def losses(model: QueryModel) -> Iterator[Tensor]:
+            drawn = self.data.epoch(size, seed=self.seed, device=self.device)
+            for images, batch in islice(drawn, batches):
+                yield _loss_of(model, images, batch, loss)
+
+        return losses
+
+    def new_loss(self) -> CompatibilityLoss:
+        """Return the compatibility loss as a training begins with it."""
+        return create_loss(self.loss, self.data.targets, seed=self.seed)
 
     def slice(self, supernet: Supernet, architecture: Architecture, calibration: int) -> QueryModel:
         """Cut a subnetwork out of the supernet; adapt its BatchNorm and its projection.
@@ -100,5 +122,5 @@ class Aligner:
         return self.val.cross_test(queries).map
 
 
-def _loss(loss: CompatibilityLoss, model: nn.Module, images: Tensor, batch: Batch) -> Tensor:
-    return loss(model(images), batch.targets.vectors[batch.rows], batch)
+def _loss_of(model: QueryModel, images: Tensor, batch: Batch, loss: CompatibilityLoss) -> Tensor:
+    return loss(model(resize(images, model.resolution)), batch.vectors, batch)

@@ -1,13 +1,6 @@
-"""Alignment while channels fade out, and the losses by which channels are judged."""
+"""Alignment while channels fade out."""
 
-from collections.abc import Callable, Iterator
-from itertools import islice
-
-from torch import Tensor
-
-from compat.images import resize
-from compat.losses import create_loss
-from compat.training.config import TrainingConfig
+from compat.training import TrainingConfig
 from nas.alignment.aligner import Aligner
 from pruning import fading, removed_weights
 from searchspaces import QueryModel
@@ -30,27 +23,3 @@ def fade(
     steps = training.epochs * max(1, len(aligner.data) // training.batch)
     with fading(model, removed_weights(model, pruned), steps):
         aligner.align(model, training, title=title, quiet=quiet)
-
-
-def compatibility_losses(
-    aligner: Aligner, *, batches: int, size: int
-) -> Callable[[QueryModel], Iterator[Tensor]]:
-    """Return the compatibility loss of a model on some training batches, for its importance.
-
-    Only training pictures and their stored gallery vectors are looked at.
-
-    Args:
-        aligner: The alignment set-up, whose loss it is.
-        batches: Number of batches.
-        size: Images of a batch.
-    """
-    loss = create_loss(aligner.loss, aligner.data.targets, seed=aligner.seed)
-    loss.to(aligner.device).eval()
-
-    def losses(model: QueryModel) -> Iterator[Tensor]:
-        drawn = aligner.data.epoch(size, seed=aligner.seed, device=aligner.device)
-        for images, batch in islice(drawn, batches):
-            query = model(resize(images, model.resolution))
-            yield loss(query, batch.targets.vectors[batch.rows], batch)
-
-    return losses

@@ -6,9 +6,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from compat.images import resize
-from compat.losses import CompatibilityLoss, Regression, create_loss
+from compat.losses import CompatibilityLoss, Regression
 from compat.targets import Batch
-from compat.training.fit import Fitted, Losses, fit
+from compat.training import Fitted, Losses, align
 from nas.alignment.aligner import Aligner
 from nas.alignment.subnetworks import SubnetworkDraws
 from nas.config.study import SupernetTraining
@@ -37,12 +37,12 @@ def train_supernet(
         config: How to train.
         random_subnetworks: Subnetworks drawn in each step besides the largest and the smallest.
         calibration: Training images from which BatchNorm statistics are re-estimated.
-        checkpoint: File that keeps the state, as in `compat.training.fit.fit`.
+        checkpoint: File that keeps the state, as in `compat.training.align`.
 
     Raises:
         StudyError: The loss became NaN or infinite, or a checkpoint belongs to another training.
     """
-    loss = create_loss(aligner.loss, aligner.data.targets, seed=aligner.seed)
+    loss = aligner.new_loss()
     draws = SubnetworkDraws(
         supernet.space,
         supernet.dimension,
@@ -57,7 +57,7 @@ def train_supernet(
         slices = [aligner.slice(module, end, calibration) for end in ends]
         return sum(aligner.cross_test(model) for model in slices) / len(slices)
 
-    return fit(
+    return align(
         supernet,
         sandwich_losses(
             supernet,
@@ -75,7 +75,6 @@ def train_supernet(
         validate=validate,
         checkpoint=checkpoint,
         title="train supernet",
-        quiet=False,
     )
 
 
@@ -119,18 +118,17 @@ def sandwich_losses(
             few = batch.targets.batch(batch.rows[: max(2, len(images) // _GLIMPSE)])
             query = embed(images[: len(few.rows)], architecture)
             loss.eval()
-            value = loss(query, few.targets.vectors[few.rows], few)
+            value = loss(query, few.vectors, few)
             loss.train()
             return value.item()
 
         progress = step / steps
         ends = draws.ends(progress)
         drawn = draws.draw(step, random_subnetworks, progress=progress, loss=glimpse)
-        target = batch.targets.vectors[batch.rows]
         teacher = None
         for architecture in [*ends, *drawn]:
             query = embed(images, architecture)
-            value = loss(query, target, batch)
+            value = loss(query, batch.vectors, batch)
             if teacher is None:
                 teacher = query.detach()
             elif distill:

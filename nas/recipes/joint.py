@@ -23,8 +23,7 @@ from compat.losses.aff import AFF
 from compat.targets import AlignmentTargets, Batch
 from compat.tasks.study_data import StudyData
 from compat.tasks.training_set import TrainingSet
-from compat.training.config import TrainingConfig
-from compat.training.fit import fit
+from compat.training import TrainingConfig, align
 from nas.errors import StudyError
 from pruning import save_model
 from searchspaces import QueryModel, timm_query_model
@@ -176,7 +175,7 @@ def _train(
             target = sides.gallery(*(rows[batch.rows] for rows in batch.targets.features))
             yield loss(embeddings, target, batch)
 
-    fit(
+    align(
         sides,
         losses,
         training,
@@ -185,7 +184,6 @@ def _train(
         seed=reference.seed,
         device=device,
         title="train both sides",
-        quiet=False,
     )
     if reference.out is not None:
         save_model(query.cpu(), reference.out)

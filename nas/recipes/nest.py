@@ -24,8 +24,7 @@ from compat.targets import Batch
 from compat.tasks.retrieval import RetrievalTask
 from compat.tasks.split import SplitConfig
 from compat.tasks.study_data import StudyData, load_study_data
-from compat.training.config import TrainingConfig
-from compat.training.fit import fit
+from compat.training import TrainingConfig, align
 from nas.alignment.aligner import Aligner
 from nas.config.study import CalibrationImages
 from nas.deployment.card import Validation
@@ -385,7 +384,7 @@ def train_nested(
             if weights is not None:
                 value = weights(value, nested.capacities.index(capacity))
             yield value
-            gradients.append(merge.collect())  # `fit` has sent the loss backward
+            gradients.append(merge.collect())  # `align` has sent the loss backward
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             merge.apply(gradients, step)
 
@@ -399,7 +398,7 @@ def train_nested(
         scores = [aligner.cross_test(adapted(module, c)) for c in module.capacities]
         return sum(scores) / len(scores)
 
-    fit(
+    align(
         nested,
         losses,
         aligner.data,

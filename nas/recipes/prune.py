@@ -20,7 +20,7 @@ from compat.device import describe, pick_device
 from compat.losses import create_loss
 from compat.tasks.split import SplitConfig
 from compat.training.config import TrainingConfig
-from nas.alignment.fading import compatibility_losses, fade
+from nas.alignment.fading import fade
 from nas.candidates.routes import Candidate
 from nas.config.study import (
     CalibrationImages,
@@ -295,8 +295,8 @@ class _Pruning:
         config = self.config
         losses = None
         if config.criterion in NEEDS_LOSS:
-            losses = compatibility_losses(
-                self.run.aligner, batches=config.importance_batches, size=config.realign.batch
+            losses = self.run.aligner.batch_losses(
+                batches=config.importance_batches, size=config.realign.batch
             )
         return reach(
             model,

@@ -12,8 +12,7 @@ from compat.errors import CompatError
 from compat.losses import CompatibilityLoss, create_loss
 from compat.targets import AlignmentTargets
 from compat.tasks.training_set import TrainingSet
-from compat.training.config import TrainingConfig
-from compat.training.fit import Fitted, fit
+from compat.training import Fitted, TrainingConfig, align
 from searchspaces import QueryModel, timm_query_model
 
 CONFIG = TrainingConfig(epochs=3, batch=8, validate_every=1)
@@ -34,10 +33,10 @@ def train(data: TrainingSet, **options: object) -> tuple[Fitted, QueryModel, Com
     loss = create_loss(LOSS, data.targets, seed=0)
 
     def losses(images, batch, step):
-        yield loss(model(images), batch.targets.vectors[batch.rows], batch)
+        yield loss(model(images), batch.vectors, batch)
 
     settings = {"validate": None, "checkpoint": None} | options
-    fitted = fit(
+    fitted = align(
         model,
         losses,
         data,

@@ -16,7 +16,6 @@ import torch
 from compat.training.config import TrainingConfig
 from nas import PruneConfig, prune
 from nas.alignment.aligner import Aligner
-from nas.alignment.fading import compatibility_losses
 from nas.candidates.routes import PrunedRoute
 from nas.cli import main
 from nas.config.study import FinishTraining, RealignTraining, StudyConfig
@@ -257,7 +256,7 @@ def test_a_model_of_another_dimension_is_refused(gallery: Path, tmp_path: Path) 
 
 def test_importance_looks_at_some_training_batches(pruned: Pruned) -> None:
     aligner, model = pruned.run.aligner, pruned.run.model(pruned.steps[0])
-    losses = compatibility_losses(aligner, batches=2, size=16)
+    losses = aligner.batch_losses(batches=2, size=16)
     first, second = losses(model)
     assert first.requires_grad
     assert first.item() != second.item()

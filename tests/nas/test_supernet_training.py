@@ -15,7 +15,7 @@ from compat.errors import CompatError
 from compat.images import resize
 from compat.losses import create_loss
 from compat.targets import Batch
-from compat.training.fit import fit
+from compat.training import align
 from nas.alignment.aligner import Aligner
 from nas.alignment.subnetworks import SubnetworkDraws
 from nas.alignment.supernet import sandwich_losses, train_supernet
@@ -83,13 +83,13 @@ def test_without_options_it_is_the_plain_sandwich_rule(
         for architecture in [*ends, space.sample(rng), space.sample(rng)]:
             supernet.activate(architecture)
             query = supernet(resize(images, int(architecture.params["resolution"])))
-            yield loss(query, batch.targets.vectors[batch.rows], batch) / 4
+            yield loss(query, batch.vectors, batch) / 4
 
     def validate(module: nn.Module) -> float:
         assert isinstance(module, Supernet)
         return sum(aligner.cross_test(aligner.slice(module, end, 32)) for end in ends) / 2
 
-    fit(
+    align(
         supernet,
         losses,
         aligner.data,
@@ -109,7 +109,7 @@ def test_the_loss_is_shared_out_between_gallery_and_largest(
     aligner: Aligner, supernet: Supernet, distill: float
 ) -> None:
     images, batch = a_batch(aligner)
-    target = batch.targets.vectors[batch.rows]
+    target = batch.vectors
     loss = create_loss({"raml": 1.0}, aligner.data.targets)
     supernet.train()
     step = losses_of(aligner, supernet, distill=distill, loss=loss)(images, batch, 0)
@@ -164,7 +164,7 @@ def test_attentive_draws_train_the_one_with_the_lowest_loss(
     def noted(self: SubnetworkDraws, *args: Any) -> list[Architecture]:
         found = original(self, *args)
         few = batch.targets.batch(batch.rows[:4])
-        target = few.targets.vectors[few.rows]
+        target = few.vectors
         values = {}
         loss.eval()
         for each in found:
