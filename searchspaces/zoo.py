@@ -27,6 +27,7 @@ from searchspaces.query_model import (
 )
 from searchspaces.support.cache import default_cache
 from searchspaces.support.files import write_atomically
+from searchspaces.support.section import MOST_SIDE
 
 HEADS = ("plain", "norm")
 
@@ -251,7 +252,10 @@ def _expand(patterns: Sequence[str], *, published: bool) -> tuple[str, ...]:
 
 _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "backbones": ("names of timm models", lambda value: isinstance(value, str)),
-    "resolutions": ("whole numbers of at least 8", lambda v: type(v) is int and v >= 8),
+    "resolutions": (
+        f"whole numbers from 8 to {MOST_SIDE}",
+        lambda value: type(value) is int and 8 <= value <= MOST_SIDE,
+    ),
     "poolings": ("values of 'avg' and 'gem'", lambda value: value in POOLINGS),
     "heads": ("values of 'plain' and 'norm'", lambda value: value in HEADS),
 }

@@ -4,9 +4,8 @@ An option of a dataclass says its rule in its type, `widths: Widths`. Its parame
 the option in the singular.
 """
 
-import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from itertools import pairwise
@@ -17,6 +16,15 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from searchspaces.architecture import Value
 from searchspaces.errors import SearchSpaceError
 from searchspaces.support.naming import suggestion
+from searchspaces.support.section import MOST_SIDE
+
+MOST_WIDTH = 8192
+"""Channels of a layer."""
+
+MOST_LAYERS = 128
+"""Layers of a stage, and stages."""
+
+_MOST_VALUES = 256
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,7 @@ class Numbers:
 
     def read(self, values: Any, where: str) -> tuple[Any, ...]:
         """Check the values and sort them."""
-        good = isinstance(values, Sequence) and not isinstance(values, str) and len(values) > 0
+        good = isinstance(values, list | tuple) and 0 < len(values) <= _MOST_VALUES
         if not good or not all(map(self.allows, values)) or len(set(values)) < len(values):
             raise SearchSpaceError(f"{where} is {values!r}: give a list of different {self.words}")
         return tuple(sorted(values))
@@ -74,29 +82,34 @@ class Kinds:
         return CategoricalDistribution(values) if len(values) > 1 else None
 
 
-def whole(value: Any, step: int = 1) -> bool:
-    """Whether a value is a positive whole number, and a multiple of the step."""
-    return type(value) is int and value > 0 and value % step == 0
+def whole(value: Any, step: int = 1, most: int = MOST_WIDTH) -> bool:
+    """Whether a value is a positive whole number, a multiple of the step, and not too large."""
+    return type(value) is int and 0 < value <= most and value % step == 0
 
 
-def _positive(value: Any) -> bool:
-    return whole(value) or (isinstance(value, float) and 0 < value < math.inf)
+def _whole_numbers(words: str, low: int, high: int, step: int = 1) -> Numbers:
+    return Numbers(f"{words} from {low} to {high}", lambda v: whole(v, step, high) and v >= low)
 
 
-Resolutions = Annotated[
-    tuple[int, ...], Numbers("whole numbers of at least 8", lambda v: whole(v) and v >= 8)
-]
-Widths = Annotated[tuple[int, ...], Numbers("multiples of 8", lambda v: whole(v, 8))]
-Counts = Annotated[tuple[int, ...], Numbers("positive whole numbers", whole)]
+def _numbers(low: float, high: float) -> Numbers:
+    return Numbers(
+        f"numbers from {low} to {high}",
+        lambda v: isinstance(v, int | float) and not isinstance(v, bool) and low <= v <= high,
+    )
+
+
+Resolutions = Annotated[tuple[int, ...], _whole_numbers("whole numbers", 8, MOST_SIDE)]
+Widths = Annotated[tuple[int, ...], _whole_numbers("multiples of 8", 8, MOST_WIDTH, 8)]
+Sides = Annotated[tuple[int, ...], _whole_numbers("whole numbers", 1, MOST_SIDE)]
+Counts = Annotated[tuple[int, ...], _whole_numbers("whole numbers", 1, MOST_LAYERS)]
 Depths = Counts
 Kernels = Annotated[
-    tuple[int, ...], Numbers("odd whole numbers", lambda v: whole(v) and v % 2 == 1)
+    tuple[int, ...],
+    Numbers("odd whole numbers from 1 to 31", lambda v: whole(v, most=31) and v % 2 == 1),
 ]
 Strides = Annotated[tuple[int, ...], Numbers("values of 1 and 2", lambda v: whole(v) and v <= 2)]
-Expansions = Annotated[
-    tuple[float, ...], Numbers("numbers of at least 1", lambda v: _positive(v) and v >= 1)
-]
-Ratios = Annotated[tuple[float, ...], Numbers("positive numbers", _positive)]
+Expansions = Annotated[tuple[float, ...], _numbers(1, 32)]
+Ratios = Annotated[tuple[float, ...], _numbers(0.01, 32)]
 
 
 @cache

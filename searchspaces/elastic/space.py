@@ -35,10 +35,11 @@ class StagedSpace(PlannedSpace[AnyPlan]):
     stages: tuple[Any, ...]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.stages, list | tuple) or not self.stages:
+        is_list = isinstance(self.stages, list | tuple)
+        if not is_list or not 0 < len(self.stages) <= choices.MOST_LAYERS:
             raise SearchSpaceError(
                 f"'stages' of the space '{self.name}' is {self.stages!r}: give a list of at least "
-                "one stage"
+                f"one stage and at most {choices.MOST_LAYERS}"
             )
         for option, values in choices.read(self, f"{{}} of the space '{self.name}'").items():
             object.__setattr__(self, option, values)

@@ -65,11 +65,15 @@ class ShuffleNetSpace(PlannedSpace[NetworkPlan]):
     def __post_init__(self) -> None:
         for option, values in choices.read(self, "{} of the space 'shufflenet'").items():
             object.__setattr__(self, option, values)
-        for option, step in (("widths", 16), ("depths", 1)):
+        for option, step, most in (
+            ("widths", 16, choices.MOST_WIDTH),
+            ("depths", 1, choices.MOST_LAYERS),
+        ):
             values = getattr(self, option)
-            is_list = isinstance(values, list | tuple)
-            if not is_list or not all(choices.whole(value, step) for value in values):
+            is_list = isinstance(values, list | tuple) and len(values) <= choices.MOST_LAYERS
+            if not is_list or not all(choices.whole(value, step, most) for value in values):
                 words = f"multiples of {step}" if step > 1 else "positive whole numbers"
+                words = f"{words} up to {most}"
                 raise SearchSpaceError(
                     f"{option} of the space 'shufflenet' is {values!r}: give a list of {words}, "
                     "one per stage"
@@ -79,7 +83,7 @@ class ShuffleNetSpace(PlannedSpace[NetworkPlan]):
             if not choices.whole(getattr(self, option), 8):
                 raise SearchSpaceError(
                     f"{option} of the space 'shufflenet' is {getattr(self, option)!r}: give one "
-                    "multiple of 8"
+                    f"multiple of 8 up to {choices.MOST_WIDTH}"
                 )
         if not len(self.widths) == len(self.depths) > 0:
             raise SearchSpaceError(

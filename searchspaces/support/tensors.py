@@ -75,7 +75,7 @@ def read_torch_file(
     """
     import torch
 
-    check_file(path, at_most=_MOST_BYTES, error=error, remedy=remedy)
+    check_file(path, at_most=_MOST_BYTES, error=error, remedy="check the path")
     try:
         archive = zipfile.is_zipfile(path)
         if archive:

@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution
 from searchspaces import parameters
 from searchspaces.architecture import Architecture
 from searchspaces.elastic import choices
-from searchspaces.elastic.choices import Counts, Depths, Kinds, Numbers, Ratios, Widths
+from searchspaces.elastic.choices import Counts, Depths, Kinds, Numbers, Ratios, Sides, Widths
 from searchspaces.elastic.plan import multiple_of_8
 from searchspaces.elastic.planned import PlannedSpace
 from searchspaces.errors import SearchSpaceError
@@ -24,7 +24,7 @@ from searchspaces.vit.supernet import ViTSupernet
 
 Patches = Annotated[
     tuple[int, ...],
-    Numbers("powers of two from 2", lambda v: choices.whole(v) and v > 1 and v & (v - 1) == 0),
+    Numbers("powers of two from 2 to 256", lambda v: v in (2, 4, 8, 16, 32, 64, 128, 256)),
 ]
 Stems = Annotated[tuple[str, ...], Kinds(("patch", "conv"))]
 
@@ -61,7 +61,7 @@ class ViTSpace(PlannedSpace[NetworkPlan]):
 
     name: ClassVar[str] = "vit"
 
-    resolutions: Counts = (64, 80, 96)
+    resolutions: Sides = (64, 80, 96)
     patches: Patches = (8, 16)
     stems: Stems = ("patch", "conv")
     stem_width: int = 16
@@ -79,7 +79,8 @@ class ViTSpace(PlannedSpace[NetworkPlan]):
             value = getattr(self, option)
             if not choices.whole(value, 8):
                 raise SearchSpaceError(
-                    f"{option} of the space 'vit' is {value!r}: give one multiple of 8"
+                    f"{option} of the space 'vit' is {value!r}: give one multiple of 8 up to "
+                    f"{choices.MOST_WIDTH}"
                 )
         for resolution, patch in product(self.resolutions, self.patches):
             if resolution % patch:

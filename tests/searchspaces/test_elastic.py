@@ -8,7 +8,7 @@ import torch
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from torch import nn
 
-from searchspaces import SearchSpaceError
+from searchspaces import SearchSpaceError, create_space
 from searchspaces.elastic import (
     ElasticBatchNorm2d,
     ElasticConv2d,
@@ -175,7 +175,7 @@ def test_what_is_no_parameter_takes_its_only_value():
     [
         ({"widths": [True]}, r"widths of the test is \[True\]: give a list of different mult"),
         ({"widths": "8"}, "widths of the test is '8'"),
-        ({"widths": [8], "ratios": [float("inf")]}, "different positive numbers"),
+        ({"widths": [8], "ratios": [float("inf")]}, "different numbers from 0.01 to 32"),
         ({"widths": [8], "form": []}, "form of the test .* one value or different values"),
         ({"widths": [8], "form": ["round", "round"]}, "one value or different values"),
         ({"widths": [8], "form": ["rond"]}, "did you mean 'round'"),
@@ -185,3 +185,26 @@ def test_what_is_no_parameter_takes_its_only_value():
 def test_values_that_break_their_rule_are_named(options, words):
     with pytest.raises(SearchSpaceError, match=words):
         settled(**options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("mbconv", {"resolutions": [99999]}),
+        ("mbconv", {"stages": [{"widths": [8], "depths": [1], "kernels": [99]}]}),
+        ("mbconv", {"stages": [{"widths": [8 << 20], "depths": [1]}]}),
+        ("mbconv", {"stages": [{"widths": [8], "depths": [10**23]}]}),
+        ("mbconv", {"stages": [{"widths": [8], "depths": [1], "expansions": [1e308]}]}),
+        ("mbconv", {"stages": [{"widths": [8], "depths": [1]}] * 1000}),
+        ("resnet", {"stem_widths": list(range(8, 8008, 8))}),
+        ("vit", {"patches": [1 << 40]}),
+        ("vit", {"heads": [10**6]}),
+        ("vit", {"stem_width": 8 << 30}),
+        ("shufflenet", {"depths": [10**9] * 4}),
+        ("shufflenet", {"head_width": 8 << 30}),
+    ],
+)
+def test_absurd_sizes_are_refused_in_a_short_sentence(name, options):
+    with pytest.raises(SearchSpaceError, match=f"of the space '{name}' is") as caught:
+        create_space(name, **options)
+    assert len(str(caught.value)) <= 300

@@ -80,7 +80,7 @@ def test_a_fresh_kernel_transform_changes_nothing_and_is_trained():
     ("options", "words"),
     [
         ({"stem_strides": [3]}, "stem_strides of the space 'resnet' .* values of 1, 2 and 4"),
-        ({"resolutions": [4]}, "resolutions .* at least 8"),
+        ({"resolutions": [4]}, "resolutions .* from 8 to 2048"),
         ({"stages": []}, "'stages' .* at least one stage"),
         ({"stages": {"widths": [8]}}, "'stages' .* give a list"),
         ({"stages": ["basic"]}, r"stages\[1\] of the space 'resnet' is 'basic': give the stage's"),
@@ -92,7 +92,10 @@ def test_a_fresh_kernel_transform_changes_nothing_and_is_trained():
             {"stages": [{"widths": [8], "depths": [1], "ratio": [1]}]},
             "no option 'ratio': did you mean 'ratios'",
         ),
-        ({"stages": [{"widths": [8], "depths": [1], "ratios": [0]}]}, "different positive numbers"),
+        (
+            {"stages": [{"widths": [8], "depths": [1], "ratios": [0]}]},
+            "different numbers from 0.01 to 32",
+        ),
         (
             {"stages": [{"widths": [8], "depths": [1], "block": "bottelneck"}]},
             r"stages\[1\].block .* did you mean 'bottleneck'",

@@ -64,7 +64,7 @@ def test_every_layer_has_neighbours_of_its_own():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"resolutions": []}, "resolutions .* whole numbers of at least 8"),
+        ({"resolutions": []}, "resolutions .* whole numbers from 8 to 2048"),
         ({"resolutions": 32}, "resolutions"),
         ({"resolutions": [32, 32]}, "resolutions .* different whole numbers"),
         ({"stem_strides": [3]}, "stem_strides .* values of 1 and 2"),
@@ -76,9 +76,9 @@ def test_every_layer_has_neighbours_of_its_own():
         ({"widths": [32, 64]}, "2 widths and 4 depths"),
         ({"widths": [], "depths": []}, "0 widths and 0 depths"),
         ({"widths": 64}, "widths .* is 64: give a list"),
-        ({"depths": [4, 4, 0, 4]}, "depths .* positive whole numbers, one per stage"),
+        ({"depths": [4, 4, 0, 4]}, "depths .* positive whole numbers up to 128, one per stage"),
         ({"kinds": ["shuffle"]}, r"kinds .* \['shuffle'\]: did you mean 'shuffle"),
-        ({"ratios": [0]}, "ratios .* positive numbers"),
+        ({"ratios": [0]}, "ratios .* numbers from 0.01 to"),
     ],
 )
 def test_wrong_options_are_named(options, words):
