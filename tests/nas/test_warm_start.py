@@ -57,7 +57,9 @@ def front_of(folder: Path) -> list[Record]:
 @pytest.fixture
 def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is trained, so that weights stay as they were at the beginning."""
-    monkeypatch.setattr("nas.candidates.routes.train_supernet", lambda *args, **options: None)
+    monkeypatch.setattr(
+        "nas.candidates.routes.supernet.train_supernet", lambda *args, **options: None
+    )
     monkeypatch.setattr(Aligner, "align", lambda *args, **options: None)
 
 

@@ -1,0 +1,25 @@
+"""The route that an entry of a study file describes."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from nas.candidates.routes.pruned import PrunedRoute
+from nas.candidates.routes.route import Route
+from nas.candidates.routes.standalone import StandaloneRoute
+from nas.candidates.routes.supernet import SupernetRoute
+from nas.config.study import RouteConfig
+
+_KINDS: Mapping[str, Callable[[str, Any, int], Route]] = {
+    "supernet": SupernetRoute,
+    "pruned": PrunedRoute,
+    "standalone": StandaloneRoute,
+}
+
+
+def create_route(name: str, config: RouteConfig, dimension: int) -> Route:
+    """Return the route that a study file describes.
+
+    Raises:
+        SearchSpaceError, PruningError: The space's options do not fit.
+    """
+    return _KINDS[config.route](name, config, dimension)

@@ -1,0 +1,133 @@
+"""Cuts of one aligned backbone."""
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+from compat.training.config import TrainingConfig
+from nas.alignment.aligner import Aligner
+from nas.alignment.fading import fade
+from nas.candidates.routes.inheriting import begin_with
+from nas.candidates.routes.route import Candidate, Retraining
+from nas.config.objectives import BudgetConfig
+from nas.config.study import PrunedConfig
+from pruning import PrunedSpace, load_model, save_model
+from searchspaces import Architecture, QueryModel, create_space, timm_query_model
+from searchspaces.support.seeding import seeded
+
+
+class PrunedRoute:
+    """Candidates are cut out of one aligned backbone and briefly re-aligned."""
+
+    def __init__(self, name: str, config: PrunedConfig, dimension: int) -> None:
+        self.name = name
+        space = create_space(
+            "pruned",
+            backbone=config.backbone,
+            pooling=config.pooling,
+            pretrained=config.pretrained,
+            checkpoint=config.checkpoint,
+            **config.options,
+        )
+        assert isinstance(space, PrunedSpace)
+        self.space = space
+        self._config = config
+        self.dimension = dimension
+        self._aligned: QueryModel | None = None
+
+    @property
+    def largest_resolution(self) -> int:
+        return max(self.space.resolutions)
+
+    def prepare(self, aligner: Aligner, folder: Path, *, start: Path | None = None) -> None:
+        weights = folder / f"{self.name}.safetensors"
+        if not weights.exists():
+            checkpoint = folder / f"{self.name}.checkpoint"
+            with seeded(aligner.seed):
+                model = self._uncut(start)
+                aligner.align(
+                    model,
+                    self._config.training,
+                    checkpoint=checkpoint,
+                    title=f"align {self._config.backbone}",
+                )
+            folder.mkdir(parents=True, exist_ok=True)
+            save_model(model, weights)
+            checkpoint.unlink(missing_ok=True)
+        self._aligned = load_model(weights).to(aligner.device)
+
+    def _uncut(self, start: Path | None) -> QueryModel:
+        """The backbone before it is aligned, with weights of an earlier run where there are any."""
+        model = timm_query_model(
+            self._config.backbone,
+            self.dimension,
+            resolution=max(self.space.resolutions),
+            pooling=self._config.pooling,
+            pretrained=self._config.pretrained and start is None,
+            checkpoint=self._config.checkpoint if start is None else None,
+        )
+        if start is not None:
+            begin_with(model, start)
+        return model
+
+    def untrained(self, architecture: Architecture) -> QueryModel:
+        space = replace(self.space, pretrained=False, checkpoint=None)
+        return space.build(architecture, self.dimension)
+
+    def candidate(self, architecture: Architecture, aligner: Aligner) -> Candidate:
+        assert self._aligned is not None, "prepare() comes first"
+        start, config = self._aligned, self._config
+
+        def realign(model: QueryModel) -> None:
+            aligner.calibrate(model, config.calibration_images)
+            aligner.align(model, config.realign, title="re-align", quiet=True)
+
+        schedule = self.space.schedule(architecture)
+        if schedule == "growing":
+            pruned = self.space.derive(start, architecture)
+            start = self.space.adapt(start, architecture)
+            fade(aligner, start, pruned, config.realign, title="fade", quiet=True)
+        between = realign if schedule == "iterative" else None
+        model = self.space.derive(start, architecture, between=between)
+        realign(model)
+        return Candidate(model, "re-aligned", owns_weights=True)
+
+    @property
+    def retraining(self) -> Retraining:
+        training = TrainingConfig(**self._config.realign.model_dump())
+        return Retraining("cut and re-aligned", training, inherits=True)
+
+    def retrain(
+        self, architecture: Architecture, aligner: Aligner, *, checkpoint: Path, title: str
+    ) -> QueryModel:
+        return self.candidate(architecture, aligner).model
+
+    def start(self, rng: random.Random, count: int, budget: BudgetConfig) -> list[Architecture]:
+        """Equal ratios in every stage, from uncut to the most that may be cut."""
+        drawn = [self.space.sample(rng) for _ in range(count)]
+        steps = round(self.space.max_ratio / self.space.step)
+        return [
+            _with_ratios(architecture, round(steps * i / max(1, count - 1)) * self.space.step)
+            for i, architecture in enumerate(drawn)
+        ]
+
+    def reach(self) -> tuple[int, int]:
+        ends = [
+            _with_ratios(_with_resolution(self.space, size), ratio)
+            for size, ratio in (
+                (min(self.space.resolutions), self.space.max_ratio),
+                (max(self.space.resolutions), 0.0),
+            )
+        ]
+        least, most = (self.space.macs(end, self.dimension) for end in ends)
+        return least, most
+
+
+def _with_ratios(architecture: Architecture, ratio: float) -> Architecture:
+    params = {k: ratio if k.startswith("ratio_") else v for k, v in architecture.params.items()}
+    return Architecture(architecture.space, params)
+
+
+def _with_resolution(space: PrunedSpace, resolution: int) -> Architecture:
+    drawn = space.sample(random.Random(0))
+    return Architecture(drawn.space, {**drawn.params, "resolution": resolution})

@@ -1,0 +1,120 @@
+"""Slices of one supernet."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+from safetensors.torch import save_file
+
+from nas.alignment.aligner import Aligner
+from nas.alignment.supernet import train_supernet
+from nas.candidates.routes.alone import align_alone, aligned_alone
+from nas.candidates.routes.inheriting import begin_with
+from nas.candidates.routes.ranges import largest_resolution, within_macs
+from nas.candidates.routes.route import Candidate, Retraining
+from nas.config.objectives import BudgetConfig
+from nas.config.study import SupernetConfig
+from nas.errors import StudyError
+from searchspaces import Architecture, ElasticSpace, QueryModel, StagedSpace, Supernet, create_space
+from searchspaces.checkpoint import load_tensors
+from searchspaces.support.files import write_atomically
+from searchspaces.support.seeding import seeded
+from searchspaces.support.tensors import read_safetensors
+
+_POOL = 500  # random architectures from which the first proposals are chosen
+
+
+class SupernetRoute:
+    """Candidates are slices of one supernet, scored with adaptive BN and no training."""
+
+    def __init__(self, name: str, config: SupernetConfig, dimension: int) -> None:
+        space = create_space(config.space, **config.options)
+        if not isinstance(space, ElasticSpace):
+            raise StudyError(
+                f"The space '{name}' is sliced from a supernet, but '{config.space}' has none; "
+                "use an elastic space as mbconv, or route: standalone."
+            )
+        if config.kernel_transform and not isinstance(space, StagedSpace):
+            raise StudyError(
+                f"The space '{name}' has kernel_transform: true, but supernets of '{config.space}' "
+                "have none; leave it out."
+            )
+        self.name = name
+        self.space = space
+        self._config = config
+        self.dimension = dimension
+        self._supernet: Supernet | None = None
+
+    @property
+    def largest_resolution(self) -> int:
+        return largest_resolution(self.space)
+
+    def prepare(self, aligner: Aligner, folder: Path, *, start: Path | None = None) -> None:
+        weights = folder / f"{self.name}.safetensors"
+        with seeded(aligner.seed):
+            supernet = self._fresh()
+            if not weights.exists():
+                self._train(supernet, aligner, weights, start)
+        remedy = "delete it to train the shared weights again"
+        state = read_safetensors(weights, error=StudyError, remedy=remedy)[1]
+        load_tensors(supernet, state, f"'{weights}'", error=StudyError)
+        self._supernet = supernet.to(aligner.device).eval()
+
+    def _train(
+        self, supernet: Supernet, aligner: Aligner, weights: Path, start: Path | None
+    ) -> None:
+        checkpoint = weights.with_name(f"{self.name}.checkpoint")
+        if start is not None:
+            begin_with(supernet, start)
+        train_supernet(
+            aligner,
+            supernet,
+            self._config.training,
+            random_subnetworks=self._config.random_subnetworks,
+            calibration=self._config.calibration_images,
+            checkpoint=checkpoint,
+        )
+        state = {k: v.contiguous() for k, v in supernet.state_dict().items()}
+        write_atomically(weights, lambda path: save_file(state, path))
+        checkpoint.unlink(missing_ok=True)
+
+    def _fresh(self) -> Supernet:
+        if isinstance(self.space, StagedSpace):
+            transform = self._config.kernel_transform
+            return self.space.supernet(self.dimension, kernel_transform=transform)
+        return self.space.supernet(self.dimension)
+
+    def untrained(self, architecture: Architecture) -> QueryModel:
+        return self.space.build(architecture, self.dimension)
+
+    def candidate(self, architecture: Architecture, aligner: Aligner) -> Candidate:
+        assert self._supernet is not None, "prepare() comes first"
+        model = aligner.slice(self._supernet, architecture, self._config.calibration_images)
+        return Candidate(model, "shared weights", owns_weights=False)
+
+    @property
+    def retraining(self) -> Retraining:
+        return aligned_alone(self._config.training)
+
+    def retrain(
+        self, architecture: Architecture, aligner: Aligner, *, checkpoint: Path, title: str
+    ) -> QueryModel:
+        return align_alone(self, architecture, aligner, checkpoint=checkpoint, title=title)
+
+    def start(self, rng: random.Random, count: int, budget: BudgetConfig) -> list[Architecture]:
+        """Both ends of the space, and random architectures spread evenly over their MACs."""
+        pool = [self.space.sample(rng) for _ in range(_POOL)]
+        pool += [self.space.smallest(), self.space.largest()]
+        costs = {a: self.space.macs(a, self.dimension) for a in pool}
+        fitting = sorted(
+            (a for a in costs if within_macs(costs[a], budget)), key=lambda a: costs[a]
+        )
+        if not fitting:
+            return []
+        wanted = np.geomspace(costs[fitting[0]], costs[fitting[-1]], count)
+        chosen = [min(fitting, key=lambda a: abs(costs[a] - goal)) for goal in wanted]
+        return list(dict.fromkeys(chosen))
+
+    def reach(self) -> tuple[int, int]:
+        least, most = self.space.smallest(), self.space.largest()
+        return self.space.macs(least, self.dimension), self.space.macs(most, self.dimension)
