@@ -158,7 +158,7 @@ def _converter(
                 f"The transform gave an array of shape {made.shape} for {len(blocks[0])} vectors, "
                 f"expected ({len(blocks[0])}, {width if coder else 'dimension'}): mend it."
             )
-        check_vectors(made, f"{name}: the {what} made of", start)
+        check_vectors(made, f"{name}: the derived {what}", start)
         if metric == "cosine":
             made = made / np.linalg.norm(made, axis=1, keepdims=True)
         return made.astype(dtype) if coder is None else coder.encode(made)

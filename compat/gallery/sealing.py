@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +29,17 @@ from compat.gallery.space import (
     file_hash,
     fingerprint,
 )
+from searchspaces.support.errors import reason
 
 PROGRESS = "progress.json"  # in the folder of an unfinished build
 DTYPES = ("float32", "float16")
 
 
 def check_absent(out: Path) -> None:
-    """Raise CompatError when ``out`` exists already."""
-    if out.exists():
+    """Raise CompatError when ``out`` exists already, or when there can be no such folder."""
+    with _writing(out):
+        exists = out.exists()
+    if exists:
         raise CompatError(f"{out} exists already: choose another folder or remove it.")
 
 
@@ -43,12 +47,23 @@ def working_folder(out: Path) -> Path:
     """Where a gallery grows before it gets its name ``out``; made if it is not there.
 
     Raises:
-        CompatError: When ``out`` exists already.
+        CompatError: When ``out`` exists already or cannot be made.
     """
     check_absent(out)
-    folder = out.with_name(f"{out.name}.partial")
-    folder.mkdir(parents=True, exist_ok=True)
+    with _writing(out):
+        folder = out.with_name(f"{out.name}.partial")
+        folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise CompatError(
+            f"The folder {out} cannot be written ({reason(error)}): choose another one."
+        ) from error
 
 
 def fresh_folder(out: Path) -> Path:

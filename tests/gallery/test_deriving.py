@@ -451,7 +451,7 @@ def test_a_wrong_description_of_codes_is_refused(small):
     with pytest.raises(CompatError, match=r"goes with the codes .sign"):
         GallerySpace.open(small.path)
     edit(small, codes=None)
-    with pytest.raises(CompatError, match=r"does not list vectors\.npy"):
+    with pytest.raises(CompatError, match=r"does not list view_vectors\.npy"):
         GallerySpace.open(small.path)
     edit(small, codes="product", dimension=4)
     with pytest.raises(CompatError, match=r"is for 8 dimensions, but gallery\.json says 4"):

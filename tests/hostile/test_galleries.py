@@ -261,3 +261,11 @@ def test_the_note_of_an_unfinished_build(tmp_path: Path, content: str) -> None:
     (tmp_path / "g.partial" / "progress.json").write_text(content)
     with pytest.raises(CompatError, match=r"progress\.json' .*remove the folder"):
         build_gallery(images, model, tmp_path / "g", cache=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", ["n" * 252, "nul\0", "file/g"])
+def test_folders_that_cannot_be_made(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    space = plain(tmp_path / "g")
+    with pytest.raises(CompatError, match="cannot be written"):
+        reduce_gallery(space, tmp_path / name, dimension=3)
