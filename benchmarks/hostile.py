@@ -8,7 +8,9 @@ or is refused in one sentence of at most 300 characters that names it.
 """
 
 import argparse
+import contextlib
 import importlib
+import io
 import multiprocessing
 import sys
 import tempfile
@@ -43,7 +45,7 @@ def _try(place: tuple[str, str], seed: int, count: int) -> tuple[Tally, int]:
 
     warnings.simplefilter("ignore")
     module, name = place
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         done = tally(_cases(module)[name], Path(folder), seed=seed, count=count)
     return done, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from compat.data.files import FileSource
 from compat.data.images import SPLITS, ImageSet
-from compat.data.parquet import LONGEST, column_values, open_parquet
+from compat.data.parquet import column_values, open_parquet
 from compat.errors import CompatError
 from searchspaces.support.errors import reason
 from searchspaces.support.naming import did_you_mean
@@ -88,7 +88,7 @@ def _read(manifest: Path) -> _Columns:
 
 
 def _read_parquet(manifest: Path) -> _Columns:
-    file = open_parquet(manifest)
+    file = open_parquet(manifest, REQUIRED + OPTIONAL)
     names = file.schema_arrow.names
     _check_columns(manifest, names)
     return {name: column_values(file, name) for name in names if name in REQUIRED + OPTIONAL}
@@ -166,8 +166,6 @@ def _check_files(manifest: Path, paths: Sequence[str]) -> None:
 
 def _near(path: Path) -> list[str]:
     """Names of what lies beside a path; none for a path that no file can have."""
-    if len(path.name) > LONGEST:
-        return []
     try:
         return [entry.name for entry in path.parent.iterdir()]
     except (OSError, ValueError):

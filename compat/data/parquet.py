@@ -1,69 +1,66 @@
-"""Parquet files of anybody: how much one stands for is known before its cells are read."""
+"""Parquet files that anybody may have written: read in a process of their own, then opened."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compat.errors import CompatError
+from searchspaces.support.errors import reason
 from searchspaces.support.reading import check_file
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
-LONGEST = 4096  # bytes of a text
 _MOST_BYTES = 1 << 40
-_VALUES_PER_BYTE = 64  # of a file; encodings that a few bytes blow up to billions go beyond
-_ROWS_PER_BYTE = 4  # rows that name images differ, so they take space
+_SECONDS = 60  # of processor time, and one more for every 10 MiB
+_MEMORY = 6 << 30  # bytes of addresses; pyarrow reserves more than it uses
+_TRIAL = Path(__file__).with_name("parquet_trial.py")
 
 
-def open_parquet(path: Path) -> ParquetFile:
+def open_parquet(path: Path, columns: Sequence[str]) -> ParquetFile:
     """Open a table whose rows have names of their own.
 
-    Raises:
-        CompatError: There is no such file, or it stands for more than it can mean.
-        Exception: Whatever pyarrow raises for a damaged file.
-    """
-    from pyarrow import parquet, types
+    Args:
+        path: The file.
+        columns: Those that will be read, if they are there.
 
-    remedy = "give a .parquet file"
-    check_file(path, at_most=_MOST_BYTES, error=CompatError, remedy=remedy)
-    schema = parquet.ParquetFile(path).schema_arrow
-    texts = [
-        field.name
-        for field in schema
-        if types.is_string(field.type) or types.is_large_string(field.type)
-    ]
-    file = parquet.ParquetFile(path, read_dictionary=texts)
-    groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
-    values = sum(g.column(c).num_values for g in groups for c in range(g.num_columns))
-    size = path.stat().st_size
-    if values > _VALUES_PER_BYTE * size or file.metadata.num_rows > _ROWS_PER_BYTE * size:
-        raise CompatError(
-            f"The table {path} stands for {values:,} values in {size:,} bytes, which no list of "
-            "images does: write it again."
-        )
-    return file
+    Raises:
+        CompatError: There is no such file, it is damaged, it stands for more than so few bytes can
+            mean, or these columns hold other things than text of at most 4096 bytes, numbers and
+            lists of numbers.
+    """
+    from pyarrow import parquet
+
+    check_file(path, at_most=_MOST_BYTES, error=CompatError, remedy="give a .parquet file")
+    problem = _tried(path, columns)
+    if problem is not None:
+        raise CompatError(f"The table {path} cannot be read ({problem}): write it again.")
+    return parquet.ParquetFile(path)
 
 
 def column_values(file: ParquetFile, name: str) -> list[Any]:
-    """Return a column's cells as plain values, None for an empty one.
-
-    Raises:
-        ValueError: It holds other things than text, numbers or lists of numbers, or a text has
-            more than 4096 bytes.
-        Exception: Whatever pyarrow raises for a damaged file.
-    """
-    from pyarrow import compute, types
-
-    kind = file.schema_arrow.field(name).type
-    inner = kind.value_type if types.is_list(kind) or types.is_large_list(kind) else kind
-    if not (types.is_primitive(inner) or types.is_null(inner) or types.is_dictionary(kind)):
-        raise ValueError(f"the column '{name}' is of {kind}, expected text or numbers")
-    column = file.read(columns=[name]).column(name)
-    for chunk in column.chunks if types.is_dictionary(kind) else ():
-        longest = compute.max(compute.binary_length(chunk.dictionary)).as_py() or 0
-        if longest > LONGEST:
-            raise ValueError(f"the column '{name}' holds a text of {longest:,} bytes")
-    cells: list[Any] = column.to_pylist()
+    """Return a column's cells as plain values, None for an empty one."""
+    cells: list[Any] = file.read(columns=[name]).column(name).to_pylist()
     return cells
+
+
+def _tried(path: Path, columns: Sequence[str]) -> str | None:
+    """Say what is wrong with a file that has been read in a process of its own."""
+    seconds = _SECONDS + path.stat().st_size // (10 << 20)
+    limits = (str(seconds), str(_MEMORY))
+    command = [sys.executable, "-P", str(_TRIAL), str(path.resolve()), *limits, *columns]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=10 * seconds
+        )
+    except subprocess.TimeoutExpired:
+        return f"it takes more than {seconds} s"
+    if done.returncode == 0:
+        return None
+    if done.returncode < 0:
+        return "it crashes pyarrow, or takes too much time or memory"
+    return reason(ValueError(done.stderr.strip()))

@@ -19,6 +19,7 @@ from compat.evaluation.similarity import Metric
 from compat.gallery.arrays import map_array
 from compat.gallery.codes import Coder, Codes, ProductCoder, SignCoder, Vectors, wrap
 from compat.gallery.manifest import MANIFEST, Manifest, read_manifest
+from searchspaces.support.errors import reason
 from searchspaces.support.naming import did_you_mean
 
 VECTORS, IDS, LABELS = "vectors.npy", "ids.npy", "labels.npy"
@@ -106,12 +107,14 @@ class GallerySpace:
     def ids(self) -> np.ndarray:
         """(N,) str."""
         try:
-            return np.char.decode(self.encoded_ids, "utf-8")
-        except UnicodeDecodeError as error:
+            names: np.ndarray = np.char.decode(self.encoded_ids, "utf-8")
+            encode_ids(names)
+        except (UnicodeDecodeError, CompatError) as error:
             raise CompatError(
-                f"{self.path / IDS} holds an id that is not UTF-8 ({error.object[:40]!r}): restore "
+                f"{self.path / IDS} holds an id that is no UTF-8 text ({reason(error)}): restore "
                 "the file or rebuild the gallery."
             ) from error
+        return names
 
     @cached_property
     def _by_id(self) -> tuple[np.ndarray, np.ndarray]:

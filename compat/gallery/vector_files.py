@@ -116,7 +116,7 @@ def _check_length(file: IO[bytes], entry: zipfile.ZipInfo) -> None:
 def _open_parquet(path: Path) -> VectorFile:
     from pyarrow import types
 
-    file = open_parquet(path)
+    file = open_parquet(path, ("id", "vector"))
     schema = file.schema_arrow
     for name in ("id", "vector"):
         if name not in schema.names:

@@ -80,22 +80,22 @@ def arrays_of(values: tuple[Any, ...]) -> list[np.ndarray]:
 
 
 def cases(folder: Path, seed: int, count: int) -> Iterator[Case]:
-    """Damaged files of every format but faiss, ids in text files, arrays of any type."""
-    for name, content in (("v.npy", npy()), ("v.npz", npz()), ("v.parquet", table())):
+    """Damaged arrays, ids in text files, arrays of any type."""
+    for name, content in (("v.npy", npy()), ("v.npz", npz())):
         path = folder / name
-        for what, damaged in mutated_bytes(content, seed, count // 5):
+        for what, damaged in mutated_bytes(content, seed, count // 4):
             path.write_bytes(damaged)
             yield Case(f"{name} {what}", "v.", lambda path=path: imported(path))
     path = folder / "v.npy"
     path.write_bytes(npy())
     ids = folder / "ids.txt"
-    for what, damaged in mutated_bytes("\n".join(NAMES).encode(), seed, count // 5):
+    for what, damaged in mutated_bytes("\n".join(NAMES).encode(), seed, count // 4):
         ids.write_bytes(damaged)
         yield Case(f"ids {what}", "", lambda: imported(path, ids=ids))
     path = folder / "v.npz"
     others = arrays_of(VALUES)
     draw = random.Random(seed)
-    for number in range(count // 5):
+    for number in range(count // 4):
         name = ("ids", "labels", "vectors")[number % 3]
         value = draw.choice(others)
         if draw.random() < 0.3 and value.ndim == 1:
@@ -103,6 +103,14 @@ def cases(folder: Path, seed: int, count: int) -> Iterator[Case]:
         path.write_bytes(npz(**{name: value}))
         what = f"{name} of {value.dtype} {value.shape}"
         yield Case(what, "", lambda path=path: imported(path))
+
+
+def tables(folder: Path, seed: int, count: int) -> Iterator[Case]:
+    """Damaged Parquet files; each is tried in a process of its own first."""
+    path = folder / "v.parquet"
+    for what, damaged in mutated_bytes(table(), seed, count):
+        path.write_bytes(damaged)
+        yield Case(what, path.name, lambda: imported(path))
 
 
 def indexes(folder: Path, seed: int, count: int) -> Iterator[Case]:
@@ -116,13 +124,19 @@ def indexes(folder: Path, seed: int, count: int) -> Iterator[Case]:
             yield Case(f"{kind} {what}", path.name, lambda: imported(path))
 
 
-KINDS = {"vectors and ids": cases, "faiss indexes": indexes}
+KINDS = {"vectors and ids": cases, "Parquet vectors": tables, "faiss indexes": indexes}
 
 
 def test_damaged_vectors(tmp_path: Path) -> None:
     done = assert_clean(cases, tmp_path, count=1000)
     assert done.outcomes["opened"]
     assert done.outcomes["refused"] > 300
+
+
+def test_damaged_tables(tmp_path: Path) -> None:
+    assert assert_clean(tables, tmp_path, count=10).outcomes["refused"] > 3
+    (tmp_path / "v.parquet").write_bytes(table())
+    assert imported(tmp_path / "v.parquet").ids.tolist() == NAMES
 
 
 @pytest.mark.parametrize("kind", ["IDMap,Flat", "IDMap2,Flat"])
