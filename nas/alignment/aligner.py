@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ class Aligner:
 
     data: TrainingSet
     val: RetrievalTask
-    loss: str | dict
+    loss: str | dict[str, Any]
     seed: int
     device: torch.device
 
