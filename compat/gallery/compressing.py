@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -127,7 +128,7 @@ def _remedy(dimension: int, bits: int) -> str:
     return f"choose one of {sizes} bytes" if sizes else "choose another number of bits"
 
 
-def _quantizer(dimension: int, parts: int, bits: int, seed: int):  # type: ignore[no-untyped-def]
+def _quantizer(dimension: int, parts: int, bits: int, seed: int) -> Any:
     import faiss
 
     quantizer = faiss.ProductQuantizer(dimension, parts, bits)

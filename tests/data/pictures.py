@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -30,17 +31,17 @@ def class_folders(root: Path, counts: dict[str, int], seed: int = 0) -> Path:
 class Numbered:
     """Image i is grey i."""
 
-    def load(self, index):
+    def load(self, index: Any) -> Any:
         return Image.new("RGB", (4, 4), (index, index, index))
 
-    def digest(self, index):
+    def digest(self, index: Any) -> Any:
         return f"{index:x}"
 
-    def stamp(self, index):
+    def stamp(self, index: Any) -> Any:
         return f"numbered|{index}"
 
 
-def image_set(count=4, **changes):
+def image_set(count: Any = 4, **changes: Any) -> Any:
     """Numbers, labelled even and odd; any field can be changed."""
     fields = {
         "name": "numbers",

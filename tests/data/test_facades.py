@@ -1,6 +1,7 @@
 """The synthetic set: the same seed gives the same buildings, which tell apart and vary."""
 
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,11 +9,11 @@ import pytest
 from compat.data import open_data, open_facades
 
 
-def pixels(images):
+def pixels(images: Any) -> Any:
     return np.stack([np.asarray(images.source.load(i)) for i in range(len(images))])
 
 
-def test_names_say_that_it_is_synthetic():
+def test_names_say_that_it_is_synthetic() -> None:
     images = open_data("facades:classes=3,images=2,size=32,seed=5")
     assert "synthetic" in images.name
     assert "synthetic" in open_facades.__doc__
@@ -25,14 +26,14 @@ def test_names_say_that_it_is_synthetic():
     assert open_data(images.spec).ids.tolist() == images.ids.tolist()
 
 
-def test_defaults():
+def test_defaults() -> None:
     images = open_data("facades")
     assert (len(images), len(images.classes)) == (1600, 80)
     assert images.source.load(1599).size == (64, 64)
 
 
 @pytest.mark.parametrize("size", [16, 33, 64])
-def test_rendering_is_deterministic_in_any_order(size):
+def test_rendering_is_deterministic_in_any_order(size: Any) -> None:
     images = open_facades(classes=3, images=2, size=size, seed=1)
     first = pixels(images)
     assert first.shape == (6, size, size, 3)
@@ -41,14 +42,14 @@ def test_rendering_is_deterministic_in_any_order(size):
     np.testing.assert_array_equal(pixels(travelled)[::-1], first)
 
 
-def test_a_building_does_not_depend_on_the_size_of_the_set():
+def test_a_building_does_not_depend_on_the_size_of_the_set() -> None:
     few = open_facades(classes=2, images=2, size=32)
     many = open_facades(classes=9, images=5, size=32)
     np.testing.assert_array_equal(np.asarray(few.source.load(2)), np.asarray(many.source.load(5)))
     assert few.source.digest(2) == many.source.digest(5)
 
 
-def test_seeds_and_positions_give_other_images():
+def test_seeds_and_positions_give_other_images() -> None:
     images = open_facades(classes=6, images=4, size=32)
     others = open_facades(classes=6, images=4, size=32, seed=1)
     shown = np.concatenate([pixels(images), pixels(others)])
@@ -57,7 +58,7 @@ def test_seeds_and_positions_give_other_images():
     assert len(digests) == 48
 
 
-def test_images_of_a_building_are_alike_but_not_equal():
+def test_images_of_a_building_are_alike_but_not_equal() -> None:
     """By colour alone, a building finds itself more often than chance and far from always."""
     images = open_facades(classes=16, images=10, size=48)
     shown = pixels(images).astype(np.float64)

@@ -1,5 +1,8 @@
 """A folder per class, alone or with a folder of queries."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from pictures import class_folders, picture
@@ -8,7 +11,7 @@ from compat.data import open_data, open_folder
 from compat.errors import CompatError
 
 
-def test_classes_ids_and_labels_come_from_names(tmp_path):
+def test_classes_ids_and_labels_come_from_names(tmp_path: Path) -> None:
     root = class_folders(tmp_path / "birds", {"wren": 2, "auk": 3})
     (root / "auk" / "notes.txt").write_text("not an image")
     (root / ".hidden").mkdir()
@@ -25,7 +28,7 @@ def test_classes_ids_and_labels_come_from_names(tmp_path):
     assert open_data(images.spec).ids.tolist() == images.ids.tolist()
 
 
-def test_queries_from_another_folder(tmp_path):
+def test_queries_from_another_folder(tmp_path: Path) -> None:
     gallery = class_folders(tmp_path / "gallery", {"a": 1, "b": 2, "distractor": 1})
     queries = class_folders(tmp_path / "asked", {"b": 1, "a": 1}, seed=50)
     images = open_data(f"{gallery},queries={queries}")
@@ -36,7 +39,7 @@ def test_queries_from_another_folder(tmp_path):
     assert open_data(images.spec).split.tolist() == images.split.tolist()
 
 
-def test_digest_follows_content_not_name(tmp_path):
+def test_digest_follows_content_not_name(tmp_path: Path) -> None:
     picture(tmp_path / "x" / "one.png", 1)
     picture(tmp_path / "x" / "same.png", 1)
     picture(tmp_path / "x" / "other.png", 2)
@@ -45,13 +48,13 @@ def test_digest_follows_content_not_name(tmp_path):
     assert len({same, other, one}) == 2
 
 
-def empty_class(root):
+def empty_class(root: Any) -> Any:
     class_folders(root, {"a": 2})
     (root / "b").mkdir()
     return root
 
 
-def nested_class(root):
+def nested_class(root: Any) -> Any:
     class_folders(root / "train", {"a": 2})
     return root
 
@@ -66,27 +69,27 @@ def nested_class(root):
         (lambda root: class_folders(root, {"a": 2, "b": 1}), "class 'b' .* has one image"),
     ],
 )
-def test_errors_name_the_class_and_the_remedy(tmp_path, make, message):
+def test_errors_name_the_class_and_the_remedy(tmp_path: Path, make: Any, message: str) -> None:
     with pytest.raises(CompatError, match=message) as caught:
         open_folder(make(tmp_path))
     assert str(caught.value).count("\n") == 0
 
 
-def test_query_class_without_gallery(tmp_path):
+def test_query_class_without_gallery(tmp_path: Path) -> None:
     gallery = class_folders(tmp_path / "g", {"sparrow": 1, "wren": 1})
     queries = class_folders(tmp_path / "q", {"sparow": 1})
     with pytest.raises(CompatError, match=r"query class 'sparow'.*did you mean 'sparrow'"):
         open_folder(gallery, queries=queries)
 
 
-def test_real_photographs(real_data):
+def test_real_photographs(real_data: Path) -> None:
     images = open_data(real_data / "grocery")
     assert (len(images), len(images.classes)) == (5421, 81)
     assert images.source.load(0).mode == "RGB"
     assert min(images.source.load(len(images) - 1).size) >= 64
 
 
-def test_real_drawings_are_one_bit(real_data):
+def test_real_drawings_are_one_bit(real_data: Path) -> None:
     images = open_data("omniglot-background", root=real_data)
     assert (len(images), len(images.classes)) == (19280, 964)
     pixels = np.asarray(images.source.load(7))

@@ -1,5 +1,7 @@
 """The image set checks itself, and its subsets carry everything along."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from compat.data import RelevanceLists
 from compat.errors import CompatError
 
 
-def test_take_keeps_order_and_nests():
+def test_take_keeps_order_and_nests() -> None:
     images = image_set(6, camera=np.arange(6), split=np.array(["train"] * 6))
     part = images.take([5, 0, 3]).take([2, 0])
     assert part.ids.tolist() == ["n3", "n5"]
@@ -31,13 +33,13 @@ def test_take_keeps_order_and_nests():
         ({"split": np.array(["train", "tset", "", ""])}, "split holds"),
     ],
 )
-def test_inconsistent_fields_are_errors(changes, message):
+def test_inconsistent_fields_are_errors(changes: Any, message: str) -> None:
     with pytest.raises(CompatError, match=message):
         image_set(**changes)
 
 
 @given(st.data())
-def test_lists_follow_their_images(data):
+def test_lists_follow_their_images(data: Any) -> None:
     count = data.draw(st.integers(2, 12))
     parts = data.draw(
         st.lists(st.sampled_from(["query", "gallery"]), min_size=count, max_size=count)

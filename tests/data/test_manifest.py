@@ -1,6 +1,8 @@
 """Tables of images: every column, every way to write a box, every mistake."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,19 +14,19 @@ from compat.errors import CompatError
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Any:
     for number, name in enumerate(["a/1.png", "a/2.png", "b/1.png", "b/2.png"]):
         picture(tmp_path / name, number)
     return tmp_path
 
 
-def table(folder, rows, columns="path,label"):
+def table(folder: Any, rows: Any, columns: Any = "path,label") -> Any:
     path = folder / "images.csv"
     path.write_text("\n".join([columns, *rows]) + "\n")
     return path
 
 
-def test_all_columns(folder):
+def test_all_columns(folder: Any) -> None:
     rows = ["a/1.png,auk,train,1 2 7 9,3", "a/2.png,,query,,", "b/1.png,NA,test,,0"]
     path = table(folder, rows, "path,label,split,bbox,camera")
     images = open_data(path)
@@ -38,7 +40,7 @@ def test_all_columns(folder):
     assert open_data(images.spec).ids.tolist() == images.ids.tolist()
 
 
-def test_one_image_with_two_boxes_gives_two_digests(folder):
+def test_one_image_with_two_boxes_gives_two_digests(folder: Any) -> None:
     images = open_manifest(
         table(folder, ["a/1.png,x,0 0 4 4", "a/1.png,x,0 0 5 5"], "path,label,bbox")
     )
@@ -46,19 +48,19 @@ def test_one_image_with_two_boxes_gives_two_digests(folder):
 
 
 @pytest.mark.parametrize("written", ["1 2 7 9", '"1, 2, 7, 9"', '"[1, 2.0, 7, 9]"'])
-def test_ways_to_write_a_box(folder, written):
+def test_ways_to_write_a_box(folder: Any, written: Any) -> None:
     images = open_manifest(table(folder, [f"a/1.png,x,{written}"], "path,label,bbox"))
     assert images.ids.tolist() == ["a/1.png#1,2,7,9"]
 
 
-def test_box_in_four_columns(folder):
+def test_box_in_four_columns(folder: Any) -> None:
     path = table(folder, ["a/1.png,x,1,2,7,9", "a/2.png,x,,,,"], "path,label,x0,y0,x1,y1")
     images = open_manifest(path)
     np.testing.assert_array_equal(images.source.boxes[0], [1, 2, 7, 9])
     assert np.isnan(images.source.boxes[1]).all()
 
 
-def test_parquet_with_typed_columns(folder):
+def test_parquet_with_typed_columns(folder: Any) -> None:
     frame = pd.DataFrame(
         {
             "path": ["a/1.png", "a/2.png", "b/1.png"],
@@ -95,12 +97,12 @@ def test_parquet_with_typed_columns(folder):
         (["a/1.png,x,1,2,3"], "path,label", "has 5 cells in row 1, expected 2"),
     ],
 )
-def test_mistakes(folder, rows, columns, message):
+def test_mistakes(folder: Any, rows: Any, columns: Any, message: str) -> None:
     with pytest.raises(CompatError, match=message):
         open_manifest(table(folder, rows, columns))
 
 
-def test_missing_and_unreadable_tables(folder):
+def test_missing_and_unreadable_tables(folder: Any) -> None:
     table(folder, ["a/1.png,x"])
     with pytest.raises(CompatError, match=r"no manifest .*imagse\.csv.*did you mean 'images\.csv'"):
         open_data(folder / "imagse.csv")
@@ -109,13 +111,13 @@ def test_missing_and_unreadable_tables(folder):
         open_data(folder / "bad.parquet")
 
 
-def test_a_box_outside_is_found_when_the_image_is_loaded(folder):
+def test_a_box_outside_is_found_when_the_image_is_loaded(folder: Any) -> None:
     images = open_manifest(table(folder, ["a/1.png,x,0 0 40 9"], "path,label,bbox"))
     with pytest.raises(CompatError, match="does not lie inside the 12 x 10 pixels"):
         images.source.load(0)
 
 
-def test_a_json_box_is_not_executed(folder):
+def test_a_json_box_is_not_executed(folder: Any) -> None:
     text = json.dumps(["__import__('os')", 1, 2, 3])
     frame = pd.DataFrame({"path": ["a/1.png"], "label": ["x"], "bbox": [text]})
     frame.to_csv(folder / "images.csv", index=False)

@@ -6,6 +6,8 @@ import hashlib
 import http.server
 import shutil
 import threading
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from compat.data.published import cifar10, cub200, omniglot, sop
 from compat.errors import CompatError
 
 
-def packed(monkeypatch, module, name, root, kind):
+def packed(monkeypatch: pytest.MonkeyPatch, module: Any, name: Any, root: Any, kind: Any) -> None:
     """Packs root/<folder>, removes it, and lets the module expect the new file's checksum."""
     archive = getattr(module, name)
     made = shutil.make_archive(str(root / "made"), kind, root, archive.folder)
@@ -26,7 +28,7 @@ def packed(monkeypatch, module, name, root, kind):
     monkeypatch.setattr(module, name, dataclasses.replace(archive, md5=md5))
 
 
-def test_omniglot(tmp_path, monkeypatch):
+def test_omniglot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder, alphabets in (("images_background", "AB"), ("images_evaluation", "C")):
         for alphabet in alphabets:
             class_folders(tmp_path / folder / alphabet, {"character01": 2, "character02": 2})
@@ -43,7 +45,7 @@ def test_omniglot(tmp_path, monkeypatch):
     assert again.ids.tolist() == images.ids.tolist()
 
 
-def cifar_batches(folder, per_batch=10):
+def cifar_batches(folder: Any, per_batch: Any = 10) -> Any:
     folder.mkdir(parents=True)
     (folder / "batches.meta.txt").write_text("\n".join("abcdefghij") + "\n\n")
     random = np.random.default_rng(0)
@@ -59,7 +61,7 @@ def cifar_batches(folder, per_batch=10):
     return pixels
 
 
-def test_cifar10_from_the_binary_archive(tmp_path, monkeypatch):
+def test_cifar10_from_the_binary_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = cifar_batches(tmp_path / "cifar-10-batches-bin")
     packed(monkeypatch, cifar10, "ARCHIVE", tmp_path, "gztar")
     images = open_data(f"cifar10:root={tmp_path}")
@@ -81,7 +83,7 @@ def test_cifar10_from_the_binary_archive(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("change", "message"), [(b"x", "bytes, expected a multiple of 3073")])
-def test_cifar10_damaged(tmp_path, change, message):
+def test_cifar10_damaged(tmp_path: Path, change: Any, message: str) -> None:
     folder = tmp_path / "cifar-10-batches-bin"
     cifar_batches(folder)
     with (folder / "data_batch_3.bin").open("ab") as file:
@@ -93,7 +95,7 @@ def test_cifar10_damaged(tmp_path, change, message):
         open_data(f"cifar10:root={tmp_path}")
 
 
-def test_cifar10_as_real_image_files(real_data):
+def test_cifar10_as_real_image_files(real_data: Path) -> None:
     images = open_data("cifar10:root=cifar10", root=real_data)
     assert images.name == "cifar10"
     assert (images.split == "gallery").sum() == 10_000
@@ -102,7 +104,7 @@ def test_cifar10_as_real_image_files(real_data):
     assert open_data(images.spec).name == "cifar10"
 
 
-def test_sop(tmp_path, monkeypatch):
+def test_sop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "Stanford_Online_Products"
     number = 0
     for listing, first in (("Ebay_train.txt", 1), ("Ebay_test.txt", 5)):
@@ -126,7 +128,7 @@ def test_sop(tmp_path, monkeypatch):
         open_data(f"sop:root={tmp_path}")
 
 
-def test_cub200(tmp_path, monkeypatch):
+def test_cub200(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "CUB_200_2011"
     names = [f"{i:03d}.Bird_{i}" for i in range(1, 9)]
     paths = [f"{name}/shot_{shot}.jpg" for name in names for shot in range(2)]
@@ -147,7 +149,7 @@ def test_cub200(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("nested", [True, False])
-def test_inshop(tmp_path, nested):
+def test_inshop(tmp_path: Path, nested: Any) -> None:
     base = tmp_path / "Img" if nested else tmp_path
     listing = tmp_path / ("Eval" if nested else ".") / "list_eval_partition.txt"
     listing.parent.mkdir(exist_ok=True)
@@ -167,28 +169,30 @@ def test_inshop(tmp_path, nested):
         open_data(f"inshop:root={tmp_path}")
 
 
-def test_inshop_cannot_be_downloaded(tmp_path):
+def test_inshop_cannot_be_downloaded(tmp_path: Path) -> None:
     with pytest.raises(CompatError, match="cannot be downloaded by a program: ask for it at http"):
         open_data(f"inshop:root={tmp_path},download=true")
     with pytest.raises(CompatError, match="holds neither Eval/list_eval_partition"):
         open_data(f"inshop:root={tmp_path}")
 
 
-def test_a_missing_archive_says_where_it_is_had(tmp_path):
+def test_a_missing_archive_says_where_it_is_had(tmp_path: Path) -> None:
     with pytest.raises(
         CompatError, match=r"neither .*images_background nor .*\.zip: .*download=true"
     ):
         open_data(f"omniglot:root={tmp_path}")
 
 
-def test_a_wrong_archive_is_refused(tmp_path):
+def test_a_wrong_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / cub200.ARCHIVE.file).write_bytes(b"something else")
     with pytest.raises(CompatError, match=r"MD5 checksum .* expected 97eceeb196236b"):
         open_data(f"cub200:root={tmp_path}")
     assert not (tmp_path / cub200.ARCHIVE.folder).exists()
 
 
-def test_an_archive_without_its_folder_leaves_nothing(tmp_path, monkeypatch):
+def test_an_archive_without_its_folder_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "CUB_200_2011").mkdir()
     (tmp_path / "CUB_200_2011" / "file").write_text("x")
     packed(monkeypatch, cub200, "ARCHIVE", tmp_path, "gztar")
@@ -199,7 +203,7 @@ def test_an_archive_without_its_folder_leaves_nothing(tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == [archive.file]
 
 
-def test_a_failed_download_says_so(tmp_path, monkeypatch):
+def test_a_failed_download_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = dataclasses.replace(sop.ARCHIVE, url=f"file://{tmp_path}/nowhere/a.zip")
     monkeypatch.setattr(sop, "ARCHIVE", broken)
     with pytest.raises(CompatError, match=r"download of file:.* failed .* fetch it by hand"):
@@ -207,13 +211,13 @@ def test_a_failed_download_says_so(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def server(tmp_path):
+def server(tmp_path: Path) -> Any:
     """A folder and the address on this machine where it is served."""
     folder = tmp_path / "server"
     folder.mkdir()
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *arguments):
+        def log_message(self, *arguments: Any) -> None:
             pass
 
     handler = functools.partial(Quiet, directory=folder)
@@ -223,7 +227,9 @@ def server(tmp_path):
         served.shutdown()
 
 
-def test_a_download_is_checked_and_unpacked(tmp_path, monkeypatch, server):
+def test_a_download_is_checked_and_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Any
+) -> None:
     folder, address = server
     for part, alphabet in (("images_background", "A"), ("images_evaluation", "B")):
         class_folders(folder / part / alphabet, {"character01": 2})

@@ -2,6 +2,8 @@
 
 import os
 import pickle
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from compat.errors import CompatError
 
 
 @pytest.mark.parametrize(("name", "count"), [("roxford5k", 4993), ("rparis6k", 6322)])
-def test_real_ground_truth(real_data, name, count):
+def test_real_ground_truth(real_data: Path, name: str, count: Any) -> None:
     path = real_data / "revisitop" / f"gnd_{name}.pkl"
     truth = read_ground_truth(path)
     assert (len(truth.queries), len(truth.gallery)) == (70, count)
@@ -32,7 +34,7 @@ def test_real_ground_truth(real_data, name, count):
             assert set(truth.lists[protocol].junk[query].tolist()) == ignored
 
 
-def test_real_ground_truth_with_stand_in_images(real_data, tmp_path):
+def test_real_ground_truth_with_stand_in_images(real_data: Path, tmp_path: Path) -> None:
     gnd = real_data / "revisitop" / "gnd_roxford5k.pkl"
     truth = read_ground_truth(gnd)
     stand_in = picture(tmp_path / "stand_in.png", 0, size=(1100, 1100))
@@ -54,7 +56,7 @@ def test_real_ground_truth_with_stand_in_images(real_data, tmp_path):
         open_data(f"revisitop:gnd={gnd},images={folder}")
 
 
-def ground_truth(as_array=list):
+def ground_truth(as_array: Any = list) -> Any:
     entry = {
         "bbx": as_array([1.0, 1.0, 9.0, 8.0]),
         "easy": as_array([0, 3]),
@@ -64,14 +66,14 @@ def ground_truth(as_array=list):
     return {"imlist": ["a", "b", "c", "d"], "qimlist": ["q"], "gnd": [entry]}
 
 
-def written(tmp_path, content, **options):
+def written(tmp_path: Path, content: Any, **options: Any) -> Any:
     path = tmp_path / "gnd_small.pkl"
     path.write_bytes(pickle.dumps(content, **options))
     return path
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
-def test_numpy_arrays_are_admitted(tmp_path, protocol):
+def test_numpy_arrays_are_admitted(tmp_path: Path, protocol: Any) -> None:
     truth = read_ground_truth(written(tmp_path, ground_truth(np.array), protocol=protocol))
     assert truth.lists["easy"].positives[0].tolist() == [0, 3]
     assert truth.lists["easy"].junk[0].tolist() == [1, 2]
@@ -79,7 +81,7 @@ def test_numpy_arrays_are_admitted(tmp_path, protocol):
     assert truth.lists["hard"].junk[0].tolist() == [0, 2, 3]
 
 
-def test_lists_survive_a_broken_gallery_image(tmp_path):
+def test_lists_survive_a_broken_gallery_image(tmp_path: Path) -> None:
     gnd = written(tmp_path, ground_truth())
     for number, name in enumerate("abcdq"):
         picture(tmp_path / f"{name}.png", number).rename(tmp_path / f"{name}.jpg")
@@ -91,10 +93,10 @@ def test_lists_survive_a_broken_gallery_image(tmp_path):
 
 
 class Hostile:
-    def __init__(self, call, *arguments):
+    def __init__(self, call: Any, *arguments: Any) -> None:
         self.call, self.arguments = call, arguments
 
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         return self.call, self.arguments
 
 
@@ -108,7 +110,9 @@ class Hostile:
         Hostile(np.load, "x"),
     ],
 )
-def test_a_hostile_pickle_is_refused_and_does_nothing(tmp_path, monkeypatch, hostile):
+def test_a_hostile_pickle_is_refused_and_does_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hostile: Any
+) -> None:
     monkeypatch.chdir(tmp_path)
     path = written(tmp_path, ground_truth() | {"extra": hostile})
     with pytest.raises(CompatError, match="do not trust this file"):
@@ -116,7 +120,7 @@ def test_a_hostile_pickle_is_refused_and_does_nothing(tmp_path, monkeypatch, hos
     assert not (tmp_path / "harmed").exists()
 
 
-def test_damaged_and_foreign_files(tmp_path):
+def test_damaged_and_foreign_files(tmp_path: Path) -> None:
     path = written(tmp_path, ground_truth())
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(CompatError, match="is damaged"):

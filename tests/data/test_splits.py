@@ -1,5 +1,7 @@
 """Train, validation and test never share what they must not share."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from compat.data import split
 from compat.errors import CompatError
 
 
-def labelled(labels, published=None):
+def labelled(labels: Any, published: Any = None) -> Any:
     labels = np.array(labels, dtype=np.int64)
     return image_set(
         len(labels),
@@ -20,7 +22,7 @@ def labelled(labels, published=None):
     )
 
 
-def classes_of(images, rows):
+def classes_of(images: Any, rows: Any) -> Any:
     return set(images.labels[rows].tolist())
 
 
@@ -30,7 +32,7 @@ def classes_of(images, rows):
     st.floats(0.1, 0.4),
     st.integers(0, 2**32 - 1),
 )
-def test_drawn_parts_share_no_class(labels, val, test, seed):
+def test_drawn_parts_share_no_class(labels: Any, val: Any, test: Any, seed: int) -> None:
     images = labelled([*range(30), *labels])
     parts = split(images, val=val, test=test, seed=seed)
     shown = [
@@ -47,14 +49,14 @@ def test_drawn_parts_share_no_class(labels, val, test, seed):
     np.testing.assert_array_equal(again.train, parts.train)
 
 
-def test_another_seed_draws_other_classes():
+def test_another_seed_draws_other_classes() -> None:
     images = labelled(list(range(40)) * 2)
     drawn = {tuple(split(images, seed=seed).test.queries) for seed in range(5)}
     assert len(drawn) == 5
 
 
 @given(st.integers(4, 20), st.integers(0, 1000))
-def test_published_train_and_test_keep_their_sides(train_classes, seed):
+def test_published_train_and_test_keep_their_sides(train_classes: Any, seed: int) -> None:
     count = train_classes + 3
     labels = np.repeat(np.arange(count), 3)
     published = np.where(labels < train_classes, "train", "")
@@ -66,7 +68,7 @@ def test_published_train_and_test_keep_their_sides(train_classes, seed):
     assert len(parts.train) + len(parts.val.queries) == 3 * train_classes
 
 
-def test_published_parts_are_kept_as_they_are():
+def test_published_parts_are_kept_as_they_are() -> None:
     published = ["train"] * 2 + ["val"] * 2 + ["query", "gallery", "gallery", ""]
     parts = split(labelled([0, 0, 1, 1, 2, 2, -1, 2], published))
     assert parts.train.tolist() == [0, 1]
@@ -76,7 +78,7 @@ def test_published_parts_are_kept_as_they_are():
 
 
 @given(st.integers(0, 1000), st.floats(0.1, 0.5))
-def test_seen_classes_hold_out_images_and_not_classes(seed, val):
+def test_seen_classes_hold_out_images_and_not_classes(seed: int, val: Any) -> None:
     labels = np.tile(np.arange(4), 15)
     published = np.array(["query"] * 20 + ["gallery"] * 40)
     images = labelled(labels, published)
@@ -104,6 +106,6 @@ def test_seen_classes_hold_out_images_and_not_classes(seed, val):
         (labelled([0, 1] * 2, ["", "", "", ""]), {}, "no train rows"),
     ],
 )
-def test_parts_that_would_be_too_small(images, shares, message):
+def test_parts_that_would_be_too_small(images: Any, shares: Any, message: str) -> None:
     with pytest.raises(CompatError, match=message):
         split(images, **shares)

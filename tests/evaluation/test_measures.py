@@ -1,5 +1,8 @@
 """Measures against hand-worked cases and other libraries."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -27,7 +30,7 @@ from compat.evaluation.measures import (
 )
 
 
-def test_a_case_worked_by_hand():
+def test_a_case_worked_by_hand() -> None:
     """Ranking + - + - - +: ranks 1, 3, 6."""
     ranks = np.array([1, 3, 6])
     assert average_precision(ranks) == pytest.approx((1 + 2 / 3 + 3 / 6) / 3)
@@ -46,7 +49,7 @@ def test_a_case_worked_by_hand():
 
 @settings(max_examples=80)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 50))
-def test_measures_agree_with_sklearn_and_torchmetrics(seed, size):
+def test_measures_agree_with_sklearn_and_torchmetrics(seed: int, size: Any) -> None:
     rng = np.random.default_rng(seed)
     scores = rng.permutation(size) + 1.0
     hits = rng.random(size) < 0.3
@@ -64,7 +67,7 @@ def test_measures_agree_with_sklearn_and_torchmetrics(seed, size):
         assert precision_at(ranks, k) == pytest.approx(precision, abs=1e-6)
 
 
-def test_evaluate_agrees_with_pytorch_metric_learning():
+def test_evaluate_agrees_with_pytorch_metric_learning() -> None:
     from pytorch_metric_learning.distances import CosineSimilarity
     from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
     from pytorch_metric_learning.utils.inference import CustomKNN
@@ -90,7 +93,7 @@ def test_evaluate_agrees_with_pytorch_metric_learning():
     assert ours.queries == 120
 
 
-def test_queries_without_positives_are_skipped_and_counted():
+def test_queries_without_positives_are_skipped_and_counted() -> None:
     result = summarise([np.array([1, 2]), np.array([], int), np.array([4])])
     assert (result.queries, result.skipped) == (2, 1)
     assert result.map == pytest.approx((1 + 1 / 4) / 2)
@@ -100,7 +103,7 @@ def test_queries_without_positives_are_skipped_and_counted():
         summarise([np.array([], int)] * 2)
 
 
-def test_the_definition_is_named_and_unknown_ones_refused():
+def test_the_definition_is_named_and_unknown_ones_refused() -> None:
     ranks = [np.array([2])]
     assert summarise(ranks, average_precision="trapezoid").average_precision == "trapezoid"
     assert summarise(ranks, average_precision="trapezoid").map == pytest.approx(1 / 4)
@@ -109,7 +112,7 @@ def test_the_definition_is_named_and_unknown_ones_refused():
         summarise(ranks, average_precision="interpolated")
 
 
-def test_the_interval_is_seeded_and_covers_like_the_normal_approximation():
+def test_the_interval_is_seeded_and_covers_like_the_normal_approximation() -> None:
     rng = np.random.default_rng(0)
     ranks = [np.array([r]) for r in rng.integers(1, 30, size=400)]
     result = summarise(ranks, seed=1)
@@ -118,7 +121,7 @@ def test_the_interval_is_seeded_and_covers_like_the_normal_approximation():
     assert result.interval == pytest.approx((result.map - half, result.map + half), abs=0.004)
 
 
-def test_the_three_tests_use_the_right_vectors():
+def test_the_three_tests_use_the_right_vectors() -> None:
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(5), 8)
     gallery_space = rng.standard_normal((5, 6))[labels] + 0.5 * rng.standard_normal((40, 6))
@@ -130,7 +133,7 @@ def test_the_three_tests_use_the_right_vectors():
     assert result.cross_test.map == cross.map < result.paragon.map - 0.2
 
 
-def walk_down(similarities, relevant, junk):
+def walk_down(similarities: Any, relevant: Any, junk: Any) -> Any:
     """Trapezoid AP and mP@{1,5,10} by walking down one sorted list, entry by entry."""
     area, seen, hits, before = 0.0, 0, 0, 1.0
     trace = []
@@ -151,7 +154,7 @@ def walk_down(similarities, relevant, junk):
 
 
 @pytest.mark.parametrize("file", ["gnd_roxford5k.pkl", "gnd_rparis6k.pkl"])
-def test_revisited_oxford_and_paris_follow_their_protocol(real_data, file):
+def test_revisited_oxford_and_paris_follow_their_protocol(real_data: Path, file: Any) -> None:
     gnd = read_ground_truth(real_data / "revisitop" / file)
     size, count = len(gnd.gallery), len(gnd.queries)
     easy, hard = gnd.lists["easy"].positives, gnd.lists["hard"].positives
@@ -184,7 +187,7 @@ def test_revisited_oxford_and_paris_follow_their_protocol(real_data, file):
         np.testing.assert_allclose(list(ours.precision.values()), means, atol=1e-9)
 
 
-def test_ranks_of_a_skipped_query_are_empty():
+def test_ranks_of_a_skipped_query_are_empty() -> None:
     truth = Truth.from_labels([7, 0], [0, 1])
     ranks = positive_ranks(np.eye(2), np.eye(2)[::-1], truth)
     assert [r.tolist() for r in ranks] == [[], [1]]

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from compat.errors import CompatError
 from compat.evaluation import Truth, evaluate, positive_ranks, top_k
 
 
-def naive_ranks(queries, gallery, truth):
+def naive_ranks(queries: Any, gallery: Any, truth: Any) -> Any:
     """Sort every similarity; a tied negative stands before a positive."""
     ranks = []
     for query, positives, ignored in zip(queries, truth.positives, truth.ignored, strict=True):
@@ -29,7 +30,7 @@ def naive_ranks(queries, gallery, truth):
 
 
 @st.composite
-def tasks(draw):
+def tasks(draw: Any) -> Any:
     """Vectors of few integer directions, so that ties are common, with junk and empty queries."""
     seed = draw(st.integers(0, 2**32 - 1))
     rng = np.random.default_rng(seed)
@@ -48,7 +49,7 @@ def tasks(draw):
 
 @settings(max_examples=150)
 @given(tasks())
-def test_ranks_equal_a_full_sort_with_ties_junk_and_empty_queries(task):
+def test_ranks_equal_a_full_sort_with_ties_junk_and_empty_queries(task: Any) -> None:
     queries, gallery, truth, block = task
     found = positive_ranks(queries, gallery.astype(np.float32), truth, block=block)
     for ours, naive in zip(found, naive_ranks(queries, gallery, truth), strict=True):
@@ -56,7 +57,7 @@ def test_ranks_equal_a_full_sort_with_ties_junk_and_empty_queries(task):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_blocks_and_memory_maps_do_not_change_ranks(tmp_path, dtype):
+def test_blocks_and_memory_maps_do_not_change_ranks(tmp_path: Path, dtype: Any) -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 20, 700)
     gallery = rng.standard_normal((700, 16)).astype(dtype)
@@ -71,7 +72,7 @@ def test_blocks_and_memory_maps_do_not_change_ranks(tmp_path, dtype):
             np.testing.assert_array_equal(a, b)
 
 
-def test_more_queries_than_one_tile_holds():
+def test_more_queries_than_one_tile_holds() -> None:
     rng = np.random.default_rng(5)
     queries = rng.standard_normal((2500, 4)).astype(np.float32)
     gallery = rng.standard_normal((60, 4)).astype(np.float32)
@@ -84,7 +85,7 @@ def test_more_queries_than_one_tile_holds():
 
 
 @pytest.mark.parametrize("dimension", [3, 64, 256, 512, 2048])
-def test_a_constant_embedding_gets_the_worst_ranking(dimension):
+def test_a_constant_embedding_gets_the_worst_ranking(dimension: Any) -> None:
     rng = np.random.default_rng(dimension)
     point = rng.random(dimension).astype(np.float32)
     labels = np.arange(300) % 10
@@ -94,7 +95,7 @@ def test_a_constant_embedding_gets_the_worst_ranking(dimension):
         np.testing.assert_array_equal(found, np.arange(271, 301))
 
 
-def test_a_duplicate_with_another_label_stands_before_the_positive():
+def test_a_duplicate_with_another_label_stands_before_the_positive() -> None:
     rng = np.random.default_rng(1)
     gallery = rng.standard_normal((40, 300)).astype(np.float32)
     gallery[17] = gallery[3]
@@ -103,7 +104,7 @@ def test_a_duplicate_with_another_label_stands_before_the_positive():
     assert ranks.tolist() == [2]
 
 
-def test_inner_product_ranks_by_length_too():
+def test_inner_product_ranks_by_length_too() -> None:
     queries = np.array([[1.0, 0.0]])
     gallery = np.array([[1.0, 0.0], [5.0, 5.0], [2.0, 0.1]], dtype=np.float32)
     truth = Truth.from_lists([[0]], [[]], 3)
@@ -111,7 +112,7 @@ def test_inner_product_ranks_by_length_too():
     assert positive_ranks(queries, gallery, truth, metric="ip")[0].tolist() == [3]
 
 
-def test_inner_product_ties_are_relative_to_the_vectors():
+def test_inner_product_ties_are_relative_to_the_vectors() -> None:
     rng = np.random.default_rng(2)
     gallery = 1e4 * rng.standard_normal((50, 512)).astype(np.float32)
     gallery[9] = gallery[4]
@@ -130,7 +131,9 @@ def test_inner_product_ties_are_relative_to_the_vectors():
     ],
 )
 @pytest.mark.parametrize("metric", ["cosine", "ip"])
-def test_unusable_vectors_are_named(side, row, value, state, metric):
+def test_unusable_vectors_are_named(
+    side: Any, row: Any, value: Any, state: Any, metric: Any
+) -> None:
     rng = np.random.default_rng(0)
     vectors = {"query": rng.standard_normal((4, 8)), "gallery": rng.standard_normal((20, 8))}
     vectors[side][row] = value
@@ -139,7 +142,7 @@ def test_unusable_vectors_are_named(side, row, value, state, metric):
         positive_ranks(vectors["query"], vectors["gallery"], truth, block=6, metric=metric)
 
 
-def test_mismatches_are_named():
+def test_mismatches_are_named() -> None:
     truth = Truth.from_lists([[0]], [[]], 3)
     with pytest.raises(CompatError, match=r"shape \(1, 4\) and gallery vectors \(3, 5\)"):
         positive_ranks(np.ones((1, 4)), np.ones((3, 5)), truth)
@@ -149,7 +152,7 @@ def test_mismatches_are_named():
         positive_ranks(np.ones((1, 4)), np.ones((3, 4)), truth, metric="l2")
 
 
-def test_top_k_is_the_head_of_a_stable_sort_without_the_ignored():
+def test_top_k_is_the_head_of_a_stable_sort_without_the_ignored() -> None:
     rng = np.random.default_rng(3)
     queries, gallery = rng.standard_normal((6, 8)), rng.standard_normal((90, 8))
     ignored = [np.flatnonzero(rng.random(90) < 0.1) for _ in range(6)]
@@ -161,7 +164,7 @@ def test_top_k_is_the_head_of_a_stable_sort_without_the_ignored():
             assert rows.tolist() == order[:7]
 
 
-def test_top_k_pads_what_is_missing():
+def test_top_k_pads_what_is_missing() -> None:
     truth = Truth.from_lists([[0]], [[1]], 3)
     found = top_k(np.array([[1.0, 0.0]]), np.array([[1, 0], [1, 0.1], [0, 1]]), truth, 4)
     assert found.tolist() == [[0, 2, -1, -1]]
@@ -195,7 +198,7 @@ print(peak() - before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
-def test_memory_stays_bounded_on_a_gallery_on_disk(tmp_path):
+def test_memory_stays_bounded_on_a_gallery_on_disk(tmp_path: Path) -> None:
     path = tmp_path / "gallery.bin"
     rng = np.random.default_rng(0)
     with path.open("wb") as file:
@@ -210,7 +213,7 @@ def test_memory_stays_bounded_on_a_gallery_on_disk(tmp_path):
     assert int(run.stdout) < 60_000  # KiB, where the gallery has 200,000
 
 
-def test_evaluating_perfect_vectors_scores_one():
+def test_evaluating_perfect_vectors_scores_one() -> None:
     labels = np.arange(30) % 5
     vectors = np.eye(5, dtype=np.float32)[labels]
     truth = Truth.from_labels(labels, labels, query_ids=np.arange(30), gallery_ids=np.arange(30))

@@ -1,5 +1,7 @@
 """The paired tests against scipy's."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -29,7 +31,7 @@ def scipy_p_value(first: np.ndarray, second: np.ndarray) -> float:
 
 @settings(max_examples=30)
 @given(st.integers(2, 12), st.integers(0, 2**32 - 1))
-def test_few_queries_are_enumerated_as_scipy_does(queries, seed):
+def test_few_queries_are_enumerated_as_scipy_does(queries: Any, seed: int) -> None:
     first, second = precisions(queries, seed)
     found = paired_difference(first, second)
     assert found.p_value == pytest.approx(scipy_p_value(first, second), abs=1e-12)
@@ -37,13 +39,13 @@ def test_few_queries_are_enumerated_as_scipy_does(queries, seed):
 
 
 @pytest.mark.parametrize("gap", [0.0, 0.02, 0.1])
-def test_many_queries_are_drawn_and_come_near_scipy(gap):
+def test_many_queries_are_drawn_and_come_near_scipy(gap: Any) -> None:
     first, second = precisions(60, 3, gap)
     found = paired_difference(first, second)
     assert found.p_value == pytest.approx(scipy_p_value(first, second), abs=0.02)
 
 
-def test_thirteen_queries_are_the_most_that_are_enumerated():
+def test_thirteen_queries_are_the_most_that_are_enumerated() -> None:
     for queries, least in ((13, 2 / 2**13), (14, 1 / 10_001)):
         found = paired_difference(np.full(queries, 0.9), np.linspace(0.1, 0.2, queries))
         if queries == 13:
@@ -52,7 +54,7 @@ def test_thirteen_queries_are_the_most_that_are_enumerated():
             assert least <= found.p_value < 0.001
 
 
-def test_the_interval_is_scipys_percentile_bootstrap():
+def test_the_interval_is_scipys_percentile_bootstrap() -> None:
     first, second = precisions(80, 4)
     low, high = paired_difference(first, second).interval
     expected = scipy.stats.bootstrap(
@@ -69,14 +71,14 @@ def test_the_interval_is_scipys_percentile_bootstrap():
     )
 
 
-def test_a_p_value_is_uniform_where_models_do_not_differ():
+def test_a_p_value_is_uniform_where_models_do_not_differ() -> None:
     """Of 200 comparisons of equal models about 10 are below 5%."""
     p_values = [paired_difference(*precisions(10, seed, gap=0)).p_value for seed in range(200)]
     assert sum(p <= 0.05 for p in p_values) < 22
     assert np.mean(p_values) == pytest.approx(0.5, abs=0.1)
 
 
-def test_pairs_make_small_differences_visible():
+def test_pairs_make_small_differences_visible() -> None:
     rng = np.random.default_rng(0)
     second = rng.uniform(0, 0.9, 200)
     first = second + rng.uniform(0, 0.02, 200)
@@ -85,7 +87,7 @@ def test_pairs_make_small_differences_visible():
     assert 0 < found.interval[0] < found.mean < found.interval[1]
 
 
-def test_a_model_does_not_differ_from_itself_and_the_signs_turn():
+def test_a_model_does_not_differ_from_itself_and_the_signs_turn() -> None:
     first, second = precisions(30, 6)
     same = paired_difference(first, first)
     assert (same.mean, same.interval, same.p_value) == (0, (0, 0), 1)
@@ -95,7 +97,7 @@ def test_a_model_does_not_differ_from_itself_and_the_signs_turn():
     assert there == paired_difference(first, second)  # seeded
 
 
-def test_skipped_queries_do_not_count():
+def test_skipped_queries_do_not_count() -> None:
     first, second = precisions(20, 7)
     gappy = [np.insert(ap, 5, np.nan) for ap in (first, second)]
     found = paired_difference(*gappy)
@@ -110,7 +112,7 @@ def test_skipped_queries_do_not_count():
     assert isinstance(found, Difference)
 
 
-def test_what_cannot_be_compared_is_refused():
+def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(CompatError, match=r"shapes \(3,\) and \(4,\)"):
         paired_difference(np.ones(3), np.ones(4))
     with pytest.raises(CompatError, match="Query 1 has an average precision from one model"):

@@ -1,5 +1,7 @@
 """Ground truth against the definition written as loops."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +13,9 @@ from compat.evaluation import Truth
 
 @settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.booleans(), st.booleans())
-def test_from_labels_equals_the_rule_applied_pair_by_pair(seed, with_ids, with_cameras):
+def test_from_labels_equals_the_rule_applied_pair_by_pair(
+    seed: int, with_ids: Any, with_cameras: Any
+) -> None:
     rng = np.random.default_rng(seed)
     labels = {"q": rng.integers(-1, 4, 8), "g": rng.integers(-1, 4, 25)}
     ids = {"q": rng.permutation(40)[:8].astype(str), "g": rng.permutation(40)[:25].astype(str)}
@@ -37,7 +41,7 @@ def test_from_labels_equals_the_rule_applied_pair_by_pair(seed, with_ids, with_c
         assert truth.ignored[q].tolist() == ignored
 
 
-def test_queries_of_one_label_share_their_arrays():
+def test_queries_of_one_label_share_their_arrays() -> None:
     """A thousand queries on a large gallery must not cost a thousand copies."""
     truth = Truth.from_labels(np.zeros(1000, int), np.zeros(1_000_000, int))
     assert len({id(rows) for rows in truth.positives}) == 1
@@ -55,12 +59,12 @@ def test_queries_of_one_label_share_their_arrays():
         ),
     ],
 )
-def test_incomplete_arguments_are_named(arguments, message):
+def test_incomplete_arguments_are_named(arguments: Any, message: str) -> None:
     with pytest.raises(CompatError, match=message):
         Truth.from_labels([0, 1], [0, 1, 1], **arguments)
 
 
-def test_lists_are_checked():
+def test_lists_are_checked() -> None:
     with pytest.raises(CompatError, match="query 1 names gallery index 9"):
         Truth.from_lists([[0], [9]], [[], []], 5)
     with pytest.raises(CompatError, match="index 2 as positive and as junk"):

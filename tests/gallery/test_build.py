@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,13 +19,13 @@ VIEWS = ViewRecipe(count=2, seed=3)
 TRAIN = np.array([20, 3, 4, 5, 11])
 
 
-def unit(vectors):
+def unit(vectors: Any) -> Any:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def test_a_gallery_holds_every_image_and_the_views_of_the_training_ones(
-    photographs, tinynet, tmp_path
-):
+    photographs: Any, tinynet: str, tmp_path: Path
+) -> None:
     model = load_gallery_model(tinynet)
     space = build_gallery(photographs, model, tmp_path / "g", views=VIEWS, train=TRAIN, block=7)
     space.verify()
@@ -52,7 +54,7 @@ def test_a_gallery_holds_every_image_and_the_views_of_the_training_ones(
     ]
 
 
-def test_fit_and_type_can_be_chosen(photographs, tinynet, tmp_path):
+def test_fit_and_type_can_be_chosen(photographs: Any, tinynet: str, tmp_path: Path) -> None:
     model = load_gallery_model(tinynet)
     space = build_gallery(photographs, model, tmp_path / "g", dtype="float16", fit="crop")
     assert space.vectors.dtype == np.float16
@@ -76,8 +78,15 @@ build_gallery(
 
 @pytest.mark.parametrize(("die_at", "saved"), [(1, 0), (4, 15), (9, 36)])
 def test_a_killed_build_is_continued(
-    photographs, photograph_folder, network_folder, tinynet, tmp_path, die_at, saved, monkeypatch
-):
+    photographs: Any,
+    photograph_folder: Path,
+    network_folder: Path,
+    tinynet: str,
+    tmp_path: Path,
+    die_at: Any,
+    saved: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """36 images are 8 blocks of 5 or less, then come 2 views of 5 images."""
     out = tmp_path / "g"
     run = subprocess.run(
@@ -110,7 +119,7 @@ def test_a_killed_build_is_continued(
     np.testing.assert_array_equal(space.view_vectors, whole.view_vectors)
 
 
-def test_what_cannot_be_built_is_explained(photographs, tinynet, tmp_path):
+def test_what_cannot_be_built_is_explained(photographs: Any, tinynet: str, tmp_path: Path) -> None:
     model = load_gallery_model(tinynet)
     (tmp_path / "there").mkdir()
     with pytest.raises(CompatError, match="there exists already"):

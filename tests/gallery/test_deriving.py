@@ -3,6 +3,8 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -40,18 +42,27 @@ RECIPE = ViewRecipe(count=2, seed=3)
 STEP = {"step": "test"}
 
 
-def unit(vectors):
+def unit(vectors: Any) -> Any:
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
-def correlated(count, width, *, seed=0, rank=None):
+def correlated(count: Any, width: Any, *, seed: Any = 0, rank: Any = None) -> Any:
     """Vectors whose components go together, about a mean that is not zero."""
     rng = np.random.default_rng(seed)
     mix = rng.standard_normal((rank or width, width)) * np.linspace(2, 0.5, rank or width)[:, None]
     return (rng.standard_normal((count, rank or width)) @ mix + 1).astype(np.float32)
 
 
-def write(folder, vectors, *, order=None, views=True, metric="cosine", dtype="float32", **fields):
+def write(
+    folder: Any,
+    vectors: Any,
+    *,
+    order: Any = None,
+    views: Any = True,
+    metric: Any = "cosine",
+    dtype: Any = "float32",
+    **fields: Any,
+) -> Any:
     """A gallery with labels, classes, a classifier that knows two of three, and views."""
     order = np.arange(len(vectors)) if order is None else order
     work = working_folder(folder)
@@ -88,11 +99,11 @@ def write(folder, vectors, *, order=None, views=True, metric="cosine", dtype="fl
 
 
 @pytest.fixture
-def source(tmp_path):
+def source(tmp_path: Path) -> Any:
     return write(tmp_path / "source", correlated(COUNT, WIDTH))
 
 
-def assert_carried_over(derived, source):
+def assert_carried_over(derived: Any, source: Any) -> None:
     derived.verify()
     assert derived.ids.tolist() == source.ids.tolist()
     assert derived.labels.tolist() == source.labels.tolist()
@@ -102,7 +113,7 @@ def assert_carried_over(derived, source):
     assert derived.view_rows.tolist() == source.view_rows.tolist()
 
 
-def test_the_projection_is_that_of_an_eigenvalue_decomposition():
+def test_the_projection_is_that_of_an_eigenvalue_decomposition() -> None:
     vectors = correlated(500, WIDTH)
     projection = fit_projection(vectors, 3)
     centred = vectors - vectors.mean(axis=0, dtype=np.float64)
@@ -113,7 +124,7 @@ def test_the_projection_is_that_of_an_eigenvalue_decomposition():
     np.testing.assert_allclose(found, expected * signs, atol=1e-4)
 
 
-def test_whitening_gives_unit_covariance():
+def test_whitening_gives_unit_covariance() -> None:
     vectors = correlated(500, WIDTH)
     white = fit_projection(vectors, 5, whiten=True)(vectors).astype(np.float64)
     np.testing.assert_allclose(white.mean(axis=0), 0, atol=1e-5)
@@ -123,7 +134,7 @@ def test_whitening_gives_unit_covariance():
 
 
 @pytest.mark.parametrize(("count", "rank", "most"), [(200, 3, 3), (5, WIDTH, 4)])
-def test_more_components_than_directions_are_refused(count, rank, most):
+def test_more_components_than_directions_are_refused(count: Any, rank: Any, most: Any) -> None:
     vectors = correlated(count, WIDTH, rank=rank)
     fit_projection(vectors, most, whiten=True)
     with pytest.raises(CompatError, match=f"span only {most} directions.*reduce to {most} at most"):
@@ -131,7 +142,9 @@ def test_more_components_than_directions_are_refused(count, rank, most):
 
 
 @pytest.mark.parametrize("whiten", [False, True])
-def test_a_reduced_gallery_holds_the_components_of_everything(source, tmp_path, whiten):
+def test_a_reduced_gallery_holds_the_components_of_everything(
+    source: Any, tmp_path: Path, whiten: Any
+) -> None:
     reduced = reduce_gallery(source, tmp_path / "r", dimension=4, whiten=whiten)
     assert_carried_over(reduced, source)
     projection = fit_projection(np.asarray(source.vectors), 4, whiten=whiten)
@@ -150,7 +163,7 @@ def test_a_reduced_gallery_holds_the_components_of_everything(source, tmp_path, 
     assert step["sources"] == [{"gallery": "source", "fingerprint": source.fingerprint}]
 
 
-def test_half_precision_and_the_inner_product_are_kept(tmp_path):
+def test_half_precision_and_the_inner_product_are_kept(tmp_path: Path) -> None:
     source = write(
         tmp_path / "g", correlated(COUNT, WIDTH), metric="ip", dtype="float16", views=False
     )
@@ -165,7 +178,9 @@ def test_half_precision_and_the_inner_product_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize(("bytes_", "bits", "opq"), [(4, 4, False), (3, 3, False), (2, 2, True)])
-def test_a_compressed_gallery_holds_codes_of_everything(source, tmp_path, bytes_, bits, opq):
+def test_a_compressed_gallery_holds_codes_of_everything(
+    source: Any, tmp_path: Path, bytes_: Any, bits: Any, opq: Any
+) -> None:
     small = compress_gallery(
         source, tmp_path / "c", bytes_per_vector=bytes_, bits=bits, opq=opq, seed=1
     )
@@ -191,7 +206,7 @@ def test_a_compressed_gallery_holds_codes_of_everything(source, tmp_path, bytes_
 
 
 @pytest.mark.parametrize("opq", [False, True])
-def test_the_order_of_results_is_that_of_the_index_in_production(tmp_path, opq):
+def test_the_order_of_results_is_that_of_the_index_in_production(tmp_path: Path, opq: Any) -> None:
     source = write(tmp_path / "g", correlated(400, 16), views=False, metric="ip")
     queries = unit(correlated(20, 16, seed=5))
     small = compress_gallery(source, tmp_path / "c", bytes_per_vector=4, bits=4, opq=opq)
@@ -210,7 +225,9 @@ def test_the_order_of_results_is_that_of_the_index_in_production(tmp_path, opq):
     np.testing.assert_array_equal(found[clear], rows[clear])
 
 
-def test_a_compressed_cosine_gallery_is_ranked_nearly_as_by_squared_distance(tmp_path):
+def test_a_compressed_cosine_gallery_is_ranked_nearly_as_by_squared_distance(
+    tmp_path: Path,
+) -> None:
     source = write(tmp_path / "g", correlated(400, 16), views=False)
     queries = unit(correlated(20, 16, seed=5))
     small = compress_gallery(source, tmp_path / "c", bytes_per_vector=8, bits=4)
@@ -225,7 +242,7 @@ def test_a_compressed_cosine_gallery_is_ranked_nearly_as_by_squared_distance(tmp
     assert np.mean(shared) > 8
 
 
-def production_index(space, metric):
+def production_index(space: Any, metric: Any) -> Any:
     """The rotation and the empty faiss index that would search a gallery's codes."""
     coder = space.vectors.coder
     index = faiss.IndexPQ(coder.dimension, len(coder.centroids), coder.bits, metric)
@@ -234,7 +251,7 @@ def production_index(space, metric):
     return np.eye(coder.dimension) if coder.rotation is None else coder.rotation, index
 
 
-def test_a_gallery_may_be_reduced_and_then_compressed(source, tmp_path):
+def test_a_gallery_may_be_reduced_and_then_compressed(source: Any, tmp_path: Path) -> None:
     reduced = reduce_gallery(source, tmp_path / "r", dimension=4, whiten=True)
     small = compress_gallery(reduced, tmp_path / "c", bytes_per_vector=2, bits=4)
     assert_carried_over(small, source)
@@ -246,7 +263,7 @@ def test_a_gallery_may_be_reduced_and_then_compressed(source, tmp_path):
         reduce_gallery(small, tmp_path / "rc", dimension=2)
 
 
-def test_signs_are_stored_as_bits(source, tmp_path):
+def test_signs_are_stored_as_bits(source: Any, tmp_path: Path) -> None:
     space = derive_gallery(
         source,
         tmp_path / "h",
@@ -265,7 +282,7 @@ def test_signs_are_stored_as_bits(source, tmp_path):
     assert space.classifier is None
 
 
-def test_sources_are_matched_by_id(tmp_path):
+def test_sources_are_matched_by_id(tmp_path: Path) -> None:
     vectors, other = correlated(COUNT, WIDTH), correlated(COUNT + 4, 5, seed=9)
     first = write(tmp_path / "a", vectors)
     order = np.random.default_rng(2).permutation(COUNT + 4)
@@ -296,7 +313,7 @@ def test_sources_are_matched_by_id(tmp_path):
         derive_gallery((second, first), tmp_path / "no", np.add, derivation=STEP)
 
 
-def test_other_views_are_refused(source, tmp_path):
+def test_other_views_are_refused(source: Any, tmp_path: Path) -> None:
     vectors = correlated(COUNT, WIDTH)
     none = write(tmp_path / "without", vectors, views=False)
     for sources in ((source, none), (none, source)):
@@ -308,12 +325,12 @@ def test_other_views_are_refused(source, tmp_path):
     assert not list(tmp_path.glob("no*"))
 
 
-def test_blocks_do_not_show(source, tmp_path, monkeypatch):
+def test_blocks_do_not_show(source: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = compress_gallery(source, tmp_path / "a", bytes_per_vector=4, bits=4)
     monkeypatch.setattr(deriving, "_ROWS", 7)
     sizes = []
 
-    def seen(vectors):
+    def seen(vectors: Any) -> Any:
         sizes.append(len(vectors))
         return vectors
 
@@ -325,7 +342,9 @@ def test_blocks_do_not_show(source, tmp_path, monkeypatch):
     np.testing.assert_array_equal(pieces.view_vectors.codes, whole.view_vectors.codes)
 
 
-def test_a_large_gallery_is_sampled_for_learning(source, monkeypatch):
+def test_a_large_gallery_is_sampled_for_learning(
+    source: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert len(training_sample(source, seed=0)) == COUNT
     monkeypatch.setattr(deriving, "_SAMPLE", 10)
     sample = training_sample(source, seed=0)
@@ -345,16 +364,18 @@ def test_a_large_gallery_is_sampled_for_learning(source, monkeypatch):
     ],
 )
 @pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
-def test_a_transform_that_spoils_vectors_is_stopped(source, tmp_path, transform, message):
+def test_a_transform_that_spoils_vectors_is_stopped(
+    source: Any, tmp_path: Path, transform: Any, message: str
+) -> None:
     with pytest.raises(CompatError, match=message):
         derive_gallery(source, tmp_path / "no", transform, derivation=STEP)
     assert not list(tmp_path.glob("no*"))
 
 
-def test_what_does_not_go_together_is_refused(source, tmp_path):
+def test_what_does_not_go_together_is_refused(source: Any, tmp_path: Path) -> None:
     out = tmp_path / "no"
 
-    def derive(**options):
+    def derive(**options: Any) -> None:
         derive_gallery(source, out, lambda v: v, derivation=STEP, **options)
 
     with pytest.raises(CompatError, match="Unknown metric 'l2'"):
@@ -382,7 +403,7 @@ def test_what_does_not_go_together_is_refused(source, tmp_path):
     assert not list(tmp_path.glob("no*"))
 
 
-def test_nothing_of_others_is_overwritten(source, tmp_path):
+def test_nothing_of_others_is_overwritten(source: Any, tmp_path: Path) -> None:
     with pytest.raises(CompatError, match="source exists already"):
         reduce_gallery(source, source.path, dimension=2)
     partial = tmp_path / "r.partial"
@@ -396,7 +417,7 @@ def test_nothing_of_others_is_overwritten(source, tmp_path):
     assert [file.name for file in partial.iterdir()] == ["thesis.txt"]
 
 
-def test_what_a_kill_left_is_replaced(source, tmp_path):
+def test_what_a_kill_left_is_replaced(source: Any, tmp_path: Path) -> None:
     partial = tmp_path / "r.partial"
     partial.mkdir()
     (partial / "vectors.npy").write_bytes(b"half")
@@ -408,12 +429,12 @@ def test_what_a_kill_left_is_replaced(source, tmp_path):
 
 
 @pytest.fixture
-def small(source, tmp_path):
+def small(source: Any, tmp_path: Path) -> Any:
     return compress_gallery(source, tmp_path / "c", bytes_per_vector=4, bits=4, opq=True)
 
 
 @pytest.mark.parametrize("name", ["codes", "view_codes", "centroids", "rotation"])
-def test_verify_finds_a_changed_byte(small, name):
+def test_verify_finds_a_changed_byte(small: Any, name: str) -> None:
     with (small.path / f"{name}.npy").open("r+b") as stream:
         stream.seek(-3, 2)
         byte = stream.read(1)[0]
@@ -423,12 +444,12 @@ def test_verify_finds_a_changed_byte(small, name):
         GallerySpace.open(small.path).verify()
 
 
-def edit(space, **changes):
+def edit(space: Any, **changes: Any) -> None:
     file = space.path / "gallery.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
-def test_the_fingerprint_is_of_codes_and_centroids(small, source, tmp_path):
+def test_the_fingerprint_is_of_codes_and_centroids(small: Any, source: Any, tmp_path: Path) -> None:
     coder = small.vectors.coder
     turned = derive_gallery(
         source,
@@ -443,7 +464,7 @@ def test_the_fingerprint_is_of_codes_and_centroids(small, source, tmp_path):
         GallerySpace.open(small.path).verify()
 
 
-def test_a_wrong_description_of_codes_is_refused(small):
+def test_a_wrong_description_of_codes_is_refused(small: Any) -> None:
     edit(small, codes="huffman")
     with pytest.raises(CompatError, match="'codes' is 'huffman'"):
         GallerySpace.open(small.path)
@@ -458,7 +479,7 @@ def test_a_wrong_description_of_codes_is_refused(small):
         GallerySpace.open(small.path)
 
 
-def test_older_galleries_open(source):
+def test_older_galleries_open(source: Any) -> None:
     file = source.path / "gallery.json"
     manifest = json.loads(file.read_text())
     for field in ("derivation", "codes", "model_digest"):
@@ -470,7 +491,7 @@ def test_older_galleries_open(source):
 
 
 @pytest.fixture(scope="module")
-def facades(network_folder, tmp_path_factory):
+def facades(network_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A gallery of small façades with views of the training classes of `PARTS`."""
     from compat.data import split
 
@@ -487,7 +508,9 @@ PARTS = SplitConfig(val=0.25, test=0.25, seed=0)
 
 
 @pytest.mark.parametrize("kind", ["reduce", "compress", "sign"])
-def test_a_study_reads_a_derived_gallery_like_any_other(facades, tmp_path, kind):
+def test_a_study_reads_a_derived_gallery_like_any_other(
+    facades: Any, tmp_path: Path, kind: Any
+) -> None:
     if kind == "reduce":
         space = reduce_gallery(facades, tmp_path / "d", dimension=5, whiten=True)
     elif kind == "compress":
@@ -521,7 +544,7 @@ def test_a_study_reads_a_derived_gallery_like_any_other(facades, tmp_path, kind)
     assert score.paragon.map == score.self_test.map == score.cross_test.map
 
 
-def test_the_commands_derive_and_describe(facades, tmp_path):
+def test_the_commands_derive_and_describe(facades: Any, tmp_path: Path) -> None:
     run = CliRunner().invoke
     options = ["--dimension", "6", "--whiten", "--out", str(tmp_path / "r")]
     assert run(app, ["gallery", "reduce", str(facades.path), *options]).exit_code == 0
@@ -538,7 +561,7 @@ def test_the_commands_derive_and_describe(facades, tmp_path):
     assert "48" in plain
 
 
-def test_real_characters_survive_compression(real_data, tinynet, tmp_path):
+def test_real_characters_survive_compression(real_data: Path, tinynet: str, tmp_path: Path) -> None:
     for character in sorted((real_data / "omniglot-background").iterdir())[:20]:
         shutil.copytree(character, tmp_path / "characters" / character.name)
     images = open_data(tmp_path / "characters")

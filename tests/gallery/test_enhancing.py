@@ -2,6 +2,8 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,31 +29,31 @@ LARGE = 23  # round(16 √2): what an enhanced tinynet takes
 
 
 @pytest.fixture
-def model(tinynet):
+def model(tinynet: str) -> Any:
     return load_gallery_model(tinynet)
 
 
 @pytest.fixture(scope="module")
-def facades():
+def facades() -> Any:
     return open_data(FACADES)
 
 
-def unit(vectors):
+def unit(vectors: Any) -> Any:
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
-def pictures(count, side=LARGE):
+def pictures(count: Any, side: Any = LARGE) -> Any:
     return np.random.default_rng(count).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
 
 
-def with_patch(side, rows, columns, colour, background=128):
+def with_patch(side: Any, rows: Any, columns: Any, colour: Any, background: Any = 128) -> Any:
     picture = np.full((side, side, 3), background, dtype=np.uint8)
     picture[rows, columns] = colour
     return picture
 
 
 @pytest.mark.parametrize("steps", [["multiscale"], ["regions"], ["regions", "adaptive"], STEPS])
-def test_an_enhanced_model_gives_unit_vectors_of_the_same_space(model, steps):
+def test_an_enhanced_model_gives_unit_vectors_of_the_same_space(model: Any, steps: Any) -> None:
     enhanced = enhance(model, steps)
     pixels = pictures(7)
     vectors = enhanced.embed(pixels)
@@ -65,7 +67,7 @@ def test_an_enhanced_model_gives_unit_vectors_of_the_same_space(model, steps):
     assert enhanced.spec == f"tinynet:make enhanced by {', '.join(steps)}"
 
 
-def test_the_name_of_a_model_says_what_was_done(model, tinynet):
+def test_the_name_of_a_model_says_what_was_done(model: Any, tinynet: str) -> None:
     digests = [
         enhance(model, steps).digest
         for steps in ([], ["multiscale"], ["regions"], ["multiscale", "regions"], STEPS)
@@ -76,16 +78,16 @@ def test_the_name_of_a_model_says_what_was_done(model, tinynet):
     assert enhance(model, ["regions", "multiscale", "regions"]).digest == digests[3]
 
 
-def test_no_steps_leave_the_model_alone(model):
+def test_no_steps_leave_the_model_alone(model: Any) -> None:
     assert enhance(model, []) is model
     assert passes([]) == 1
 
 
 @pytest.mark.parametrize("steps", [["multiscale"], ["regions"], ["onlyglobal"]])
-def test_the_network_runs_as_often_as_stated(model, steps):
+def test_the_network_runs_as_often_as_stated(model: Any, steps: Any) -> None:
     seen = []
 
-    def embed(pixels, *, batch, description):
+    def embed(pixels: Any, *, batch: Any, description: Any) -> Any:
         seen.append(len(pixels))
         return model.embed(pixels, batch=batch, description=description)
 
@@ -94,13 +96,13 @@ def test_the_network_runs_as_often_as_stated(model, steps):
     assert max(seen) <= 20  # crops are never held for more images than a batch takes
 
 
-def test_where_all_crops_are_equal_the_direction_is_the_plain_one(model):
+def test_where_all_crops_are_equal_the_direction_is_the_plain_one(model: Any) -> None:
     flat = np.stack([np.full((LARGE, LARGE, 3), (value, 90, 7), np.uint8) for value in (0, 200)])
     plain = unit(model.embed(flat[:, :16, :16]))
     np.testing.assert_allclose(enhance(model, ["onlyglobal"]).embed(flat), plain, atol=1e-6)
 
 
-def test_multiscale_is_the_mean_over_crops_weighted_by_what_they_show(model):
+def test_multiscale_is_the_mean_over_crops_weighted_by_what_they_show(model: Any) -> None:
     """Rewritten with Pillow alone: the picture is mirrored around by hand, boxes are typed out."""
     pixels = pictures(3)
     expected = []
@@ -122,7 +124,7 @@ def test_multiscale_is_the_mean_over_crops_weighted_by_what_they_show(model):
     np.testing.assert_allclose(enhance(model, ["multiscale"]).embed(pixels), expected, atol=1e-5)
 
 
-def test_all_steps_together_equal_a_loop(model):
+def test_all_steps_together_equal_a_loop(model: Any) -> None:
     pixels = pictures(3)
     expected = []
     for picture in pixels:
@@ -148,20 +150,20 @@ def test_all_steps_together_equal_a_loop(model):
     np.testing.assert_allclose(enhance(model, STEPS).embed(pixels), expected, atol=1e-5)
 
 
-def test_the_whole_picture_is_not_resampled_when_it_has_the_size():
+def test_the_whole_picture_is_not_resampled_when_it_has_the_size() -> None:
     (picture,) = pictures(1)
     np.testing.assert_array_equal(cut(picture, whole(LARGE), LARGE), picture)
     np.testing.assert_array_equal(cut(picture, Box(3, 5, 16), 16), picture[5:21, 3:19])
 
 
-def test_beyond_its_border_a_picture_is_mirrored():
+def test_beyond_its_border_a_picture_is_mirrored() -> None:
     (picture,) = pictures(1)
     mirrored = np.pad(picture, ((4, 4), (4, 4), (0, 0)), mode="symmetric")
     around = cut(picture, Box(-4, -4, LARGE + 8), LARGE + 8)
     np.testing.assert_array_equal(around, mirrored)
 
 
-def test_regions_frame_what_stands_out():
+def test_regions_frame_what_stands_out() -> None:
     picture = with_patch(90, slice(10, 40), slice(50, 80), (250, 20, 20))
     first = salient_regions(picture)[0]
     assert first.left <= 50
@@ -173,7 +175,9 @@ def test_regions_frame_what_stands_out():
 
 @given(seed=st.integers(0, 2**32 - 1), side=st.integers(8, 120), cells=st.integers(1, 6))
 @settings(max_examples=20)
-def test_there_are_always_as_many_regions_and_they_lie_inside(seed, side, cells):
+def test_there_are_always_as_many_regions_and_they_lie_inside(
+    seed: int, side: Any, cells: Any
+) -> None:
     colours = np.random.default_rng(seed).integers(0, 256, (cells, cells, 3), dtype=np.uint8)
     picture = np.asarray(Image.fromarray(colours).resize((side, side), Image.Resampling.NEAREST))
     boxes = salient_regions(picture)
@@ -185,7 +189,7 @@ def test_there_are_always_as_many_regions_and_they_lie_inside(seed, side, cells)
         assert boxes == [whole(side)] * REGIONS
 
 
-def test_a_crop_with_corners_in_it_weighs_more():
+def test_a_crop_with_corners_in_it_weighs_more() -> None:
     """A chequered patch in the first quarter: only the first of the four corners shows it."""
     chequered = (np.indices((20, 20)).sum(0) // 5 % 2 * 255)[..., None]
     picture = with_patch(80, slice(2, 22), slice(2, 22), chequered)
@@ -196,14 +200,14 @@ def test_a_crop_with_corners_in_it_weighs_more():
 
 
 @pytest.mark.parametrize("value", [0, 255])
-def test_a_picture_without_corners_weighs_by_area(value):
+def test_a_picture_without_corners_weighs_by_area(value: Any) -> None:
     heat = keypoint_heat(np.full((40, 40, 3), value, np.uint8))
     np.testing.assert_allclose(
         shares(heat, [whole(40), Box(0, 0, 20), Box(-10, -10, 60)]), np.array([4, 1, 4]) / 9
     )
 
 
-def test_an_outlier_loses_weight():
+def test_an_outlier_loses_weight() -> None:
     rng = np.random.default_rng(0)
     vectors = unit(np.ones((5, 16)) + 0.1 * rng.normal(size=(5, 16)))
     vectors[3] = unit(rng.normal(size=16))
@@ -218,7 +222,9 @@ def test_an_outlier_loses_weight():
     crops=st.integers(1, 6),
     width=st.integers(1, 5),
 )
-def test_consensus_gives_shares_in_any_order_of_the_crops(seed, count, crops, width):
+def test_consensus_gives_shares_in_any_order_of_the_crops(
+    seed: int, count: Any, crops: Any, width: Any
+) -> None:
     rng = np.random.default_rng(seed)
     vectors = unit(rng.normal(size=(count, crops, width)))
     weights = rng.random((count, crops)) + 0.01
@@ -230,7 +236,7 @@ def test_consensus_gives_shares_in_any_order_of_the_crops(seed, count, crops, wi
     np.testing.assert_allclose(consensus(vectors[:, order], weights[:, order]), found[:, order])
 
 
-def test_wrong_steps_are_explained(model):
+def test_wrong_steps_are_explained(model: Any) -> None:
     with pytest.raises(CompatError, match=r"no enhancement 'multscale' \(did you mean 'multiscale"):
         enhance(model, ["multscale"])
     with pytest.raises(CompatError, match="keypoints and adaptive weighs crops, but no step makes"):
@@ -243,7 +249,9 @@ VIEWS = ViewRecipe(count=2, seed=3)
 TRAIN = np.array([20, 3, 4, 5, 11])
 
 
-def test_a_gallery_of_an_enhanced_model_is_an_ordinary_one(model, facades, tmp_path):
+def test_a_gallery_of_an_enhanced_model_is_an_ordinary_one(
+    model: Any, facades: Any, tmp_path: Path
+) -> None:
     enhanced = enhance(model, ["multiscale", "regions"])
     space = build_gallery(facades, enhanced, tmp_path / "g", views=VIEWS, train=TRAIN)
     space.verify()
@@ -256,10 +264,10 @@ def test_a_gallery_of_an_enhanced_model_is_an_ordinary_one(model, facades, tmp_p
         np.testing.assert_allclose(space.view_vectors[view], enhanced.embed(views[view]), atol=1e-6)
 
 
-def test_an_interrupted_build_is_continued(model, facades, tmp_path):
+def test_an_interrupted_build_is_continued(model: Any, facades: Any, tmp_path: Path) -> None:
     calls = []
 
-    def interrupted(pixels, *, batch, description):
+    def interrupted(pixels: Any, *, batch: Any, description: Any) -> Any:
         calls.append(len(pixels))
         if len(calls) == 4:
             raise KeyboardInterrupt
@@ -283,7 +291,7 @@ def test_an_interrupted_build_is_continued(model, facades, tmp_path):
     np.testing.assert_array_equal(space.view_vectors, whole_build.view_vectors)
 
 
-def test_the_command_builds_what_a_study_can_align_to(tmp_path):
+def test_the_command_builds_what_a_study_can_align_to(tmp_path: Path) -> None:
     model = "timm:resnet10t,pretrained=false,size=32"
     options = ["--data", FACADES, "--model", model, "--views", "1", "--out", str(tmp_path / "g")]
     options += ["--val", str(PARTS.val), "--test", str(PARTS.test)]
@@ -305,7 +313,7 @@ def test_the_command_builds_what_a_study_can_align_to(tmp_path):
     )
 
 
-def test_the_command_explains_an_unknown_step(tmp_path):
+def test_the_command_explains_an_unknown_step(tmp_path: Path) -> None:
     options = ["--data", FACADES, "--model", "timm:resnet10t,pretrained=false,size=32"]
     done = CliRunner().invoke(
         app, ["gallery", "build", *options, "--out", str(tmp_path / "g"), "--enhance", "region"]
@@ -316,7 +324,9 @@ def test_the_command_explains_an_unknown_step(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_enhanced_photographs_are_still_found_by_plain_ones(photographs, real_data):
+def test_enhanced_photographs_are_still_found_by_plain_ones(
+    photographs: Any, real_data: Path
+) -> None:
     """With a trained network, a single look finds its own picture among the enhanced vectors."""
     weights = real_data / "weights" / "squeezenet1_1_imagenet_tvnames.pth"
     model = load_gallery_model(f"examples.gallery_models:squeezenet,weights={weights}")

@@ -1,5 +1,8 @@
 """Vectors from other tools."""
 
+from pathlib import Path
+from typing import Any
+
 import faiss
 import numpy as np
 import pandas as pd
@@ -14,29 +17,29 @@ UNIT = VECTORS / np.linalg.norm(VECTORS, axis=1, keepdims=True)
 NAMES = [f"image {number}" for number in range(50)]
 
 
-def as_npy(path):
+def as_npy(path: Any) -> Any:
     np.save(path / "v.npy", VECTORS)
     return path / "v.npy"
 
 
-def as_npz(path):
+def as_npz(path: Any) -> Any:
     np.savez(path / "v.npz", vectors=VECTORS, ids=np.array(NAMES), labels=np.arange(50))
     return path / "v.npz"
 
 
-def as_parquet(path):
+def as_parquet(path: Any) -> Any:
     pd.DataFrame({"id": NAMES, "vector": list(VECTORS)}).to_parquet(path / "v.parquet")
     return path / "v.parquet"
 
 
-def as_flat_index(path):
+def as_flat_index(path: Any) -> Any:
     index = faiss.IndexFlatIP(6)
     index.add(VECTORS)
     faiss.write_index(index, str(path / "v.faiss"))
     return path / "v.faiss"
 
 
-def as_inverted_lists(path):
+def as_inverted_lists(path: Any) -> Any:
     index = faiss.index_factory(6, "IVF2,Flat")
     index.train(VECTORS)
     index.add(VECTORS)
@@ -49,7 +52,9 @@ WRITERS = [as_npy, as_npz, as_parquet, as_flat_index, as_inverted_lists]
 
 @pytest.mark.parametrize("write", WRITERS)
 @pytest.mark.parametrize("rows", [7, 1000])
-def test_every_format_gives_the_same_vectors(tmp_path, monkeypatch, write, rows):
+def test_every_format_gives_the_same_vectors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Any, rows: Any
+) -> None:
     monkeypatch.setattr(vector_files, "ROWS", rows)
     cosine = import_gallery(write(tmp_path), tmp_path / "cosine")
     np.testing.assert_allclose(cosine.vectors, UNIT, atol=1e-6)
@@ -61,7 +66,7 @@ def test_every_format_gives_the_same_vectors(tmp_path, monkeypatch, write, rows)
     assert not (tmp_path / "cosine.partial").exists()
 
 
-def test_ids_and_labels_can_be_given(tmp_path):
+def test_ids_and_labels_can_be_given(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("\n".join(NAMES) + "\n")
     space = import_gallery(
         as_npy(tmp_path), tmp_path / "g", ids=tmp_path / "names.txt", labels=np.arange(50)
@@ -71,7 +76,7 @@ def test_ids_and_labels_can_be_given(tmp_path):
     assert import_gallery(as_npz(tmp_path), tmp_path / "h").labels.tolist() == list(range(50))
 
 
-def test_half_precision_is_kept_small(tmp_path):
+def test_half_precision_is_kept_small(tmp_path: Path) -> None:
     space = import_gallery(as_npy(tmp_path), tmp_path / "g", dtype="float16")
     assert space.vectors.dtype == np.float16
     np.testing.assert_allclose(space.vectors, UNIT, atol=1e-3)
@@ -88,7 +93,9 @@ def test_half_precision_is_kept_small(tmp_path):
         ({"dtype": "int8"}, "cannot be stored as 'int8'"),
     ],
 )
-def test_wrong_arguments_are_named_and_leave_nothing(tmp_path, arguments, message):
+def test_wrong_arguments_are_named_and_leave_nothing(
+    tmp_path: Path, arguments: Any, message: str
+) -> None:
     source = as_npy(tmp_path)
     with pytest.raises(CompatError, match=message):
         import_gallery(source, tmp_path / "g", **arguments)
@@ -98,7 +105,9 @@ def test_wrong_arguments_are_named_and_leave_nothing(tmp_path, arguments, messag
 @pytest.mark.parametrize(
     ("value", "state"), [(np.nan, "not finite"), (np.inf, "not finite"), (0, "zero")]
 )
-def test_the_first_unusable_vector_is_named(tmp_path, monkeypatch, value, state):
+def test_the_first_unusable_vector_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: Any, state: Any
+) -> None:
     monkeypatch.setattr(vector_files, "ROWS", 8)
     wrong = VECTORS.copy()
     wrong[[21, 30]] = value
@@ -109,7 +118,7 @@ def test_the_first_unusable_vector_is_named(tmp_path, monkeypatch, value, state)
     assert not (tmp_path / "g.partial").exists()
 
 
-def test_files_that_are_no_vectors_are_named(tmp_path):
+def test_files_that_are_no_vectors_are_named(tmp_path: Path) -> None:
     np.save(tmp_path / "flat.npy", np.ones(9))
     np.save(tmp_path / "int.npy", np.ones((3, 3), int))
     np.save(tmp_path / "none.npy", np.ones((0, 3)))
@@ -136,7 +145,7 @@ def test_files_that_are_no_vectors_are_named(tmp_path):
     assert not (tmp_path / "g").exists()
 
 
-def test_nothing_is_overwritten(tmp_path):
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
     import_gallery(as_npy(tmp_path), tmp_path / "g")
     with pytest.raises(CompatError, match="exists already"):
         import_gallery(as_npy(tmp_path), tmp_path / "g")

@@ -3,6 +3,8 @@
 import shutil
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,12 +21,12 @@ from compat.gallery.models import trained_network
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
 
 
-def normalised(pixels, mean, std):
+def normalised(pixels: Any, mean: Any, std: Any) -> Any:
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
     return (images - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
 
 
-def test_a_random_start_must_be_asked_for_and_is_always_the_same():
+def test_a_random_start_must_be_asked_for_and_is_always_the_same() -> None:
     spec = "timm:resnet10t,pretrained=false,size=32"
     model = load_gallery_model(spec)
     assert (model.dimension, model.preprocessing.size, model.spec) == (512, 32, spec)
@@ -34,7 +36,7 @@ def test_a_random_start_must_be_asked_for_and_is_always_the_same():
 
 
 @pytest.mark.parametrize("kind", ["torch", "wrapped", "safetensors"])
-def test_a_checkpoint_gives_the_models_own_features(tmp_path, kind):
+def test_a_checkpoint_gives_the_models_own_features(tmp_path: Path, kind: Any) -> None:
     torch.manual_seed(1)
     network = timm.create_model("resnet10t", pretrained=False, num_classes=7).eval()
     weights = network.state_dict()
@@ -54,7 +56,7 @@ def test_a_checkpoint_gives_the_models_own_features(tmp_path, kind):
     np.testing.assert_allclose(model.embed(PIXELS), expected.numpy(), atol=1e-4)
 
 
-def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path):
+def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     weights = timm.create_model("resnet10t", pretrained=False).state_dict()
     path = tmp_path / "w.pth"
     spec = f"timm:resnet10t,checkpoint={path}"
@@ -74,7 +76,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path):
         load_gallery_model(spec)
 
 
-def test_pretrained_weights_without_a_network_are_an_error_not_a_random_start():
+def test_pretrained_weights_without_a_network_are_an_error_not_a_random_start() -> None:
     program = (
         "from compat.gallery import load_gallery_model\n"
         "try:\n    load_gallery_model('timm:resnet18')\n"
@@ -113,12 +115,12 @@ def test_pretrained_weights_without_a_network_are_an_error_not_a_random_start():
         ("tinynet:infinite", "embedding of image 0 is not finite"),
     ],
 )
-def test_wrong_specs_are_explained(tinynet, spec, message):
+def test_wrong_specs_are_explained(tinynet: str, spec: Any, message: str) -> None:
     with pytest.raises(CompatError, match=message):
         load_gallery_model(spec)
 
 
-def test_a_factory_gets_its_options_and_states_its_preprocessing(tinynet):
+def test_a_factory_gets_its_options_and_states_its_preprocessing(tinynet: str) -> None:
     model = load_gallery_model(f"{tinynet},width=9")
     assert model.dimension == 9
     assert (model.preprocessing.size, model.preprocessing.fit) == (16, "squash")
@@ -127,7 +129,7 @@ def test_a_factory_gets_its_options_and_states_its_preprocessing(tinynet):
         model.embed(PIXELS)
 
 
-def test_a_trained_file_describes_itself(tmp_path):
+def test_a_trained_file_describes_itself(tmp_path: Path) -> None:
     preprocessing = Preprocessing(size=32, fit="squash", mean=(0.4, 0.5, 0.6))
     torch.manual_seed(0)
     network = trained_network("timm:resnet10t", 12, preprocessing)
@@ -161,7 +163,7 @@ def test_a_trained_file_describes_itself(tmp_path):
 
 
 @pytest.mark.parametrize("batch", ["dynamic", "fixed"])
-def test_an_onnx_model_equals_the_torch_one(tmp_path, batch):
+def test_an_onnx_model_equals_the_torch_one(tmp_path: Path, batch: Any) -> None:
     torch.manual_seed(0)
     network = torch.nn.Sequential(
         torch.nn.Conv2d(3, 8, 3, 2), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
@@ -181,7 +183,7 @@ def test_an_onnx_model_equals_the_torch_one(tmp_path, batch):
     np.testing.assert_allclose(model.embed(PIXELS, batch=3), expected, atol=1e-5)
 
 
-def test_an_onnx_model_of_any_size_is_refused(tmp_path):
+def test_an_onnx_model_of_any_size_is_refused(tmp_path: Path) -> None:
     torch.onnx.export(
         torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()),
         (torch.rand(2, 3, 32, 32),),
@@ -197,7 +199,7 @@ def test_an_onnx_model_of_any_size_is_refused(tmp_path):
         load_gallery_model(str(tmp_path / "text.onnx"))
 
 
-def test_embedding_leaves_the_mode_alone_and_batches_do_not_matter():
+def test_embedding_leaves_the_mode_alone_and_batches_do_not_matter() -> None:
     network = torch.nn.Sequential(
         torch.nn.Conv2d(3, 4, 3),
         torch.nn.BatchNorm2d(4),
@@ -213,7 +215,7 @@ def test_embedding_leaves_the_mode_alone_and_batches_do_not_matter():
         np.testing.assert_allclose(network.eval()(images).numpy(), whole, atol=1e-6)
 
 
-def test_only_some_images_are_embedded_in_the_order_asked_for():
+def test_only_some_images_are_embedded_in_the_order_asked_for() -> None:
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 4))
     everything = embed(network, PIXELS, description=None)
     rows = np.array([4, 0, 2])
@@ -231,6 +233,6 @@ def test_only_some_images_are_embedded_in_the_order_asked_for():
         (PIXELS[:0], "no images to embed"),
     ],
 )
-def test_pixels_that_are_none_are_named(pixels, message):
+def test_pixels_that_are_none_are_named(pixels: Any, message: str) -> None:
     with pytest.raises(CompatError, match=message):
         embed(torch.nn.Flatten(), pixels)

@@ -1,6 +1,8 @@
 """Opening, checking and searching a gallery on disk."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from compat.gallery.space import fingerprint
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Any:
     rng = np.random.default_rng(0)
     np.save(tmp_path / "v.npy", rng.standard_normal((20, 5)).astype(np.float32))
     ids = [f"bücher/{number:02d}.jpg" for number in range(20)]
@@ -19,7 +21,7 @@ def folder(tmp_path):
     return tmp_path / "gallery"
 
 
-def test_what_was_written_is_read(folder):
+def test_what_was_written_is_read(folder: Any) -> None:
     space = GallerySpace.open(folder)
     assert (len(space), space.dimension, space.metric) == (20, 5, "cosine")
     assert isinstance(space.vectors, np.memmap)
@@ -32,20 +34,20 @@ def test_what_was_written_is_read(folder):
     space.verify()
 
 
-def test_rows_follow_the_order_asked_for(folder):
+def test_rows_follow_the_order_asked_for(folder: Any) -> None:
     space = GallerySpace.open(folder)
     assert space.rows(["bücher/07.jpg", "bücher/00.jpg"]).tolist() == [7, 0]
     assert space.rows([]).tolist() == []
 
 
-def test_an_unknown_id_is_named_with_near_matches(folder):
+def test_an_unknown_id_is_named_with_near_matches(folder: Any) -> None:
     with pytest.raises(CompatError, match=r"no image 'bücher/7.jpg' \(did you mean 'bücher/"):
         GallerySpace.open(folder).rows(["bücher/01.jpg", "bücher/7.jpg"])
     with pytest.raises(CompatError, match="no image 'zzz'"):
         GallerySpace.open(folder).rows(["zzz"])
 
 
-def test_missing_parts_are_named(folder, tmp_path):
+def test_missing_parts_are_named(folder: Any, tmp_path: Path) -> None:
     with pytest.raises(CompatError, match="There is no gallery folder"):
         GallerySpace.open(tmp_path / "none")
     with pytest.raises(CompatError, match=r"is no gallery, it has no gallery\.json"):
@@ -55,7 +57,7 @@ def test_missing_parts_are_named(folder, tmp_path):
         GallerySpace.open(folder)
 
 
-def test_a_truncated_file_is_named_with_its_sizes(folder):
+def test_a_truncated_file_is_named_with_its_sizes(folder: Any) -> None:
     file = folder / "vectors.npy"
     size = file.stat().st_size
     with file.open("r+b") as stream:
@@ -64,12 +66,12 @@ def test_a_truncated_file_is_named_with_its_sizes(folder):
         GallerySpace.open(folder)
 
 
-def edit(folder, **changes):
+def edit(folder: Any, **changes: Any) -> None:
     file = folder / "gallery.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
-def test_a_wrong_description_is_refused(folder):
+def test_a_wrong_description_is_refused(folder: Any) -> None:
     edit(folder, count=19)
     with pytest.raises(CompatError, match=r"labels\.npy has shape \(20,\).*says \(19,\)"):
         GallerySpace.open(folder)
@@ -84,7 +86,7 @@ def test_a_wrong_description_is_refused(folder):
         GallerySpace.open(folder)
 
 
-def test_a_damaged_header_is_refused(folder):
+def test_a_damaged_header_is_refused(folder: Any) -> None:
     with (folder / "labels.npy").open("r+b") as stream:
         stream.write(b"XXXX")
     with pytest.raises(CompatError, match=r"labels\.npy is damaged"):
@@ -92,7 +94,7 @@ def test_a_damaged_header_is_refused(folder):
 
 
 @pytest.mark.parametrize("name", ["vectors.npy", "ids.npy", "labels.npy"])
-def test_verify_finds_a_changed_byte(folder, name):
+def test_verify_finds_a_changed_byte(folder: Any, name: str) -> None:
     space = GallerySpace.open(folder)
     with (folder / name).open("r+b") as stream:
         stream.seek(-3, 2)
@@ -101,13 +103,13 @@ def test_verify_finds_a_changed_byte(folder, name):
         space.verify()
 
 
-def test_verify_finds_a_changed_fingerprint(folder):
+def test_verify_finds_a_changed_fingerprint(folder: Any) -> None:
     edit(folder, fingerprint="0" * 64)
     with pytest.raises(CompatError, match="states fingerprint 000000000000…"):
         GallerySpace.open(folder).verify()
 
 
-def test_the_fingerprint_notices_every_ingredient_and_nothing_else():
+def test_the_fingerprint_notices_every_ingredient_and_nothing_else() -> None:
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((9, 4)).astype(np.float32)
     ids = np.array([b"a", b"bc", b"d", b"e", b"f", b"g", b"h", b"i", b"j"])

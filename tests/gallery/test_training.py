@@ -4,6 +4,8 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,13 +23,15 @@ RECIPE = TrainingRecipe(arch="timm:resnet10t", dimension=8, size=32, epochs=2, v
 
 
 @pytest.fixture
-def splits(photographs):
+def splits(photographs: Any) -> Any:
     train = np.flatnonzero(photographs.labels < 4)
     held_out = np.flatnonzero(photographs.labels >= 4)
     return Splits(train, Retrieval(held_out, held_out), Retrieval(held_out, held_out))
 
 
-def test_training_ends_in_a_file_that_describes_itself(photographs, splits, tmp_path, capsys):
+def test_training_ends_in_a_file_that_describes_itself(
+    photographs: Any, splits: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "model.safetensors"
     paragon = train_gallery_model(photographs, splits, out, RECIPE)
     assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
@@ -41,7 +45,7 @@ def test_training_ends_in_a_file_that_describes_itself(photographs, splits, tmp_
         train_gallery_model(photographs, splits, out, RECIPE)
 
 
-def test_training_learns_the_classes_it_sees(photographs, splits, tmp_path):
+def test_training_learns_the_classes_it_sees(photographs: Any, splits: Any, tmp_path: Path) -> None:
     out = tmp_path / "model.safetensors"
     seen = replace(splits, val=Retrieval(splits.train, splits.train))
     recipe = replace(RECIPE, epochs=12, views=0)
@@ -76,8 +80,8 @@ train_gallery_model(
 
 
 def test_a_killed_training_is_continued_to_the_same_weights(
-    photographs, photograph_folder, splits, tmp_path
-):
+    photographs: Any, photograph_folder: Path, splits: Any, tmp_path: Path
+) -> None:
     out = tmp_path / "model.safetensors"
     run = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(photograph_folder), str(out)],
@@ -95,7 +99,7 @@ def test_a_killed_training_is_continued_to_the_same_weights(
         torch.testing.assert_close(continued[name], value, rtol=1e-3, atol=1e-3)
 
 
-def test_what_cannot_be_trained_is_explained(photographs, splits, tmp_path):
+def test_what_cannot_be_trained_is_explained(photographs: Any, splits: Any, tmp_path: Path) -> None:
     out = tmp_path / "model.safetensors"
     one_class = replace(splits, train=np.flatnonzero(photographs.labels == 0))
     with pytest.raises(CompatError, match="6 labelled training images of 1 classes"):
@@ -111,7 +115,7 @@ def test_what_cannot_be_trained_is_explained(photographs, splits, tmp_path):
 
 
 @pytest.mark.parametrize("scale", [8.0, 64.0])
-def test_margin_losses_agree_with_pytorch_metric_learning(scale):
+def test_margin_losses_agree_with_pytorch_metric_learning(scale: Any) -> None:
     torch.manual_seed(0)
     embeddings, labels = torch.randn(20, 6), torch.randint(0, 5, (20,))
     pairs = [
@@ -129,7 +133,7 @@ def test_margin_losses_agree_with_pytorch_metric_learning(scale):
         torch.testing.assert_close(ours(embeddings, labels), theirs(embeddings, labels))
 
 
-def test_margin_losses_have_a_slope_at_a_perfect_embedding():
+def test_margin_losses_have_a_slope_at_a_perfect_embedding() -> None:
     for loss in (CosFace(4, 3), ArcFace(4, 3)):
         embeddings = loss.weight.detach().clone().requires_grad_()
         loss(embeddings, torch.arange(3)).backward()

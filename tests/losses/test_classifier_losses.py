@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -321,7 +322,9 @@ def test_the_boundaries_and_the_transformation_are_trained(targets: AlignmentTar
         rows = torch.arange(10)
         query, goal = unit(10, 5), targets.vectors[rows].double()
 
-        def function(_: Tensor, loss=loss, rows=rows, query=query, goal=goal) -> Tensor:
+        def function(
+            _: Tensor, loss: Any = loss, rows: Any = rows, query: Any = query, goal: Any = goal
+        ) -> Tensor:
             return loss(query, goal, targets.batch(rows))
 
         assert torch.autograd.gradcheck(function, loss.get_parameter(parameter))

@@ -1,6 +1,8 @@
 """Every metric against a naive loop, and the properties that it is held to."""
 
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +27,9 @@ from compat.metrics import (
 )
 
 
-def spaces(seed: int, images: int = 9, size: int = 60, dimension: int = 8, noise: float = 1.0):
+def spaces(
+    seed: int, images: int = 9, size: int = 60, dimension: int = 8, noise: float = 1.0
+) -> Any:
     """Embeddings by q and by g of the same images, lengths included, and a gallery."""
     rng = np.random.default_rng(seed)
     target = rng.standard_normal((images, dimension))
@@ -33,7 +37,7 @@ def spaces(seed: int, images: int = 9, size: int = 60, dimension: int = 8, noise
     return query, target, rng.standard_normal((size, dimension))
 
 
-def unit(vectors):
+def unit(vectors: Any) -> Any:
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
@@ -41,12 +45,12 @@ def rotation(dimension: int, seed: int) -> np.ndarray:
     return np.linalg.qr(np.random.default_rng(seed).standard_normal((dimension, dimension)))[0]
 
 
-def naive_lists(vectors, gallery, k):
+def naive_lists(vectors: Any, gallery: Any, k: Any) -> Any:
     similarities = unit(vectors) @ unit(gallery).T
     return [sorted(range(len(gallery)), key=lambda i: -row[i])[:k] for row in similarities]
 
 
-def naive_kl(p_logits, q_logits):
+def naive_kl(p_logits: Any, q_logits: Any) -> Any:
     p = [math.exp(v) for v in p_logits]
     q = [math.exp(v) for v in q_logits]
     p, q = [v / sum(p) for v in p], [v / sum(q) for v in q]
@@ -58,7 +62,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 @settings(max_examples=20)
 @given(seeds)
-def test_cosine_equals_a_loop(seed):
+def test_cosine_equals_a_loop(seed: int) -> None:
     query, target, _ = spaces(seed)
     pairs = zip(query, target, strict=True)
     loop = [q @ g / math.sqrt((q @ q) * (g @ g)) for q, g in pairs]
@@ -67,7 +71,7 @@ def test_cosine_equals_a_loop(seed):
 
 @settings(max_examples=20)
 @given(seeds, st.integers(1, 60))
-def test_overlap_equals_a_loop(seed, k):
+def test_overlap_equals_a_loop(seed: int, k: Any) -> None:
     query, target, gallery = spaces(seed)
     found = neighbourhood_overlap(nearest(query, gallery, k), nearest(target, gallery, k))
     pairs = zip(naive_lists(query, gallery, k), naive_lists(target, gallery, k), strict=True)
@@ -76,7 +80,7 @@ def test_overlap_equals_a_loop(seed, k):
 
 @settings(max_examples=20)
 @given(seeds, st.floats(0.05, 2))
-def test_anchor_divergence_equals_a_loop(seed, temperature):
+def test_anchor_divergence_equals_a_loop(seed: int, temperature: Any) -> None:
     query, target, anchors = spaces(seed, size=7)
     loop = [
         naive_kl(unit(anchors) @ g / temperature, unit(anchors) @ q / temperature)
@@ -86,7 +90,7 @@ def test_anchor_divergence_equals_a_loop(seed, temperature):
     assert found == pytest.approx(sum(loop) / len(loop), rel=1e-4, abs=1e-5)
 
 
-def test_anchor_divergence_over_sub_vectors_equals_a_loop():
+def test_anchor_divergence_over_sub_vectors_equals_a_loop() -> None:
     query, target, _ = spaces(0, images=300)
     anchors = np.random.default_rng(1).standard_normal((2, 5, 4))
     loop = []
@@ -100,7 +104,7 @@ def test_anchor_divergence_over_sub_vectors_equals_a_loop():
 
 @settings(max_examples=20)
 @given(seeds, st.integers(1, 60), st.floats(0.05, 2))
-def test_top_k_divergence_equals_a_loop(seed, k, temperature):
+def test_top_k_divergence_equals_a_loop(seed: int, k: Any, temperature: Any) -> None:
     query, target, gallery = spaces(seed)
     loop = []
     for q, g, rows in zip(unit(query), unit(target), naive_lists(target, gallery, k), strict=True):
@@ -113,7 +117,7 @@ def test_top_k_divergence_equals_a_loop(seed, k, temperature):
 
 @settings(max_examples=20)
 @given(seeds, st.integers(2, 30))
-def test_rank_disagreement_is_kendalls(seed, k):
+def test_rank_disagreement_is_kendalls(seed: int, k: Any) -> None:
     query, target, gallery = spaces(seed)
     loop = []
     for q, g, rows in zip(unit(query), unit(target), naive_lists(target, gallery, k), strict=True):
@@ -125,7 +129,7 @@ def test_rank_disagreement_is_kendalls(seed, k):
     assert found == pytest.approx(np.mean(loop), abs=1e-4)
 
 
-def test_a_pair_that_q_ties_counts_half_and_one_that_g_ties_does_not_count():
+def test_a_pair_that_q_ties_counts_half_and_one_that_g_ties_does_not_count() -> None:
     gallery = np.array([[1, 0], [1, 0], [1, 1], [1, -1]])  # g ties 0 with 1; q ties 2 with 3
     target, query = np.array([[1.0, 0.2]]), np.array([[-1.0, 0.0]])
     lists = nearest(target, gallery, 4)
@@ -137,7 +141,7 @@ def test_a_pair_that_q_ties_counts_half_and_one_that_g_ties_does_not_count():
 
 @settings(max_examples=20)
 @given(seeds)
-def test_cka_equals_the_form_with_gram_matrices(seed):
+def test_cka_equals_the_form_with_gram_matrices(seed: int) -> None:
     """HSIC of centred linear kernels, as Kornblith et al. define it first."""
     rng = np.random.default_rng(seed)
     x, y = rng.standard_normal((12, 4)) + 3, rng.standard_normal((12, 6))
@@ -150,7 +154,7 @@ def test_cka_equals_the_form_with_gram_matrices(seed):
 
 @settings(max_examples=20)
 @given(seeds, st.booleans())
-def test_identical_spaces_are_perfect(seed, ignoring):
+def test_identical_spaces_are_perfect(seed: int, ignoring: Any) -> None:
     _, target, gallery = spaces(seed)
     ignored = [np.array([q, q + 1]) for q in range(len(target))] if ignoring else None
     found = agreement(3 * target, target, gallery, ignored=ignored)
@@ -162,7 +166,7 @@ def test_identical_spaces_are_perfect(seed, ignoring):
     assert found.cka == pytest.approx(1, abs=1e-6)
 
 
-def test_a_rotation_keeps_cka_and_self_test_and_leaves_the_rest_to_chance():
+def test_a_rotation_keeps_cka_and_self_test_and_leaves_the_rest_to_chance() -> None:
     """What makes CKA and self-test no proof of compatibility."""
     rng = np.random.default_rng(0)
     classes, each, dimension = 20, 15, 64
@@ -173,7 +177,7 @@ def test_a_rotation_keeps_cka_and_self_test_and_leaves_the_rest_to_chance():
     truth = Truth.from_labels(labels[asking], labels[searched])
     turned = vectors @ rotation(dimension, 1)
 
-    def tests(query):
+    def tests(query: Any) -> Any:
         return score(query[asking], query[searched], vectors[asking], vectors[searched], truth)
 
     before, after = tests(vectors), tests(turned)
@@ -190,7 +194,7 @@ def test_a_rotation_keeps_cka_and_self_test_and_leaves_the_rest_to_chance():
     assert found.top_k_kl > 0.05
 
 
-def test_agreement_is_its_parts_and_says_what_it_used():
+def test_agreement_is_its_parts_and_says_what_it_used() -> None:
     query, target, gallery = spaces(3, images=1100, size=150)
     ignored = [np.array([i % 150]) for i in range(1100)]
     found = agreement(query, target, gallery, ignored=ignored, k=20, anchors=16, seed=2)
@@ -214,10 +218,10 @@ def test_agreement_is_its_parts_and_says_what_it_used():
 
 
 @pytest.mark.parametrize("metric", ["ip", "hamming"])
-def test_other_metrics_are_those_of_the_neighbours(metric):
+def test_other_metrics_are_those_of_the_neighbours(metric: Any) -> None:
     query, target, gallery = spaces(8, images=6, size=30, dimension=40)
 
-    def similarities(vector, rows):
+    def similarities(vector: Any, rows: Any) -> Any:
         if metric == "hamming":
             return np.sign(gallery[rows]) @ np.sign(vector) / 40
         return gallery[rows] @ unit(vector)
@@ -240,7 +244,7 @@ def test_other_metrics_are_those_of_the_neighbours(metric):
     assert found.rank_disagreement == pytest.approx(np.mean(disagreement), abs=1e-6)
 
 
-def test_neighbours_leave_out_the_ignored_from_a_memory_map(tmp_path):
+def test_neighbours_leave_out_the_ignored_from_a_memory_map(tmp_path: Path) -> None:
     query, _, gallery = spaces(4, images=1030, size=40)
     np.save(tmp_path / "gallery.npy", gallery.astype(np.float32))
     mapped = np.load(tmp_path / "gallery.npy", mmap_mode="r")
@@ -255,7 +259,7 @@ def test_neighbours_leave_out_the_ignored_from_a_memory_map(tmp_path):
         nearest(query, mapped, 40, ignored=truth)
 
 
-def test_anchors_are_centres_of_the_gallery():
+def test_anchors_are_centres_of_the_gallery() -> None:
     rng = np.random.default_rng(0)
     centres = np.eye(6)[:4]
     gallery = np.repeat(centres, 50, axis=0) * 5 + 0.01 * rng.standard_normal((200, 6))
@@ -264,7 +268,7 @@ def test_anchors_are_centres_of_the_gallery():
     np.testing.assert_allclose((found @ centres.T).max(axis=0), 1, atol=1e-3)
 
 
-def test_a_collapsed_query_model_scores_badly_and_breaks_nothing():
+def test_a_collapsed_query_model_scores_badly_and_breaks_nothing() -> None:
     _, target, gallery = spaces(5)
     point = np.tile(gallery[:1], (len(target), 1))
     found = agreement(point, target, gallery)
@@ -273,7 +277,7 @@ def test_a_collapsed_query_model_scores_badly_and_breaks_nothing():
     assert all(math.isfinite(value) for value in found.as_dict().values())
 
 
-def test_what_does_not_fit_is_refused():
+def test_what_does_not_fit_is_refused() -> None:
     query, target, gallery = spaces(6)
     with pytest.raises(CompatError, match="8 embeddings by the query model and 9"):
         mean_cosine(query[:8], target)

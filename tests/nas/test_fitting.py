@@ -1,6 +1,7 @@
 """The training loop: what it trains, and that a killed training ends like an unbroken one."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def train(data: TrainingSet, **options: object) -> tuple[Fitted, QueryModel, Com
     model = timm_query_model("test_resnet", 6, resolution=32, pretrained=False)
     loss = create_loss(LOSS, data.targets, seed=0)
 
-    def losses(images, batch, step):
+    def losses(images: Any, batch: Any, step: Any) -> Any:
         yield loss(model(images), batch.vectors, batch)
 
     settings = {"validate": None, "checkpoint": None} | options
@@ -62,7 +63,7 @@ def test_parameters_of_the_loss_are_trained_along(data: TrainingSet) -> None:
 def test_a_killed_training_ends_like_an_unbroken_one(data: TrainingSet, tmp_path: Path) -> None:
     """Weights of model and loss alike; the score is the number of validations so far."""
 
-    def scores(fails_at: int | None):
+    def scores(fails_at: int | None) -> Any:
         calls = 0
 
         def validate(model: nn.Module) -> float:

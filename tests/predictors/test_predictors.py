@@ -1,6 +1,7 @@
 """Closed-form maps against other solvers, and predictors on candidates whose worth is known."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from compat.predictors import (
 LEARNT = ("overlap", "procrustes", "ridge")
 
 
-def world(seed: int = 0, classes: int = 24, each: int = 12, dimension: int = 16):
+def world(seed: int = 0, classes: int = 24, each: int = 12, dimension: int = 16) -> Any:
     """Gallery vectors of clustered classes and their labels; the last third is validation."""
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(classes), each)
@@ -58,7 +59,7 @@ def standard(features: np.ndarray) -> np.ndarray:
     return (features - features.mean(axis=0)) / features.std(axis=0)
 
 
-def data(seed: int, images: int, features: int, dimension: int):
+def data(seed: int, images: int, features: int, dimension: int) -> Any:
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((images, features)) * rng.uniform(0.1, 10, features) + 3
     y = standard(x) @ rng.standard_normal((features, dimension)) / features**0.5
@@ -73,7 +74,9 @@ def data(seed: int, images: int, features: int, dimension: int):
     st.integers(1, 8),
     st.floats(0.01, 100),
 )
-def test_ridge_solves_the_augmented_least_squares(seed, images, features, dimension, penalty):
+def test_ridge_solves_the_augmented_least_squares(
+    seed: int, images: Any, features: Any, dimension: Any, penalty: Any
+) -> None:
     x, y = data(seed, images, features, dimension)
     ones = np.ones((images, 1))
     design = np.vstack(
@@ -92,10 +95,12 @@ def test_ridge_solves_the_augmented_least_squares(seed, images, features, dimens
 
 
 @pytest.mark.parametrize(("images", "features"), [(40, 6), (12, 30), (10, 9)])
-def test_the_penalty_is_the_one_of_least_generalised_cross_validation(images, features):
+def test_the_penalty_is_the_one_of_least_generalised_cross_validation(
+    images: Any, features: Any
+) -> None:
     x, y = data(5, images, features, 4)
 
-    def gcv(penalty):
+    def gcv(penalty: Any) -> Any:
         z = standard(x)
         hat = z @ np.linalg.inv(z.T @ z + penalty * np.eye(features)) @ z.T + 1 / images
         residual = y - hat @ y
@@ -111,7 +116,7 @@ def test_the_penalty_is_the_one_of_least_generalised_cross_validation(images, fe
     )
 
 
-def test_noise_is_shrunk_and_signal_is_not():
+def test_noise_is_shrunk_and_signal_is_not() -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((200, 50))
     signal = x @ rng.standard_normal((50, 3))
@@ -122,7 +127,7 @@ def test_noise_is_shrunk_and_signal_is_not():
 
 @settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 8))
-def test_procrustes_equals_scipys(seed, dimension):
+def test_procrustes_equals_scipys(seed: int, dimension: Any) -> None:
     x, y = data(seed, 30, dimension, dimension)
     z, centred = standard(x), y - y.mean(axis=0)
     rotation, total = scipy.linalg.orthogonal_procrustes(z, centred)
@@ -131,7 +136,9 @@ def test_procrustes_equals_scipys(seed, dimension):
 
 
 @pytest.mark.parametrize(("features", "dimension"), [(3, 8), (8, 3)])
-def test_procrustes_is_semi_orthogonal_between_spaces_of_other_widths(features, dimension):
+def test_procrustes_is_semi_orthogonal_between_spaces_of_other_widths(
+    features: Any, dimension: Any
+) -> None:
     x, y = data(1, 40, features, dimension)
     fitted = procrustes_map(Moments.of(x, y))
     gram = fitted.weights @ fitted.weights.T
@@ -147,7 +154,7 @@ def test_procrustes_is_semi_orthogonal_between_spaces_of_other_widths(features, 
         np.testing.assert_allclose(dropped, 0, atol=1e-10)
 
 
-def test_features_that_do_not_vary_in_training_are_left_out():
+def test_features_that_do_not_vary_in_training_are_left_out() -> None:
     x, y = data(2, 30, 4, 3)
     for fit in (ridge_map, procrustes_map):
         wider = np.hstack([x, np.full((30, 1), 0.1)])
@@ -159,7 +166,7 @@ def test_features_that_do_not_vary_in_training_are_left_out():
         assert np.isfinite(fit(Moments.of(np.zeros((30, 4)), y))(x)).all()
 
 
-def test_a_candidate_that_a_linear_map_recovers_scores_as_the_paragon():
+def test_a_candidate_that_a_linear_map_recovers_scores_as_the_paragon() -> None:
     vectors, labels = world()
     rng = np.random.default_rng(1)
     recoverable = candidate(vectors @ rng.standard_normal((16, 40)) + 5, vectors, labels)
@@ -172,7 +179,7 @@ def test_a_candidate_that_a_linear_map_recovers_scores_as_the_paragon():
     assert found["relations"] > -0.5
 
 
-def test_features_of_noise_score_near_chance():
+def test_features_of_noise_score_near_chance() -> None:
     vectors, labels = world()
     noise = np.random.default_rng(2).standard_normal((len(labels), 40))
     inputs = candidate(noise, vectors, labels)
@@ -185,7 +192,7 @@ def test_features_of_noise_score_near_chance():
 
 
 @pytest.mark.parametrize("name", [*LEARNT, "relations"])
-def test_more_noise_scores_lower(name):
+def test_more_noise_scores_lower(name: str) -> None:
     vectors, labels = world(3)
     rng = np.random.default_rng(4)
     mixed, noise = vectors @ rng.standard_normal((16, 32)), rng.standard_normal((len(labels), 32))
@@ -196,7 +203,7 @@ def test_more_noise_scores_lower(name):
     assert found[0] > found[1] > found[2]
 
 
-def test_nothing_is_fitted_on_validation_images():
+def test_nothing_is_fitted_on_validation_images() -> None:
     vectors, labels = world()
     features = vectors @ np.random.default_rng(5).standard_normal((16, 20))
     inputs = candidate(features, vectors, labels)
@@ -206,20 +213,20 @@ def test_nothing_is_fitted_on_validation_images():
     np.testing.assert_array_equal(inputs.ridge_queries, spoilt.ridge_queries)
 
 
-def test_the_baselines_are_the_costs_themselves():
+def test_the_baselines_are_the_costs_themselves() -> None:
     vectors, labels = world()
     inputs = candidate(vectors, vectors, labels)
     assert predict(["macs", "parameters"], inputs) == {"macs": 1000.0, "parameters": 50.0}
 
 
-def test_a_predictor_of_ones_own_has_a_name():
+def test_a_predictor_of_ones_own_has_a_name() -> None:
     from compat.predictors import base
 
     vectors, labels = world()
     inputs = candidate(vectors, vectors, labels)
 
     @register_predictor("width")
-    def width(inputs):
+    def width(inputs: Any) -> Any:
         return inputs.features.shape[1]
 
     register_predictor("broken")(lambda inputs: float("nan"))
@@ -235,7 +242,7 @@ def test_a_predictor_of_ones_own_has_a_name():
         predict(["rigde"], inputs)
 
 
-def test_inputs_that_do_not_fit_are_refused():
+def test_inputs_that_do_not_fit_are_refused() -> None:
     vectors, labels = world()
     inputs = candidate(vectors, vectors, labels)
     with pytest.raises(CompatError, match="validation images have features of shape"):

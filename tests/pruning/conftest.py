@@ -1,6 +1,7 @@
 """Small query models that are made once."""
 
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,6 @@ def _uncut(name: str) -> QueryModel:
 
 
 @pytest.fixture(scope="session")
-def uncut():
+def uncut() -> Any:
     """Make (once) the uncut query model of a timm name, with BatchNorms unlike the identity."""
     return _uncut

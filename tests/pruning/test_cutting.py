@@ -1,6 +1,7 @@
 """Cut networks are narrower by about as much as was asked, and still query models."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -21,16 +22,16 @@ FAMILIES = [
 ]
 
 
-def everywhere(model, ratio):
+def everywhere(model: Any, ratio: Any) -> Any:
     return dict.fromkeys(stages(model), ratio)
 
 
-def share(model, uncut):
+def share(model: Any, uncut: Any) -> Any:
     return count_macs(model, model.resolution) / count_macs(uncut, uncut.resolution)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_half_of_the_channels_leave_about_a_quarter_of_the_work(uncut, name):
+def test_half_of_the_channels_leave_about_a_quarter_of_the_work(uncut: Any, name: str) -> None:
     model = uncut(name)
     before = copy.deepcopy(model.state_dict())
     pruned = cut(model, everywhere(model, 0.5))
@@ -44,14 +45,16 @@ def test_half_of_the_channels_leave_about_a_quarter_of_the_work(uncut, name):
 
 
 @pytest.mark.parametrize("name", ["resnet10t", "mobilenetv3_small_050", "lcnet_050"])
-def test_every_stage_can_be_cut_alone_and_more_is_not_dearer(uncut, name):
+def test_every_stage_can_be_cut_alone_and_more_is_not_dearer(uncut: Any, name: str) -> None:
     model = uncut(name)
     for stage in stages(model):
         light, heavy = (cut(model, {stage: ratio}) for ratio in (0.25, 0.75))
         assert share(heavy, model) <= share(light, model) < 1
 
 
-def test_a_stage_of_a_transformer_loses_head_and_hidden_widths_but_no_embedding_width(uncut):
+def test_a_stage_of_a_transformer_loses_head_and_hidden_widths_but_no_embedding_width(
+    uncut: Any,
+) -> None:
     model = uncut("vit_tiny_patch16_224")
     blocks = cut(model, {"blocks.1-2": 0.5}).backbone.network.blocks
     widths = [(each.attn.head_dim, each.mlp.fc1.out_features) for each in blocks]
@@ -59,7 +62,7 @@ def test_a_stage_of_a_transformer_loses_head_and_hidden_widths_but_no_embedding_
     assert {each.attn.proj.out_features for each in blocks} == {192}
 
 
-def test_other_stages_keep_their_channels(uncut):
+def test_other_stages_keep_their_channels(uncut: Any) -> None:
     model = uncut("resnet10t")
     pruned = cut(model, {"layer3": 0.5})
     for stage, layers in stages(model).items():
@@ -69,7 +72,7 @@ def test_other_stages_keep_their_channels(uncut):
             assert width == (full // 2 if stage == "layer3" else full)
 
 
-def test_the_least_important_channels_go():
+def test_the_least_important_channels_go() -> None:
     first, second = nn.Conv2d(3, 16, 3, bias=False), nn.Conv2d(16, 16, 3, bias=False)
     with torch.no_grad():
         first.weight[::2] *= 0.01
@@ -85,7 +88,7 @@ def test_the_least_important_channels_go():
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
-def test_every_criterion_cuts(uncut, criterion):
+def test_every_criterion_cuts(uncut: Any, criterion: Any) -> None:
     model = uncut("resnet10t")
     images = torch.rand(2, 3, 32, 32)
     options = {"criterion": criterion, "batch_loss": lambda each: each(images).sum()}
@@ -97,7 +100,7 @@ def test_every_criterion_cuts(uncut, criterion):
         assert torch.equal(one, other)
 
 
-def test_criteria_choose_differently(uncut):
+def test_criteria_choose_differently(uncut: Any) -> None:
     model = uncut("resnet10t")
     stems = {
         cut(model, everywhere(model, 0.5), criterion=criterion)
@@ -109,7 +112,7 @@ def test_criteria_choose_differently(uncut):
 
 
 @pytest.mark.parametrize("ratio", [0.25, 0.5, 0.875])
-def test_kept_channels_are_multiples_of_eight_and_never_none(uncut, ratio):
+def test_kept_channels_are_multiples_of_eight_and_never_none(uncut: Any, ratio: Any) -> None:
     model = uncut("resnet10t")
     pruned = cut(model, everywhere(model, ratio))
     for module in pruned.backbone.modules():
@@ -118,20 +121,20 @@ def test_kept_channels_are_multiples_of_eight_and_never_none(uncut, ratio):
             assert module.out_channels >= 8
 
 
-def test_no_ratio_is_a_copy(uncut):
+def test_no_ratio_is_a_copy(uncut: Any) -> None:
     model = uncut("resnet10t")
     same = cut(model, everywhere(model, 0.0))
     assert same is not model
     assert count_parameters(same) == count_parameters(model)
 
 
-def test_a_subnetwork_of_the_supernet_can_be_cut():
+def test_a_subnetwork_of_the_supernet_can_be_cut() -> None:
     space = MBConvSpace(resolutions=(16,))
     model = MBConvSupernet(space, 16).extract(space.largest())
     assert 0.2 < share(cut(model, everywhere(model, 0.5)), model) < 0.4
 
 
-def test_frozen_and_training_models_can_be_cut(uncut):
+def test_frozen_and_training_models_can_be_cut(uncut: Any) -> None:
     model = copy.deepcopy(uncut("lcnet_050")).train().requires_grad_(False)
     pruned = cut(model, everywhere(model, 0.5))
     assert pruned.training
@@ -150,12 +153,12 @@ def test_frozen_and_training_models_can_be_cut(uncut):
         ({"layer1": 0.5}, {"round_to": 1024}, "nothing was cut out of 'resnet10t'"),
     ],
 )
-def test_wrong_requests_are_explained(uncut, ratios, options, words):
+def test_wrong_requests_are_explained(uncut: Any, ratios: Any, options: Any, words: str) -> None:
     with pytest.raises(PruningError, match=words):
         cut(uncut("resnet10t"), ratios, **options)
 
 
-def test_scales_of_absent_batchnorms_are_no_criterion(uncut):
+def test_scales_of_absent_batchnorms_are_no_criterion(uncut: Any) -> None:
     model = uncut("convnext_atto")
     with pytest.raises(PruningError, match="no BatchNorm scales"):
         cut(model, everywhere(model, 0.5), criterion="bn_scale")

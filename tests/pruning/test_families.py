@@ -5,6 +5,8 @@ import copy
 import io
 import warnings
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -34,7 +36,7 @@ every_family = pytest.mark.parametrize("name", SUPPORTED.values())
 
 
 @cache
-def whole(name):
+def whole(name: Any) -> Any:
     """A network none of whose branches is near zero, as some are at their start."""
     torch.manual_seed(0)
     model = timm_query_model(name, 16, resolution=SIDE, pretrained=False).eval()
@@ -54,24 +56,24 @@ def whole(name):
 
 
 @cache
-def half(name):
+def half(name: Any) -> Any:
     return cut(whole(name), 0.5)
 
 
-def images(count=2):
+def images(count: Any = 2) -> Any:
     return torch.rand(count, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
 
 
-def outputs(model):
+def outputs(model: Any) -> Any:
     with torch.no_grad():
         return model.eval()(images())
 
 
-def share(model, uncut):
+def share(model: Any, uncut: Any) -> Any:
     return count_macs(model, SIDE) / count_macs(uncut, SIDE)
 
 
-def silenced(model, kept):
+def silenced(model: Any, kept: Any) -> Any:
     """A copy of a whole network in which the channels that are not kept carry nothing."""
     model = copy.deepcopy(model)
     layers = dict(model.named_modules())
@@ -95,8 +97,10 @@ def silenced(model, kept):
 
 
 @pytest.mark.parametrize("name", [*SUPPORTED.values(), "fastvit_sa12", "ghostnetv2_100"])
-def test_a_cut_network_is_the_whole_one_without_the_channels_that_went(name, monkeypatch):
-    def scaled(maps, shape, weight, bias, eps=1e-5):
+def test_a_cut_network_is_the_whole_one_without_the_channels_that_went(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scaled(maps: Any, shape: Any, weight: Any, bias: Any, eps: Any = 1e-5) -> Any:
         return maps * weight + bias  # the statistics of a LayerNorm depend on all channels
 
     monkeypatch.setattr(F, "layer_norm", scaled)
@@ -107,18 +111,18 @@ def test_a_cut_network_is_the_whole_one_without_the_channels_that_went(name, mon
 
 
 @every_family
-def test_half_of_the_work_and_less_can_be_reached(name):
+def test_half_of_the_work_and_less_can_be_reached(name: str) -> None:
     assert 0.2 < share(half(name), whole(name)) < 0.42
     assert share(cut(whole(name), 0.75), whole(name)) < 0.3
 
 
 @every_family
-def test_preparing_for_a_cut_changes_no_output(name):
+def test_preparing_for_a_cut_changes_no_output(name: str) -> None:
     torch.testing.assert_close(outputs(cut(whole(name), 0.0)), outputs(whole(name)))
 
 
 @every_family
-def test_cut_networks_are_trained_saved_and_loaded(name, tmp_path):
+def test_cut_networks_are_trained_saved_and_loaded(name: str, tmp_path: Path) -> None:
     pruned = copy.deepcopy(half(name)).train()
     pruned(images()).sum().backward()
     assert all(each.grad is not None and each.grad.isfinite().all() for each in pruned.parameters())
@@ -129,7 +133,7 @@ def test_cut_networks_are_trained_saved_and_loaded(name, tmp_path):
 
 
 @every_family
-def test_cut_networks_are_timm_networks(name):
+def test_cut_networks_are_timm_networks(name: str) -> None:
     network = half(name).backbone.network
     before = whole(name).backbone.network
     with torch.no_grad():
@@ -141,7 +145,7 @@ def test_cut_networks_are_timm_networks(name):
 
 
 @every_family
-def test_cut_networks_give_the_same_in_onnx_runtime(name, tmp_path):
+def test_cut_networks_give_the_same_in_onnx_runtime(name: str, tmp_path: Path) -> None:
     pruned, file = half(name).eval(), str(tmp_path / "model.onnx")
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -163,7 +167,7 @@ def test_cut_networks_give_the_same_in_onnx_runtime(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["fastvit_t8", "mobileone_s0", "repvgg_a0", "repghostnet_050"])
-def test_branches_of_cut_networks_can_be_fused_for_deployment(name):
+def test_branches_of_cut_networks_can_be_fused_for_deployment(name: str) -> None:
     pruned = half(name)
     fused = copy.deepcopy(pruned)
     fused.backbone.network = reparameterize_model(fused.backbone.network)
@@ -172,7 +176,7 @@ def test_branches_of_cut_networks_can_be_fused_for_deployment(name):
 
 
 @pytest.mark.parametrize("name", ["edgenext_xx_small", "levit_128s", "regnety_002", "ghostnet_100"])
-def test_cut_networks_can_be_cut_again(name):
+def test_cut_networks_can_be_cut_again(name: str) -> None:
     once = cut(whole(name), 0.3)
     twice = cut(once, 0.3)
     assert share(twice, whole(name)) < share(once, whole(name))
@@ -181,7 +185,7 @@ def test_cut_networks_can_be_cut_again(name):
             assert set(kept) <= set(kept_channels(once).get(layer, {}).get(side, kept))
 
 
-def test_single_stages_of_window_transformers_lose_their_inner_widths():
+def test_single_stages_of_window_transformers_lose_their_inner_widths() -> None:
     model = whole("tiny_vit_5m_224")
     stage = list(stages(model))[-1]
     before, after = (
@@ -194,23 +198,23 @@ def test_single_stages_of_window_transformers_lose_their_inner_widths():
 class Stubborn(nn.Module):
     """A network that insists on a number of channels."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.ReLU())
         self.body = nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), nn.ReLU())
 
-    def forward(self, pictures):
+    def forward(self, pictures: Any) -> Any:
         return self.body(self.stem(pictures)).reshape(-1, 32, 64).mean(-1)
 
 
-def test_a_network_that_cannot_be_cut_is_named():
+def test_a_network_that_cannot_be_cut_is_named() -> None:
     model = QueryModel(Stubborn(), Projection(32, 4), resolution=8)
     with pytest.raises(PruningError, match="'Stubborn' cannot be cut"):
         check_prunable(model)
     check_prunable(whole("lcnet_050"))
 
 
-def test_a_network_whose_channels_would_be_mixed_up_is_refused():
+def test_a_network_whose_channels_would_be_mixed_up_is_refused() -> None:
     model = timm_query_model("ghostnetv3_100", 16, resolution=SIDE, pretrained=False)
     with pytest.raises(PruningError, match="misreads its GhostModuleV3"):
         check_prunable(model)

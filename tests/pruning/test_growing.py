@@ -1,6 +1,7 @@
 """Channels that fade out before they are cut."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from pruning import cut, fading, removed_weights
 
 
 @pytest.mark.parametrize("name", ["resnet10t", "mobilenetv3_small_050"])
-def test_what_is_not_masked_is_what_the_cut_left(uncut, name):
+def test_what_is_not_masked_is_what_the_cut_left(uncut: Any, name: str) -> None:
     model = uncut(name)
     pruned = cut(model, 0.5)
     masks = removed_weights(model, pruned)
@@ -24,7 +25,7 @@ def test_what_is_not_masked_is_what_the_cut_left(uncut, name):
     }
 
 
-def test_masks_of_a_second_cut_are_of_the_first_ones_weights(uncut):
+def test_masks_of_a_second_cut_are_of_the_first_ones_weights(uncut: Any) -> None:
     once = cut(uncut("resnet10t"), 0.25)
     twice = cut(once, 0.25)
     for name, mask in removed_weights(once, twice).items():
@@ -32,7 +33,7 @@ def test_masks_of_a_second_cut_are_of_the_first_ones_weights(uncut):
         assert torch.equal(weight[~mask.expand_as(weight)], twice.get_parameter(name).flatten())
 
 
-def test_masked_weights_fade_and_others_stay(uncut):
+def test_masked_weights_fade_and_others_stay(uncut: Any) -> None:
     model = copy.deepcopy(uncut("resnet10t"))
     pruned = cut(model, 0.5)
     masks = removed_weights(model, pruned)
@@ -53,7 +54,7 @@ def test_masked_weights_fade_and_others_stay(uncut):
         assert torch.equal(weight[stays], before[other][stays])
 
 
-def test_a_model_that_has_faded_loses_little_when_it_is_cut(uncut):
+def test_a_model_that_has_faded_loses_little_when_it_is_cut(uncut: Any) -> None:
     model = copy.deepcopy(uncut("resnet10t"))
     masks = removed_weights(model, cut(model, 0.5))
     with torch.no_grad(), fading(model, masks, steps=1):

@@ -2,6 +2,8 @@
 
 import copy
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,19 +25,19 @@ CAPACITIES = (0.2, 0.5, 1.0)
 
 
 @pytest.fixture
-def make(uncut):
-    def made(method, name="resnet10t"):
+def make(uncut: Any) -> Any:
+    def made(method: Any, name: Any = "resnet10t") -> Any:
         return NestedModel(copy.deepcopy(uncut(name)), CAPACITIES, method=method)
 
     return made
 
 
-def images(count=4):
+def images(count: Any = 4) -> Any:
     return torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_an_extracted_capacity_is_what_was_trained(make, method, tmp_path):
+def test_an_extracted_capacity_is_what_was_trained(make: Any, method: Any, tmp_path: Path) -> None:
     nested = make(method)
     nested.train()
     optimizer = torch.optim.SGD(nested.parameters(), lr=0.1)
@@ -52,13 +54,13 @@ def test_an_extracted_capacity_is_what_was_trained(make, method, tmp_path):
 
 
 @pytest.mark.parametrize("method", ["structured", "masks"])
-def test_capacities_between_are_to_be_had(make, method):
+def test_capacities_between_are_to_be_had(make: Any, method: Any) -> None:
     nested = make(method)
     vectors = nested.extract(0.37)(images())
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(4))
 
 
-def test_what_a_capacity_is_a_share_of(make):
+def test_what_a_capacity_is_a_share_of(make: Any) -> None:
     structured, switchable, masks = map(make, ("structured", "switchable", "masks"))
     full = count_macs(structured.dense, 32)
     width = structured.extract(0.25).backbone.network.layer1[0].conv1.out_channels
@@ -73,7 +75,7 @@ def test_what_a_capacity_is_a_share_of(make):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_statistics_belong_to_one_capacity(make, method):
+def test_statistics_belong_to_one_capacity(make: Any, method: Any) -> None:
     nested = make(method).train()
     before = {c: nested.extract(c).state_dict() for c in CAPACITIES}
     nested(images(), 0.5)
@@ -85,8 +87,8 @@ def test_statistics_belong_to_one_capacity(make, method):
     assert changed == {0.5}
 
 
-def test_only_switchable_models_have_norms_for_each_capacity(make):
-    def own(nested):
+def test_only_switchable_models_have_norms_for_each_capacity(make: Any) -> None:
+    def own(nested: Any) -> Any:
         return {name.partition(".")[2] for name, _ in nested.shells.named_parameters()}
 
     assert not own(make("structured"))
@@ -94,7 +96,7 @@ def test_only_switchable_models_have_norms_for_each_capacity(make):
     assert own(nested) == norm_parameters(nested.dense)
 
 
-def test_the_state_is_stored_and_loaded(make):
+def test_the_state_is_stored_and_loaded(make: Any) -> None:
     nested, other = make("switchable"), make("switchable")
     with torch.no_grad():
         for parameter in nested.parameters():
@@ -103,7 +105,7 @@ def test_the_state_is_stored_and_loaded(make):
     assert torch.equal(other.eval()(images(), 0.2), nested.eval()(images(), 0.2))
 
 
-def test_statistics_can_be_put_back(make):
+def test_statistics_can_be_put_back(make: Any) -> None:
     nested = make("structured")
     for capacity in CAPACITIES:
         model = nested.extract(capacity)
@@ -115,7 +117,7 @@ def test_statistics_can_be_put_back(make):
 
 
 @pytest.mark.parametrize("share", [0.001, 0.2, 0.5, 1.0])
-def test_a_mask_keeps_exactly_the_top_share(share):
+def test_a_mask_keeps_exactly_the_top_share(share: Any) -> None:
     scores = torch.randn(7, 5, 3, 3, generator=torch.Generator().manual_seed(0))
     mask = top_share(scores, share)
     count = max(1, math.ceil(share * scores.numel() - 1e-9))
@@ -125,13 +127,13 @@ def test_a_mask_keeps_exactly_the_top_share(share):
         assert scores.abs()[mask == 1].min() >= scores.abs()[mask == 0].max()
 
 
-def test_masks_of_smaller_capacities_lie_inside_larger_ones():
+def test_masks_of_smaller_capacities_lie_inside_larger_ones() -> None:
     scores = torch.randn(6, 40)
     small, large = top_share(scores, 0.2), top_share(scores, 0.6)
     assert bool((small <= large).all())
 
 
-def test_the_gradient_goes_straight_through_the_mask_to_the_scores_kept():
+def test_the_gradient_goes_straight_through_the_mask_to_the_scores_kept() -> None:
     torch.manual_seed(0)
     weight = torch.randn(4, 6, requires_grad=True)
     scores = torch.randn(4, 6, requires_grad=True)
@@ -143,7 +145,7 @@ def test_the_gradient_goes_straight_through_the_mask_to_the_scores_kept():
     torch.testing.assert_close(scores.grad, through * mask.detach())
 
 
-def test_scores_start_as_layers_do_and_are_seeded(uncut):
+def test_scores_start_as_layers_do_and_are_seeded(uncut: Any) -> None:
     model = uncut("resnet10t")
     first, second, other = (Scores(model, seed=seed) for seed in (0, 0, 1))
     for one, same, unlike in zip(first.scores, second.scores, other.scores, strict=True):
@@ -153,13 +155,13 @@ def test_scores_start_as_layers_do_and_are_seeded(uncut):
         assert not torch.equal(one, unlike)
 
 
-def test_masks_suit_any_network(uncut):
+def test_masks_suit_any_network(uncut: Any) -> None:
     model = copy.deepcopy(uncut("vit_tiny_patch16_224"))
     nested = NestedModel(model, (0.4, 1.0), method="masks")
     assert nested(images(2), 0.4).shape == (2, 16)
 
 
-def test_errors(make, uncut):
+def test_errors(make: Any, uncut: Any) -> None:
     for capacities, words in (((0.5,), "lack 100%"), ((0.0, 1.0), "capacity 0.0 is no share")):
         with pytest.raises(PruningError, match=words):
             NestedModel(uncut("resnet10t"), capacities)
@@ -181,11 +183,11 @@ def test_errors(make, uncut):
 @pytest.mark.parametrize(
     ("text", "share"), [("37%", 0.37), (" 20", 0.2), ("2.5", 0.025), ("100%", 1.0)]
 )
-def test_capacities_are_read_in_percent(text, share):
+def test_capacities_are_read_in_percent(text: Any, share: Any) -> None:
     assert parse_capacity(text) == pytest.approx(share)
 
 
 @pytest.mark.parametrize("text", ["0", "101%", "half", "nan", "-3"])
-def test_other_capacities_are_refused(text):
+def test_other_capacities_are_refused(text: Any) -> None:
     with pytest.raises(PruningError, match=f"the capacity '{text}' is not understood"):
         parse_capacity(text)

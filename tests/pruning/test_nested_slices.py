@@ -1,6 +1,8 @@
 """Channels in order of importance, and networks of the first of them."""
 
 import copy
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from searchspaces.query_model import Projection
 NAMES = ["resnet10t", "mobilenetv3_small_050", "regnety_002", "vit_tiny_patch16_224"]
 
 
-def images(model, count=3):
+def images(model: Any, count: Any = 3) -> Any:
     generator = torch.Generator().manual_seed(0)
     return torch.rand(count, 3, model.resolution, model.resolution, generator=generator)
 
@@ -23,7 +25,9 @@ def images(model, count=3):
 @pytest.mark.parametrize(
     ("name", "criterion"), [*zip(NAMES, ["taylor"] * 4, strict=True), ("resnet10t", "magnitude")]
 )
-def test_reordering_preserves_outputs_and_moves_channels(uncut, name, criterion):
+def test_reordering_preserves_outputs_and_moves_channels(
+    uncut: Any, name: str, criterion: Any
+) -> None:
     model = uncut(name)
     groups = channel_groups(model)
     ordered = order_channels(
@@ -36,7 +40,7 @@ def test_reordering_preserves_outputs_and_moves_channels(uncut, name, criterion)
     assert len(moved) > len(groups)
 
 
-def test_a_subnetwork_says_which_channels_of_the_original_it_kept(uncut):
+def test_a_subnetwork_says_which_channels_of_the_original_it_kept(uncut: Any) -> None:
     model = uncut("resnet10t")
     groups = channel_groups(model)
     small = narrow(order_channels(model, groups, criterion="magnitude"), groups, 0.5)
@@ -48,7 +52,9 @@ def test_a_subnetwork_says_which_channels_of_the_original_it_kept(uncut):
 
 
 @pytest.mark.parametrize("name", NAMES[:3])
-def test_the_first_channels_alone_are_the_network_with_the_others_at_zero(uncut, name):
+def test_the_first_channels_alone_are_the_network_with_the_others_at_zero(
+    uncut: Any, name: str
+) -> None:
     """Where no norm averages over channels: a dropped channel is one whose weights are zero."""
     model = uncut(name)
     groups = channel_groups(model)
@@ -71,7 +77,9 @@ def test_the_first_channels_alone_are_the_network_with_the_others_at_zero(uncut,
     ("name", "width"),
     [*zip(NAMES, [0.37] * 4, strict=True), ("resnet10t", 0.01), ("resnet10t", 0.9)],
 )
-def test_any_width_runs_saves_and_reloads_bit_equal(uncut, name, width, tmp_path):
+def test_any_width_runs_saves_and_reloads_bit_equal(
+    uncut: Any, name: str, width: Any, tmp_path: Path
+) -> None:
     model = uncut(name)
     narrowed = narrow(model, channel_groups(model), width)
     before = count_macs(model, model.resolution)
@@ -82,7 +90,7 @@ def test_any_width_runs_saves_and_reloads_bit_equal(uncut, name, width, tmp_path
     narrowed.train()(images(model)).sum().backward()
 
 
-def test_narrower_is_nested_and_never_dearer(uncut):
+def test_narrower_is_nested_and_never_dearer(uncut: Any) -> None:
     model = uncut("resnet10t")
     groups = channel_groups(model)
     small, large = (narrow(model, groups, width) for width in (0.3, 0.6))
@@ -93,7 +101,7 @@ def test_narrower_is_nested_and_never_dearer(uncut):
     assert count_parameters(narrow(model, groups, 1.0)) == count_parameters(model)
 
 
-def test_the_most_important_channels_come_first():
+def test_the_most_important_channels_come_first() -> None:
     first, second = nn.Conv2d(3, 8, 3, bias=False), nn.Conv2d(8, 6, 3, bias=False)
     strength = torch.tensor([3.0, 8.0, 1.0, 6.0, 2.0, 7.0, 5.0, 4.0])
     with torch.no_grad():
@@ -109,23 +117,23 @@ def test_the_most_important_channels_come_first():
     assert narrowed.backbone[0].weight[:, 0, 0, 0].tolist() == [8, 7]
 
 
-def test_a_share_keeps_the_next_whole_channel():
+def test_a_share_keeps_the_next_whole_channel() -> None:
     group = Group(units=10, channels=1, members=())
     widths = (0.001, 0.1, 0.11, 0.2, 0.7, 1.0)
     assert [kept(group, width) for width in widths] == [1, 1, 2, 2, 7, 10]
 
 
-def test_taking_passes_gradients_to_what_is_kept():
+def test_taking_passes_gradients_to_what_is_kept() -> None:
     tensor = torch.zeros(4, 3, requires_grad=True)
     take(tensor, {0: slice(0, 2), 1: torch.tensor([0, 2])}).sum().backward()
     assert tensor.grad.tolist() == [[1, 0, 1], [1, 0, 1], [0, 0, 0], [0, 0, 0]]
 
 
-def test_networks_whose_channels_are_not_free_are_refused(uncut):
+def test_networks_whose_channels_are_not_free_are_refused(uncut: Any) -> None:
     class Ramp(nn.Module):
         """Weighs channels by their place, which no parameter shows."""
 
-        def forward(self, maps):
+        def forward(self, maps: Any) -> Any:
             return maps * torch.arange(maps.shape[1]).view(1, -1, 1, 1)
 
     pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())

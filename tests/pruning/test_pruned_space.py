@@ -1,6 +1,7 @@
 """A cut backbone as a search space."""
 
 import random
+from typing import Any
 
 import optuna
 import pytest
@@ -14,20 +15,20 @@ SPACE = PrunedSpace(
 )
 
 
-def architecture(**changes):
+def architecture(**changes: Any) -> Any:
     params = {"resolution": 32, "criterion": "magnitude"}
     params |= {name: 0.0 for name in SPACE.distributions() if name.startswith("ratio_")}
     return Architecture("pruned", params | changes)
 
 
-def test_it_is_a_search_space_with_one_ratio_per_stage(uncut):
+def test_it_is_a_search_space_with_one_ratio_per_stage(uncut: Any) -> None:
     space = create_space("pruned", backbone="resnet10t", resolutions=[32], pretrained=False)
     assert isinstance(space, SearchSpace)
     ratios = [f"ratio_{stage}" for stage in stages(uncut("resnet10t"))]
     assert list(space.distributions()) == ["resolution", "criterion", *ratios]
 
 
-def test_built_models_cost_what_the_space_says():
+def test_built_models_cost_what_the_space_says() -> None:
     arch = SPACE.sample(random.Random(4))
     model = SPACE.build(arch, 16)
     assert count_macs(model, model.resolution) == SPACE.macs(arch, 16)
@@ -35,13 +36,13 @@ def test_built_models_cost_what_the_space_says():
     assert model.dimension == 16
 
 
-def test_cutting_more_costs_less():
+def test_cutting_more_costs_less() -> None:
     costs = [SPACE.macs(architecture(ratio_layer3=ratio), 16) for ratio in (0.0, 0.25, 0.5, 0.875)]
     assert costs == sorted(costs, reverse=True)
     assert len(set(costs)) == 4
 
 
-def test_derived_models_inherit_their_weights(uncut):
+def test_derived_models_inherit_their_weights(uncut: Any) -> None:
     aligned = uncut("resnet10t")
     arch = architecture(ratio_layer4=0.5)
     model = SPACE.derive(aligned, arch)
@@ -50,7 +51,7 @@ def test_derived_models_inherit_their_weights(uncut):
     assert count_macs(model, 32) == SPACE.macs(arch, 16)
 
 
-def test_derived_models_can_have_another_resolution(uncut):
+def test_derived_models_can_have_another_resolution(uncut: Any) -> None:
     arch = architecture(resolution=48, ratio_layer4=0.5)
     model = SPACE.derive(uncut("resnet10t"), arch)
     assert model.resolution == model.origin["timm"]["resolution"] == 48
@@ -58,19 +59,19 @@ def test_derived_models_can_have_another_resolution(uncut):
     assert count_macs(model, 48) == SPACE.macs(arch, 16)
 
 
-def test_a_transformer_keeps_the_resolution_it_was_aligned_at(uncut):
+def test_a_transformer_keeps_the_resolution_it_was_aligned_at(uncut: Any) -> None:
     space = PrunedSpace("vit_tiny_patch16_224", resolutions=(32, 48))
     arch = Architecture("pruned", {**space.sample(random.Random(0)).params, "resolution": 48})
     with pytest.raises(PruningError, match="aligned at 32 pixels and cannot change to 48"):
         space.derive(uncut("vit_tiny_patch16_224"), arch)
 
 
-def test_models_of_other_backbones_are_refused(uncut):
+def test_models_of_other_backbones_are_refused(uncut: Any) -> None:
     with pytest.raises(PruningError, match=r"cuts 'resnet10t', but .* model of 'lcnet_050'"):
         SPACE.derive(uncut("lcnet_050"), architecture())
 
 
-def test_a_study_and_a_fixed_trial_speak_to_the_space():
+def test_a_study_and_a_fixed_trial_speak_to_the_space() -> None:
     arch = SPACE.sample(random.Random(2))
     assert SPACE.suggest(optuna.trial.FixedTrial(dict(arch.params))) == arch
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -79,13 +80,13 @@ def test_a_study_and_a_fixed_trial_speak_to_the_space():
     assert all(trial.distributions == SPACE.distributions() for trial in study.trials)
 
 
-def test_neighbours_differ_in_one_parameter():
+def test_neighbours_differ_in_one_parameter() -> None:
     arch = SPACE.sample(random.Random(3))
     for other in SPACE.neighbours(arch):
         assert sum(other.params[name] != arch.params[name] for name in arch.params) == 1
 
 
-def test_without_resolutions_the_backbone_takes_its_own():
+def test_without_resolutions_the_backbone_takes_its_own() -> None:
     assert PrunedSpace(backbone="resnet18").resolutions == (224,)
 
 
@@ -100,24 +101,24 @@ def test_without_resolutions_the_backbone_takes_its_own():
         ({"rounds": 0}, "rounds 0: give at least 1"),
     ],
 )
-def test_wrong_options_are_named(options, words):
+def test_wrong_options_are_named(options: Any, words: str) -> None:
     with pytest.raises(PruningError, match=words):
         PrunedSpace(**{"backbone": "resnet10t", "resolutions": (32,), **options})
 
 
 @pytest.mark.parametrize("criterion", [*NEEDS_LOSS, "lamp"])
-def test_criteria_that_ratios_alone_cannot_serve_are_refused(criterion):
+def test_criteria_that_ratios_alone_cannot_serve_are_refused(criterion: Any) -> None:
     assert criterion not in PrunedSpace("resnet10t", (32,)).criteria
     words = "because it asks a loss" if criterion in NEEDS_LOSS else "because with it the weights"
     with pytest.raises(PruningError, match=f"'{criterion}' is no .*{words}.*among magnitude"):
         PrunedSpace("resnet10t", (32,), criteria=("magnitude", criterion))
 
 
-def test_an_unknown_backbone_is_named():
+def test_an_unknown_backbone_is_named() -> None:
     with pytest.raises(SearchSpaceError, match="timm has no model 'resnet1t'"):
         PrunedSpace("resnet1t", (32,)).distributions()
 
 
-def test_an_architecture_off_the_grid_is_refused():
+def test_an_architecture_off_the_grid_is_refused() -> None:
     with pytest.raises(SearchSpaceError, match="ratio_layer1"):
         SPACE.macs(architecture(ratio_layer1=0.3), 16)

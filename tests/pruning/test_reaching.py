@@ -1,5 +1,7 @@
 """Targets in words, and models that meet them."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -21,23 +23,23 @@ from searchspaces import count_macs, count_parameters
         (".5ms", Target("latency", 0.5e-3)),
     ],
 )
-def test_targets_are_read(text, target):
+def test_targets_are_read(text: Any, target: Any) -> None:
     assert parse_target(text) == target
 
 
 @pytest.mark.parametrize("text", ["", "x", "1x", "0x", "1.5.2M", "5 s", "-3M", ".", "0M", "3q"])
-def test_what_is_no_target_is_refused(text):
+def test_what_is_no_target_is_refused(text: Any) -> None:
     with pytest.raises(PruningError, match="is no target: give a share"):
         parse_target(text)
 
 
-def test_targets_speak_for_themselves():
+def test_targets_speak_for_themselves() -> None:
     assert str(parse_target("50M")) == "50M MACs"
     assert str(parse_target("2Mparams")) == "2M parameters"
     assert str(parse_target("5ms")) == "5 ms"
 
 
-def test_a_share_is_of_the_model(uncut):
+def test_a_share_is_of_the_model(uncut: Any) -> None:
     model = uncut("resnet10t")
     target = parse_target("0.5x").of(model)
     assert target == Target("macs", 0.5 * count_macs(model, 32))
@@ -46,7 +48,7 @@ def test_a_share_is_of_the_model(uncut):
 
 @pytest.mark.parametrize("scope", ["local", "global", "isomorphic"])
 @pytest.mark.parametrize(("name", "text"), [("resnet18", "0.3x"), ("lcnet_050", "0.5x")])
-def test_macs_are_reached_within_two_percent(uncut, name, text, scope):
+def test_macs_are_reached_within_two_percent(uncut: Any, name: str, text: Any, scope: Any) -> None:
     model = uncut(name)
     before = count_macs(model, 32)
     bound = parse_target(text).of(model).value
@@ -56,12 +58,12 @@ def test_macs_are_reached_within_two_percent(uncut, name, text, scope):
     assert pruned(torch.rand(2, 3, 32, 32)).shape == (2, 16)
 
 
-def test_parameters_are_reached_within_two_percent(uncut):
+def test_parameters_are_reached_within_two_percent(uncut: Any) -> None:
     pruned = reach(uncut("resnet10t"), parse_target("1Mparams"))
     assert 0.98e6 <= count_parameters(pruned) <= 1e6
 
 
-def test_a_latency_is_reached(uncut, monkeypatch):
+def test_a_latency_is_reached(uncut: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     # a clock that needs a microsecond for a thousand MACs
     monkeypatch.setattr(
         "pruning.reaching.measure_latency", lambda model, side, **_: count_macs(model, side) / 1e9
@@ -72,11 +74,11 @@ def test_a_latency_is_reached(uncut, monkeypatch):
     assert 0.98 * bound <= figure(pruned, "latency") <= bound
 
 
-def test_latency_is_measured(uncut):
+def test_latency_is_measured(uncut: Any) -> None:
     assert 0 < figure(uncut("lcnet_050"), "latency") < 10
 
 
-def test_an_unreachable_target_names_the_lowest_figure(uncut):
+def test_an_unreachable_target_names_the_lowest_figure(uncut: Any) -> None:
     model = uncut("lcnet_050")
     with pytest.raises(PruningError, match=r"of 1k MACs cannot be reached: the lowest .* is"):
         check_reachable(model, parse_target("1k"))
@@ -86,18 +88,18 @@ def test_an_unreachable_target_names_the_lowest_figure(uncut):
     assert f"{lowest / 1e3:.3g}k parameters" in str(caught.value)
 
 
-def test_a_model_below_the_target_is_refused(uncut):
+def test_a_model_below_the_target_is_refused(uncut: Any) -> None:
     with pytest.raises(PruningError, match="not above the target of 50G MACs: nothing has to be"):
         reach(uncut("lcnet_050"), parse_target("50G"))
 
 
 @pytest.mark.parametrize("criterion", ["taylor", "fisher"])
-def test_a_loss_is_differentiated_once_and_rates_alike(uncut, criterion):
+def test_a_loss_is_differentiated_once_and_rates_alike(uncut: Any, criterion: Any) -> None:
     model = uncut("resnet10t")
     calls = []
     images = torch.rand(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
-    def losses(candidate):
+    def losses(candidate: Any) -> Any:
         for batch in images:
             calls.append(None)
             yield candidate(batch).square().sum(1).sub(candidate(batch)[:, 0]).mean()

@@ -2,6 +2,8 @@
 
 import json
 import random
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from searchspaces import MBConvSpace, QueryModel
 from searchspaces.query_model import Projection
 
 
-def outputs(model, images):
+def outputs(model: Any, images: Any) -> Any:
     with torch.no_grad():
         return model.eval()(images)
 
@@ -30,7 +32,9 @@ def outputs(model, images):
         "regnety_002",
     ],
 )
-def test_outputs_are_bit_equal_after_a_reload(uncut, tmp_path, name, ratio):
+def test_outputs_are_bit_equal_after_a_reload(
+    uncut: Any, tmp_path: Path, name: str, ratio: Any
+) -> None:
     model = cut(uncut(name), dict.fromkeys(stages(uncut(name)), ratio))
     save_model(model, tmp_path / "model.safetensors")
     again = load_model(tmp_path / "model.safetensors")
@@ -40,7 +44,7 @@ def test_outputs_are_bit_equal_after_a_reload(uncut, tmp_path, name, ratio):
     assert list(tmp_path.iterdir()) == [tmp_path / "model.safetensors"]
 
 
-def test_a_reloaded_model_can_be_cut_and_saved_again(uncut, tmp_path):
+def test_a_reloaded_model_can_be_cut_and_saved_again(uncut: Any, tmp_path: Path) -> None:
     once = cut(uncut("resnet10t"), {"layer3": 0.5})
     save_model(once, tmp_path / "once")
     twice = cut(load_model(tmp_path / "once"), {"layer4": 0.5})
@@ -49,7 +53,7 @@ def test_a_reloaded_model_can_be_cut_and_saved_again(uncut, tmp_path):
     assert torch.equal(outputs(load_model(tmp_path / "once"), images), outputs(twice, images))
 
 
-def test_networks_of_the_elastic_space_travel_too(tmp_path):
+def test_networks_of_the_elastic_space_travel_too(tmp_path: Path) -> None:
     space = MBConvSpace(resolutions=(16,), se=True)
     model = space.build(space.sample(random.Random(0)), 8)
     pruned = cut(model, dict.fromkeys(stages(model), 0.5))
@@ -58,7 +62,7 @@ def test_networks_of_the_elastic_space_travel_too(tmp_path):
     assert torch.equal(outputs(load_model(tmp_path / "model"), images), outputs(pruned, images))
 
 
-def test_the_header_is_readable_json(uncut, tmp_path):
+def test_the_header_is_readable_json(uncut: Any, tmp_path: Path) -> None:
     save_model(cut(uncut("resnet10t"), {"layer4": 0.5}), tmp_path / "model")
     with safe_open(tmp_path / "model", framework="np") as file:
         recipe = json.loads(file.metadata()["querynas.model"])
@@ -67,7 +71,9 @@ def test_the_header_is_readable_json(uncut, tmp_path):
     assert changed == {"out_channels": 256}
 
 
-def test_the_header_says_which_channels_of_the_uncut_network_are_left(uncut, tmp_path):
+def test_the_header_says_which_channels_of_the_uncut_network_are_left(
+    uncut: Any, tmp_path: Path
+) -> None:
     whole = uncut("resnet10t")
     once = cut(whole, {"layer3": 0.5})
     save_model(once, tmp_path / "once")
@@ -85,7 +91,7 @@ def test_the_header_says_which_channels_of_the_uncut_network_are_left(uncut, tmp
     assert kept_channels(whole) == {}
 
 
-def test_files_without_kept_channels_are_read(uncut, tmp_path):
+def test_files_without_kept_channels_are_read(uncut: Any, tmp_path: Path) -> None:
     model = cut(uncut("resnet10t"), {"layer4": 0.5})
     save_model(model, tmp_path / "new")
     with safe_open(tmp_path / "new", framework="pt") as file:
@@ -99,7 +105,7 @@ def test_files_without_kept_channels_are_read(uncut, tmp_path):
     assert torch.equal(outputs(again, images), outputs(model, images))
 
 
-def test_files_of_other_kinds_are_refused(uncut, tmp_path):
+def test_files_of_other_kinds_are_refused(uncut: Any, tmp_path: Path) -> None:
     with pytest.raises(PruningError, match=r"There is no file .*absent"):
         load_model(tmp_path / "absent")
     (tmp_path / "text").write_text("hello")
@@ -115,7 +121,7 @@ def test_files_of_other_kinds_are_refused(uncut, tmp_path):
         load_model(tmp_path / "stranger")
 
 
-def test_a_model_of_unknown_origin_is_refused(tmp_path):
+def test_a_model_of_unknown_origin_is_refused(tmp_path: Path) -> None:
     model = QueryModel(torch.nn.Flatten(), Projection(12, 4), resolution=2)
     with pytest.raises(PruningError, match="without an origin"):
         save_model(model, tmp_path / "model")

@@ -1,5 +1,7 @@
 """Stages: few, in order, without overlap."""
 
+from typing import Any
+
 import pytest
 from torch import nn
 
@@ -9,7 +11,7 @@ NAMES = ["resnet10t", "mobilenetv3_small_050", "vit_tiny_patch16_224", "convnext
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_stages_divide_the_layers_of_the_backbone_in_their_order(uncut, name):
+def test_stages_divide_the_layers_of_the_backbone_in_their_order(uncut: Any, name: str) -> None:
     model = uncut(name)
     groups = stages(model)
     assert 3 <= len(groups) <= 6
@@ -21,6 +23,6 @@ def test_stages_divide_the_layers_of_the_backbone_in_their_order(uncut, name):
     ]
 
 
-def test_names_are_those_of_timm(uncut):
+def test_names_are_those_of_timm(uncut: Any) -> None:
     assert list(stages(uncut("resnet10t"))) == ["conv1", "layer1", "layer2", "layer3", "layer4"]
     assert list(stages(uncut("vit_tiny_patch16_224")))[1] == "blocks.1-2"

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -97,7 +98,7 @@ DEFAULTS = {
 seeds = st.integers(0, 10**6)
 
 
-def disturb(model):
+def disturb(model: Any) -> Any:
     """Let all norms differ from the identity, those that silence a fresh block among them."""
     with torch.no_grad():
         for module in model.modules():
@@ -110,7 +111,7 @@ def disturb(model):
 
 @settings(max_examples=60)
 @given(seeds, st.sampled_from(SPACES))
-def test_the_blocks_compute_what_the_network_computes(seed, space):
+def test_the_blocks_compute_what_the_network_computes(seed: int, space: Any) -> None:
     arch = space.sample(random.Random(seed))
     model = disturb(space.build(arch, DIMENSION))
     weights = [t for name, t in model.state_dict().items() if name not in ("mean", "std")]
@@ -127,21 +128,21 @@ def test_the_blocks_compute_what_the_network_computes(seed, space):
         torch.testing.assert_close(maps, model(images), atol=1e-5, rtol=1e-5)
 
 
-def every_architecture(space):
+def every_architecture(space: Any) -> Any:
     axes = {name: parameters.grid(name, each) for name, each in space.distributions().items()}
     for values in itertools.product(*axes.values()):
         yield Architecture(space.name, dict(zip(axes, values, strict=True)))
 
 
 @pytest.mark.parametrize("space", SPACES[:-1])
-def test_every_block_is_listed_and_no_other(space):
+def test_every_block_is_listed_and_no_other(space: Any) -> None:
     listed = [recipe.key for recipe in space.every_block(DIMENSION)]
     needed = {r.key for arch in every_architecture(space) for r in space.blocks(arch, DIMENSION)}
     assert len(listed) == len(set(listed))
     assert set(listed) == needed
 
 
-def test_a_union_lists_the_blocks_of_its_spaces_once():
+def test_a_union_lists_the_blocks_of_its_spaces_once() -> None:
     listed = [recipe.key for recipe in UNION.every_block(DIMENSION)]
     parts = [{r.key for r in s.every_block(DIMENSION)} for s in UNION.members.values()]
     assert parts[1] < parts[2]
@@ -156,7 +157,7 @@ LISTED = {
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
-def test_a_default_space_has_blocks_enough_to_time(name):
+def test_a_default_space_has_blocks_enough_to_time(name: str) -> None:
     space, blocks = DEFAULTS[name]
     assert isinstance(space, BlockwiseSpace)
     assert len(LISTED[name]) == blocks
@@ -164,7 +165,7 @@ def test_a_default_space_has_blocks_enough_to_time(name):
 
 @settings(max_examples=60)
 @given(seeds, st.sampled_from(list(DEFAULTS)))
-def test_blocks_with_equal_keys_are_alike(seed, name):
+def test_blocks_with_equal_keys_are_alike(seed: int, name: str) -> None:
     space, _ = DEFAULTS[name]
     rng = random.Random(seed)
     recipes = space.blocks(space.sample(rng), 64)

@@ -1,7 +1,7 @@
 """Elastic layers against ordinary ones, learnt kernels against loops, choices against rules."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 import torch
@@ -24,7 +24,9 @@ from searchspaces.elastic.choices import Kinds, Ratios, Widths
 @pytest.mark.parametrize("depthwise", [False, True])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kernel", [1, 3, 5])
-def test_a_convolution_uses_its_first_channels_and_its_centre(depthwise, stride, kernel):
+def test_a_convolution_uses_its_first_channels_and_its_centre(
+    depthwise: Any, stride: Any, kernel: Any
+) -> None:
     full = ElasticConv2d(12, 12, 5, groups=12 if depthwise else 1)
     full.activate(8, kernel, stride)
     width_in = 8 if depthwise else 4
@@ -41,7 +43,7 @@ def test_a_convolution_uses_its_first_channels_and_its_centre(depthwise, stride,
         torch.testing.assert_close(full(maps), alone(maps))
 
 
-def test_learnt_kernels_follow_their_definition():
+def test_learnt_kernels_follow_their_definition() -> None:
     conv = ElasticConv2d(3, 4, 7).double()
     conv.learn_kernels([3, 7, 5])
     for difference in conv.transforms.values():
@@ -64,7 +66,7 @@ def test_learnt_kernels_follow_their_definition():
         torch.testing.assert_close(conv.part(4, 3, 7), conv.weight, atol=0, rtol=0)
 
 
-def test_learnt_kernels_start_as_the_centre_and_are_trained():
+def test_learnt_kernels_start_as_the_centre_and_are_trained() -> None:
     conv = ElasticConv2d(3, 4, 5)
     conv.learn_kernels([3, 5])
     assert list(conv.transforms) == ["3"]
@@ -74,7 +76,7 @@ def test_learnt_kernels_start_as_the_centre_and_are_trained():
     assert conv.transforms["3"].grad.abs().sum() > 0
 
 
-def test_folding_gives_ordinary_layers_the_kernels_that_were_learnt():
+def test_folding_gives_ordinary_layers_the_kernels_that_were_learnt() -> None:
     shared = nn.Sequential(ElasticConv2d(3, 8, 5), nn.ReLU(), ElasticConv2d(8, 8, 3))
     shared[0].learn_kernels([3])
     nn.init.normal_(shared[0].transforms["3"])
@@ -90,7 +92,7 @@ def test_folding_gives_ordinary_layers_the_kernels_that_were_learnt():
 
 
 @pytest.mark.parametrize("momentum", [0.1, None])
-def test_a_norm_trains_its_first_channels_only(momentum):
+def test_a_norm_trains_its_first_channels_only(momentum: Any) -> None:
     full, alone = ElasticBatchNorm2d(6, momentum=momentum), nn.BatchNorm2d(4, momentum=momentum)
     for maps in (torch.rand(3, 4, 5, 5), torch.rand(2, 4, 5, 5)):
         torch.testing.assert_close(full(maps), alone(maps))
@@ -102,13 +104,13 @@ def test_a_norm_trains_its_first_channels_only(momentum):
     torch.testing.assert_close(full.eval()(maps), alone.eval()(maps))
 
 
-def test_a_linear_map_uses_its_first_inputs():
+def test_a_linear_map_uses_its_first_inputs() -> None:
     linear = ElasticLinear(6, 5, bias=False)
     features = torch.rand(3, 4)
     torch.testing.assert_close(linear(features), features @ linear.weight[:, :4].T)
 
 
-def test_a_linear_map_uses_its_first_outputs():
+def test_a_linear_map_uses_its_first_outputs() -> None:
     linear = ElasticLinear(6, 5)
     linear.activate(3)
     features = torch.rand(2, 7, 4)
@@ -116,7 +118,7 @@ def test_a_linear_map_uses_its_first_outputs():
     torch.testing.assert_close(linear(features), expected)
 
 
-def test_a_layer_norm_uses_its_first_channels():
+def test_a_layer_norm_uses_its_first_channels() -> None:
     norm = ElasticLayerNorm(6)
     for tensor in norm.parameters():
         nn.init.uniform_(tensor, 0.5, 1.5)
@@ -126,7 +128,7 @@ def test_a_layer_norm_uses_its_first_channels():
     torch.testing.assert_close(norm(features), alone(features))
 
 
-def test_the_shared_part_is_first_in_channels_and_central_in_kernels():
+def test_the_shared_part_is_first_in_channels_and_central_in_kernels() -> None:
     weight = torch.arange(2 * 3 * 5 * 5).view(2, 3, 5, 5)
     part = shared_part(weight, torch.Size((1, 2, 3, 3)))
     assert torch.equal(part, weight[:1, :2, 1:4, 1:4])
@@ -142,11 +144,11 @@ class Options:
     note: str = "no choice"
 
 
-def settled(**options):
+def settled(**options: Any) -> Any:
     return Options(**choices.read(Options(**options), "{} of the test"))
 
 
-def test_choices_become_parameters_of_the_right_kind():
+def test_choices_become_parameters_of_the_right_kind() -> None:
     options = settled(widths=[24, 8, 16], form=["square", "round"])
     assert options == Options((8, 16, 24), (0.5, 1), ("round", "square"), (True,))
     assert choices.distributions(options, "a_") == {
@@ -159,7 +161,7 @@ def test_choices_become_parameters_of_the_right_kind():
     assert uneven["switch"] == CategoricalDistribution((False, True))
 
 
-def test_what_is_no_parameter_takes_its_only_value():
+def test_what_is_no_parameter_takes_its_only_value() -> None:
     options = settled(widths=[8, 16], form=["round", "square"])
     params = {"a_width": 16, "a_ratio": 1, "a_form": "square"}
     assert choices.chosen(options, params, "a_") == {
@@ -182,7 +184,7 @@ def test_what_is_no_parameter_takes_its_only_value():
         ({"widths": [8], "switch": "yes"}, "switch of the test is 'yes': known are 'false', 'true"),
     ],
 )
-def test_values_that_break_their_rule_are_named(options, words):
+def test_values_that_break_their_rule_are_named(options: Any, words: str) -> None:
     with pytest.raises(SearchSpaceError, match=words):
         settled(**options)
 
@@ -204,7 +206,7 @@ def test_values_that_break_their_rule_are_named(options, words):
         ("shufflenet", {"head_width": 8 << 30}),
     ],
 )
-def test_absurd_sizes_are_refused_in_a_short_sentence(name, options):
+def test_absurd_sizes_are_refused_in_a_short_sentence(name: str, options: Any) -> None:
     with pytest.raises(SearchSpaceError, match=f"of the space '{name}' is") as caught:
         create_space(name, **options)
     assert len(str(caught.value)) <= 300

@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -138,7 +139,7 @@ every_space = pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
 seeds = st.integers(0, 10**6)
 
 
-def smallest(space, **changes):
+def smallest(space: Any, **changes: Any) -> Any:
     return Architecture(space.name, {**space.smallest().params, **changes})
 
 
@@ -157,23 +158,23 @@ every_network = pytest.mark.parametrize(
 )
 
 
-def images_for(model, count):
+def images_for(model: Any, count: Any) -> Any:
     return torch.rand(count, 3, model.resolution, model.resolution)
 
 
-def test_no_elastic_space_is_missing():
+def test_no_elastic_space_is_missing() -> None:
     assert set(space_names()) - {"pruned", "timm", "union"} == set(KINDS)
 
 
 @every_kind
-def test_a_name_gives_the_default_space(name):
+def test_a_name_gives_the_default_space(name: str) -> None:
     kind, _ = KINDS[name]
     assert create_space(name) == kind()
     assert isinstance(kind(), ElasticSpace)
 
 
 @every_case
-def test_the_supernet_starts_as_the_largest(name):
+def test_the_supernet_starts_as_the_largest(name: str) -> None:
     space = CASES[name].space
     supernet = space.supernet(5)
     assert isinstance(space, ElasticSpace)
@@ -187,7 +188,7 @@ def test_the_supernet_starts_as_the_largest(name):
 @every_case
 @settings(max_examples=16)
 @given(seed=seeds, dimension=st.sampled_from([8, 24]))
-def test_the_formula_counts_what_fvcore_counts(name, seed, dimension):
+def test_the_formula_counts_what_fvcore_counts(name: str, seed: int, dimension: Any) -> None:
     space = CASES[name].space
     arch = space.sample(random.Random(seed))
     model = space.build(arch, dimension)
@@ -195,7 +196,7 @@ def test_the_formula_counts_what_fvcore_counts(name, seed, dimension):
 
 
 @every_kind
-def test_the_formula_holds_for_the_default_space(name):
+def test_the_formula_holds_for_the_default_space(name: str) -> None:
     space = create_space(name)
     arch = space.sample(random.Random(0))
     model = space.build(arch, 64)
@@ -203,26 +204,26 @@ def test_the_formula_holds_for_the_default_space(name):
 
 
 @every_space
-def test_every_architecture_costs_between_the_smallest_and_the_largest(space):
+def test_every_architecture_costs_between_the_smallest_and_the_largest(space: Any) -> None:
     rng = random.Random(0)
     macs = [space.macs(space.sample(rng), 64) for _ in range(300)]
     assert space.macs(space.smallest(), 64) <= min(macs)
     assert max(macs) <= space.macs(space.largest(), 64)
 
 
-def values_of(distribution):
+def values_of(distribution: Any) -> Any:
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
     return list(range(distribution.low, distribution.high + 1, distribution.step))
 
 
 @every_space
-def test_the_size_is_the_product_of_the_numbers_of_values(space):
+def test_the_size_is_the_product_of_the_numbers_of_values(space: Any) -> None:
     assert space.size() == math.prod(map(len, map(values_of, space.distributions().values())))
 
 
 @every_space
-def test_neighbours_differ_by_one_step_of_a_number_or_in_one_category(space):
+def test_neighbours_differ_by_one_step_of_a_number_or_in_one_category(space: Any) -> None:
     arch = space.sample(random.Random(5))
     expected = set()
     for name, distribution in space.distributions().items():
@@ -243,7 +244,7 @@ def test_neighbours_differ_by_one_step_of_a_number_or_in_one_category(space):
 
 
 @every_case
-def test_a_fixed_trial_and_a_study_speak_to_the_space(name):
+def test_a_fixed_trial_and_a_study_speak_to_the_space(name: str) -> None:
     space = CASES[name].space
     arch = space.sample(random.Random(7))
     assert space.suggest(optuna.trial.FixedTrial(dict(arch.params))) == arch
@@ -259,7 +260,7 @@ def test_a_fixed_trial_and_a_study_speak_to_the_space(name):
 
 
 @every_case
-def test_outputs_are_unit_vectors_of_the_gallery_dimension(name):
+def test_outputs_are_unit_vectors_of_the_gallery_dimension(name: str) -> None:
     case = CASES[name]
     model = case.space.build(case.space.largest(), DIMENSION).eval()
     images = images_for(model, 4)
@@ -273,7 +274,7 @@ def test_outputs_are_unit_vectors_of_the_gallery_dimension(name):
 @every_case
 @settings(max_examples=12)
 @given(seed=seeds)
-def test_an_extracted_network_computes_what_the_supernet_computes(name, seed):
+def test_an_extracted_network_computes_what_the_supernet_computes(name: str, seed: int) -> None:
     space, supernet = CASES[name].space, SUPERNETS[name]
     arch = space.sample(random.Random(seed))
     supernet.activate(arch)
@@ -287,7 +288,7 @@ def test_an_extracted_network_computes_what_the_supernet_computes(name, seed):
 
 
 @every_case
-def test_activating_one_architecture_leaves_no_trace_on_another(name):
+def test_activating_one_architecture_leaves_no_trace_on_another(name: str) -> None:
     space, supernet = CASES[name].space, SUPERNETS[name]
     rng = random.Random(1)
     drawn = space.sample(rng), space.sample(rng)
@@ -302,7 +303,7 @@ def test_activating_one_architecture_leaves_no_trace_on_another(name):
 
 
 @every_network
-def test_training_a_network_moves_only_the_shared_part_it_uses(name, arch):
+def test_training_a_network_moves_only_the_shared_part_it_uses(name: str, arch: Any) -> None:
     torch.manual_seed(0)
     space = CASES[name].space
     supernet = space.supernet(8).train()
@@ -325,7 +326,7 @@ def test_training_a_network_moves_only_the_shared_part_it_uses(name, arch):
 
 
 @every_network
-def test_recalibration_works_through_slices(name, arch):
+def test_recalibration_works_through_slices(name: str, arch: Any) -> None:
     torch.manual_seed(0)
     supernet = copy.deepcopy(SUPERNETS[name])
     supernet.activate(arch)
@@ -342,8 +343,10 @@ def test_recalibration_works_through_slices(name, arch):
 
 
 @every_network
-def test_a_folded_network_computes_the_same_and_unfolds_even_after_an_error(name, arch):
-    def fail(model):
+def test_a_folded_network_computes_the_same_and_unfolds_even_after_an_error(
+    name: str, arch: Any
+) -> None:
+    def fail(model: Any) -> None:
         with folded(model):
             raise RuntimeError("stop")
 
@@ -370,12 +373,14 @@ def test_a_folded_network_computes_the_same_and_unfolds_even_after_an_error(name
 
 
 @every_space
-def test_a_space_is_made_again_from_its_options(space):
+def test_a_space_is_made_again_from_its_options(space: Any) -> None:
     assert type(space)(**dataclasses.asdict(space)) == space
 
 
 @every_network
-def test_a_network_is_made_again_from_its_origin_and_from_its_file(name, arch, tmp_path):
+def test_a_network_is_made_again_from_its_origin_and_from_its_file(
+    name: str, arch: Any, tmp_path: Path
+) -> None:
     model = SUPERNETS[name].extract(arch)
     again = rebuild(json.loads(json.dumps(model.origin)))
     assert again.origin == model.origin
@@ -392,7 +397,7 @@ def test_a_network_is_made_again_from_its_origin_and_from_its_file(name, arch, t
 
 
 @every_kind
-def test_an_extracted_network_runs_in_onnxruntime(name, tmp_path):
+def test_an_extracted_network_runs_in_onnxruntime(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     model = SUPERNETS[name].extract(smallest(case.space, **case.example))
     torch.onnx.export(
@@ -415,7 +420,7 @@ def test_an_extracted_network_runs_in_onnxruntime(name, tmp_path):
 
 
 @every_case
-def test_an_architecture_outside_the_space_is_refused(name):
+def test_an_architecture_outside_the_space_is_refused(name: str) -> None:
     space, supernet = CASES[name].space, SUPERNETS[name]
     words = f"'another' was given to the space '{space.name}'"
     with pytest.raises(SearchSpaceError, match=words):

@@ -1,5 +1,7 @@
 """What is particular to inverted bottlenecks: gates, activations, and kernels that are learnt."""
 
+from typing import Any
+
 import pytest
 import torch
 from tiny_spaces import SWITCHED
@@ -8,14 +10,14 @@ from searchspaces import Architecture, MBConvSpace, MBConvSupernet, SearchSpaceE
 from searchspaces.elastic.modules import SqueezeExcite
 
 
-def test_the_default_space_spans_the_promised_range():
+def test_the_default_space_spans_the_promised_range() -> None:
     at_48 = MBConvSpace(resolutions=(48,))
     assert 0.5e6 < at_48.macs(at_48.smallest(), 256) < 1e6
     assert 25e6 < at_48.macs(at_48.largest(), 256) < 50e6
     assert len(MBConvSpace().distributions()) == 24
 
 
-def test_gates_and_activations_are_parameters_only_where_there_is_a_choice():
+def test_gates_and_activations_are_parameters_only_where_there_is_a_choice() -> None:
     kinds = {"se", "activation"}
     chosen = {
         name: distribution.choices
@@ -30,8 +32,8 @@ def test_gates_and_activations_are_parameters_only_where_there_is_a_choice():
     assert MBConvSpace(se=True).distributions() == MBConvSpace().distributions()
 
 
-def test_gates_and_activations_follow_the_architecture():
-    def described(**params):
+def test_gates_and_activations_follow_the_architecture() -> None:
+    def described(**params: Any) -> Any:
         arch = Architecture("mbconv", {**SWITCHED.largest().params, **params})
         backbone = SWITCHED.build(arch, 8).backbone
         return [
@@ -48,7 +50,7 @@ def test_gates_and_activations_follow_the_architecture():
     ]
 
 
-def test_a_gate_that_is_off_keeps_its_weights_and_gets_no_gradient():
+def test_a_gate_that_is_off_keeps_its_weights_and_gets_no_gradient() -> None:
     supernet = MBConvSupernet(SWITCHED, 8).train()
     supernet.activate(SWITCHED.smallest())
     supernet(torch.rand(4, 3, 16, 16))[:, 0].sum().backward()
@@ -62,7 +64,7 @@ def test_a_gate_that_is_off_keeps_its_weights_and_gets_no_gradient():
     )
 
 
-def test_kernels_are_transformed_where_the_stage_has_several():
+def test_kernels_are_transformed_where_the_stage_has_several() -> None:
     supernet = MBConvSupernet(SWITCHED, 8, kernel_transform=True)
     sides = [list(stage[0].depthwise.conv.transforms) for stage in supernet.backbone.stages]
     assert sides == [["3"], ["3"], ["5", "3"]]
@@ -71,7 +73,7 @@ def test_kernels_are_transformed_where_the_stage_has_several():
     assert supernet.backbone.stages[1][0].depthwise.conv.transforms["3"].grad.abs().sum() > 0
 
 
-def test_descriptions_without_choices_of_gates_and_activations_are_understood():
+def test_descriptions_without_choices_of_gates_and_activations_are_understood() -> None:
     stage = {"widths": (8,), "depths": (1,), "expansions": (2,), "kernels": (3,), "strides": (2,)}
     options = {
         "resolutions": (16,),
@@ -116,6 +118,6 @@ def test_descriptions_without_choices_of_gates_and_activations_are_understood():
         ({"se": "yes"}, "^se of the space 'mbconv' is 'yes': known are 'false', 'true'"),
     ],
 )
-def test_wrong_options_are_named(options, words):
+def test_wrong_options_are_named(options: Any, words: str) -> None:
     with pytest.raises(SearchSpaceError, match=words):
         MBConvSpace(**options)

@@ -6,6 +6,7 @@ import re
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -38,7 +39,7 @@ def block(language: str, part: str) -> str:
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The current folder, with the documentation's module in it and nothing registered yet."""
     (tmp_path / "my_spaces.py").write_text(block("python", "class PlainSpace"))
     monkeypatch.chdir(tmp_path)
@@ -48,7 +49,7 @@ def folder(tmp_path, monkeypatch):
     sys.modules.pop("my_spaces", None)
 
 
-def test_a_study_file_finds_it(folder):
+def test_a_study_file_finds_it(folder: Any) -> None:
     (folder / "plain.yaml").write_text(block("yaml", "imports: [my_spaces]"))
     assert "plain" not in space_names()
     config = load_config("plain.yaml")
@@ -62,7 +63,9 @@ def test_a_study_file_finds_it(folder):
     assert len(first) == 4
 
 
-def test_its_check_passes_and_would_notice_a_wrong_count(folder, monkeypatch):
+def test_its_check_passes_and_would_notice_a_wrong_count(
+    folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(str(folder))
     check = block("python", "check_space(")
     exec(check, {})
@@ -73,7 +76,7 @@ def test_its_check_passes_and_would_notice_a_wrong_count(folder, monkeypatch):
         exec(check, {})
 
 
-def test_it_can_be_searched_saved_and_loaded(folder):
+def test_it_can_be_searched_saved_and_loaded(folder: Any) -> None:
     import_modules(["my_spaces"])
     space = create_space("plain")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -90,7 +93,7 @@ def test_it_can_be_searched_saved_and_loaded(folder):
         torch.testing.assert_close(loaded(images), model(images), atol=0, rtol=0)
 
 
-def test_an_installed_package_brings_it_along(folder, monkeypatch):
+def test_an_installed_package_brings_it_along(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tomllib.loads(block("toml", "querynas.searchspaces"))
     assert package["tool"]["setuptools"]["py-modules"] == ["my_spaces"]
     # what installing it leaves behind, in a folder that Python looks in
@@ -116,7 +119,7 @@ def test_an_installed_package_brings_it_along(folder, monkeypatch):
 
 @settings(max_examples=10)
 @given(st.integers(0, 10**6))
-def test_its_formula_counts_what_fvcore_counts(seed):
+def test_its_formula_counts_what_fvcore_counts(seed: int) -> None:
     names: dict = {}
     source = block("python", "class PlainSpace").replace('@register_space("plain")\n', "")
     exec(source, names)
@@ -126,25 +129,25 @@ def test_its_formula_counts_what_fvcore_counts(seed):
     assert space.macs(arch, 6) == count_macs(model, model.resolution)
 
 
-def test_the_first_example_runs(capsys):
+def test_the_first_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     exec(block("python", 'create_space("shufflenet"'), {})
     assert '"space": "shufflenet"' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("part", ["space: timm\n", "space: union\n"])
-def test_the_sections_of_study_files_are_understood(part):
+def test_the_sections_of_study_files_are_understood(part: Any) -> None:
     for section in yaml.safe_load(block("yaml", part))["spaces"].values():
         config = TypeAdapter(RouteConfig).validate_python(section)
         space = create_space(config.space, **config.options)
         assert isinstance(space, SearchSpace)
 
 
-def test_the_published_space_has_the_published_size():
+def test_the_published_space_has_the_published_size() -> None:
     options = yaml.safe_load(block("yaml", "ratios: [0.2"))["options"]
     assert create_space("shufflenet", **options).size() == (4 * 10) ** 20
 
 
-def test_the_table_names_all_spaces():
+def test_the_table_names_all_spaces() -> None:
     table = re.findall(r"^\| `(\w+)` \|.*\| (yes|no) \|$", TEXT, flags=re.MULTILINE)
     assert len(table) == 7
     needed = {

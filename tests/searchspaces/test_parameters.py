@@ -1,6 +1,7 @@
 """What follows from Optuna distributions alone."""
 
 import random
+from typing import Any
 
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -14,7 +15,7 @@ DISTRIBUTIONS = {
 }
 
 
-def test_neighbours_step_once_along_numbers_and_anywhere_along_categories():
+def test_neighbours_step_once_along_numbers_and_anywhere_along_categories() -> None:
     here = {"side": 40, "ratio": 0.0, "kind": "b"}
     changes = [
         (name, value)
@@ -25,11 +26,11 @@ def test_neighbours_step_once_along_numbers_and_anywhere_along_categories():
     assert changes == [("side", 32), ("side", 48), ("ratio", 0.1), ("kind", "a"), ("kind", "c")]
 
 
-def test_size_counts_the_grid():
+def test_size_counts_the_grid() -> None:
     assert parameters.size(DISTRIBUTIONS) == 3 * 4 * 3
 
 
-def test_samples_are_points_of_the_space_and_reach_all_values():
+def test_samples_are_points_of_the_space_and_reach_all_values() -> None:
     rng = random.Random(0)
     samples = [parameters.sample(rng, DISTRIBUTIONS) for _ in range(200)]
     for params in samples:
@@ -38,7 +39,7 @@ def test_samples_are_points_of_the_space_and_reach_all_values():
         assert {params[name] for params in samples} == set(parameters.grid(name, distribution))
 
 
-def test_round_off_does_not_put_a_value_outside():
+def test_round_off_does_not_put_a_value_outside() -> None:
     arch = Architecture("s", {"side": 32, "ratio": 0.1 + 0.2, "kind": "a"})
     parameters.check(arch, "s", DISTRIBUTIONS)
 
@@ -52,13 +53,13 @@ def test_round_off_does_not_put_a_value_outside():
         ("s", {"kind": None}, "lacks the parameter 'kind'"),
     ],
 )
-def test_points_outside_are_refused_by_name(space, changes, words):
+def test_points_outside_are_refused_by_name(space: Any, changes: Any, words: str) -> None:
     params = {"side": 40, "ratio": 0.1, "kind": "a", **changes}
     arch = Architecture(space, {name: value for name, value in params.items() if value is not None})
     with pytest.raises(SearchSpaceError, match=words):
         parameters.check(arch, "s", DISTRIBUTIONS)
 
 
-def test_a_continuous_parameter_has_no_grid():
+def test_a_continuous_parameter_has_no_grid() -> None:
     with pytest.raises(SearchSpaceError, match="'lr' is continuous"):
         parameters.grid("lr", FloatDistribution(0.0, 1.0))

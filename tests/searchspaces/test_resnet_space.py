@@ -1,5 +1,7 @@
 """What is particular to residual networks: textbook costs, shortcuts, kernels that are learnt."""
 
+from typing import Any
+
 import pytest
 import torch
 from tiny_spaces import FIXED, RESNET
@@ -15,7 +17,9 @@ from searchspaces.resnet import ResNetSpace, Stage
         ("resnet50", "bottleneck", 0.25, (256, 512, 1024, 2048), (3, 4, 6, 3)),
     ],
 )
-def test_the_textbook_networks_cost_what_timms_do(name, block, ratio, widths, depths):
+def test_the_textbook_networks_cost_what_timms_do(
+    name: str, block: Any, ratio: Any, widths: Any, depths: Any
+) -> None:
     stages = [
         {
             "widths": [width],
@@ -34,15 +38,15 @@ def test_the_textbook_networks_cost_what_timms_do(name, block, ratio, widths, de
     assert space.macs(space.largest(), 8) == theirs - stem - pooling
 
 
-def test_the_default_space_spans_the_promised_range():
+def test_the_default_space_spans_the_promised_range() -> None:
     space = ResNetSpace()
     assert 1e6 < space.macs(space.smallest(), 256) < 3e6
     assert 200e6 < space.macs(space.largest(), 256) < 300e6
     assert RESNET.size() == 2 * 2 * 3 * (2 * 2 * 2 * 2 * 2) * (2 * 2 * 2) * 3
 
 
-def test_shortcuts_are_convolutions_where_some_architecture_needs_one():
-    def projected(space):
+def test_shortcuts_are_convolutions_where_some_architecture_needs_one() -> None:
+    def projected(space: Any) -> Any:
         backbone = space.build(space.smallest(), 8).backbone
         return [
             [not isinstance(block.shortcut, torch.nn.Identity) for block in stage]
@@ -53,7 +57,7 @@ def test_shortcuts_are_convolutions_where_some_architecture_needs_one():
     assert projected(FIXED) == [[False], [True]]
 
 
-def test_a_fresh_kernel_transform_changes_nothing_and_is_trained():
+def test_a_fresh_kernel_transform_changes_nothing_and_is_trained() -> None:
     torch.manual_seed(3)
     plain = RESNET.supernet(8).eval()
     torch.manual_seed(3)
@@ -106,6 +110,6 @@ def test_a_fresh_kernel_transform_changes_nothing_and_is_trained():
         ),
     ],
 )
-def test_wrong_options_are_named(options, words):
+def test_wrong_options_are_named(options: Any, words: str) -> None:
     with pytest.raises(SearchSpaceError, match=words):
         ResNetSpace(**options)

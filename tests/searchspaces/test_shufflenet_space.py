@@ -1,6 +1,7 @@
 """What is particular to choice blocks: their layers, and the sizes that were published."""
 
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -10,14 +11,14 @@ from searchspaces import Architecture, SearchSpaceError, create_space
 from searchspaces.shufflenet import ShuffleNetSpace
 
 
-def uniform(space, kind, ratio):
+def uniform(space: Any, kind: Any, ratio: Any) -> Any:
     values = {"kind": kind, "ratio": ratio, "resolution": 16, "stride": 1}
     return Architecture(
         "shufflenet", {name: values[name.rpartition("_")[2]] for name in space.distributions()}
     )
 
 
-def test_a_layer_of_stride_1_leaves_half_of_the_channels_as_they_are():
+def test_a_layer_of_stride_1_leaves_half_of_the_channels_as_they_are() -> None:
     block = SHUFFLENET.build(uniform(SHUFFLENET, "shuffle3", 1), 4).eval().backbone.layers[1]
     maps = torch.rand(1, 32, 8, 8)
     with torch.no_grad():
@@ -27,7 +28,7 @@ def test_a_layer_of_stride_1_leaves_half_of_the_channels_as_they_are():
     assert out.shape == maps.shape
 
 
-def test_the_blocks_are_those_of_the_papers():
+def test_the_blocks_are_those_of_the_papers() -> None:
     kernels = {"shuffle3": [1, 3, 1], "shuffle7": [1, 7, 1], "xception": [3, 1, 3, 1, 3, 1]}
     for kind, expected in kernels.items():
         first, second = SHUFFLENET.build(uniform(SHUFFLENET, kind, 2), 4).backbone.layers[:2]
@@ -40,7 +41,7 @@ def test_the_blocks_are_those_of_the_papers():
         assert second[kind].shortcut is None
 
 
-def test_published_sizes_are_met():
+def test_published_sizes_are_met() -> None:
     # Guo et al. search 4 blocks in each of 20 layers, under about 330 million at 224 pixels
     space = ShuffleNetSpace(resolutions=(224,), stem_strides=(2,), ratios=(1,))
     assert space.size() == 4**20
@@ -48,7 +49,7 @@ def test_published_sizes_are_met():
     assert 330e6 < space.macs(space.largest(), 1000) < 450e6
 
 
-def test_the_default_space_suits_small_query_models():
+def test_the_default_space_suits_small_query_models() -> None:
     space = ShuffleNetSpace()
     assert 1e6 < space.macs(space.smallest(), 256) < 5e6
     assert 100e6 < space.macs(space.largest(), 256) < 300e6
@@ -56,7 +57,7 @@ def test_the_default_space_suits_small_query_models():
     assert space.size() == 3 * 2 * (4 * 3) ** 20
 
 
-def test_every_layer_has_neighbours_of_its_own():
+def test_every_layer_has_neighbours_of_its_own() -> None:
     arch = SHUFFLENET.sample(random.Random(5))
     assert len(list(SHUFFLENET.neighbours(arch))) == 1 + 1 + 4 * (3 + 2)
 
@@ -81,6 +82,6 @@ def test_every_layer_has_neighbours_of_its_own():
         ({"ratios": [0]}, "ratios .* numbers from 0.01 to"),
     ],
 )
-def test_wrong_options_are_named(options, words):
+def test_wrong_options_are_named(options: Any, words: str) -> None:
     with pytest.raises(SearchSpaceError, match=words):
         create_space("shufflenet", **options)

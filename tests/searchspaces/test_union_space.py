@@ -2,6 +2,8 @@
 
 import json
 import random
+from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -50,7 +52,7 @@ NESTED = UnionSpace(
 seeds = st.integers(0, 10**6)
 
 
-def test_it_has_the_parameters_of_all_with_their_labels():
+def test_it_has_the_parameters_of_all_with_their_labels() -> None:
     distributions = UNION.distributions()
     assert distributions["space"].choices == ("small", "shuffled", "known")
     for label, space in UNION.members.items():
@@ -63,7 +65,7 @@ def test_it_has_the_parameters_of_all_with_their_labels():
 
 @settings(max_examples=12)
 @given(seeds, st.sampled_from([UNION, NESTED]))
-def test_a_network_is_built_and_counted_by_its_own_space(seed, space):
+def test_a_network_is_built_and_counted_by_its_own_space(seed: int, space: Any) -> None:
     arch = space.sample(random.Random(seed))
     label = arch.params["space"]
     assert {name.partition(".")[0] for name in arch.params} == {"space", label}
@@ -73,7 +75,7 @@ def test_a_network_is_built_and_counted_by_its_own_space(seed, space):
     assert model.resolution == resolution
 
 
-def test_samples_are_spread_over_the_spaces():
+def test_samples_are_spread_over_the_spaces() -> None:
     rng = random.Random(0)
     labels = [UNION.sample(rng).params["space"] for _ in range(300)]
     assert all(70 < labels.count(label) < 130 for label in UNION.members)
@@ -81,7 +83,7 @@ def test_samples_are_spread_over_the_spaces():
 
 @settings(max_examples=10)
 @given(seeds)
-def test_neighbours_stay_within_the_space_or_jump_into_each_other_one(seed):
+def test_neighbours_stay_within_the_space_or_jump_into_each_other_one(seed: int) -> None:
     arch = UNION.sample(random.Random(seed))
     label, inner = UNION.split(arch)
     around = list(UNION.neighbours(arch))
@@ -110,14 +112,14 @@ def test_neighbours_stay_within_the_space_or_jump_into_each_other_one(seed):
     ],
     ids=["tpe", "nsga2"],
 )
-def test_no_sampler_proposes_what_cannot_be_built(space, sampler):
+def test_no_sampler_proposes_what_cannot_be_built(space: Any, sampler: Any) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(directions=["minimize", "maximize"], sampler=sampler())
     for seed in range(3):  # as a study's first proposals, from anywhere in the space
         study.enqueue_trial(dict(space.sample(random.Random(seed)).params))
     proposed = []
 
-    def objective(trial):
+    def objective(trial: Any) -> Any:
         proposed.append(space.suggest(trial))
         return space.macs(proposed[-1], 8), float(len(proposed[-1].params))
 
@@ -129,14 +131,16 @@ def test_no_sampler_proposes_what_cannot_be_built(space, sampler):
         assert trial.distributions.items() <= space.distributions().items()
 
 
-def test_a_fixed_trial_chooses_an_architecture():
+def test_a_fixed_trial_chooses_an_architecture() -> None:
     for seed in range(6):
         arch = NESTED.sample(random.Random(seed))
         assert NESTED.suggest(optuna.trial.FixedTrial(dict(arch.params))) == arch
 
 
 @pytest.mark.parametrize("label", ["small", "shuffled", "known"])
-def test_models_are_made_again_from_their_origin_and_from_their_file(tmp_path, label):
+def test_models_are_made_again_from_their_origin_and_from_their_file(
+    tmp_path: Path, label: Any
+) -> None:
     inner = UNION.members[label].sample(random.Random(2))
     params = {f"{label}.{name}": value for name, value in inner.params.items()}
     model = UNION.build(Architecture("union", {"space": label, **params}), 8).eval()
@@ -150,7 +154,7 @@ def test_models_are_made_again_from_their_origin_and_from_their_file(tmp_path, l
         torch.testing.assert_close(loaded(images), model(images), atol=0, rtol=0)
 
 
-def test_a_pruned_backbone_can_be_one_of_the_spaces(tmp_path):
+def test_a_pruned_backbone_can_be_one_of_the_spaces(tmp_path: Path) -> None:
     pruned = {"space": "pruned", "backbone": "resnet10t", "resolutions": [32], "pretrained": False}
     space = create_space("union", spaces={"cuts": pruned, "new": MBCONV})
     inner = space.members["cuts"].sample(random.Random(0))
@@ -164,7 +168,7 @@ def test_a_pruned_backbone_can_be_one_of_the_spaces(tmp_path):
 
 
 @pytest.mark.parametrize(("space", "label"), [(UNION, "known"), (NESTED, "b")])
-def test_it_has_no_blocks_where_one_of_its_spaces_has_none(space, label):
+def test_it_has_no_blocks_where_one_of_its_spaces_has_none(space: Any, label: Any) -> None:
     words = f"'{label}' of the space 'union' is a space 'timm', which does not say which blocks"
     with pytest.raises(SearchSpaceError, match=words):
         space.every_block(8)
@@ -173,7 +177,7 @@ def test_it_has_no_blocks_where_one_of_its_spaces_has_none(space, label):
         space.blocks(arch, 8)
 
 
-def is_known(arch):
+def is_known(arch: Any) -> Any:
     return "known" in arch.params.values() or "b" in arch.params.values()
 
 
@@ -192,7 +196,7 @@ def is_known(arch):
         ({"a": {"space": "pruned", "backbone": "resnet10t", "step": 2}}, "'a' of .* step 2"),
     ],
 )
-def test_wrong_options_are_named(spaces, words):
+def test_wrong_options_are_named(spaces: Any, words: str) -> None:
     with pytest.raises(SearchSpaceError, match=words):
         create_space("union", spaces=spaces)
 
@@ -208,7 +212,7 @@ def test_wrong_options_are_named(spaces, words):
         ({"resolution": 16}, "chose 'small', but has the parameter 'resolution'"),
     ],
 )
-def test_architectures_outside_are_refused(changes, words):
+def test_architectures_outside_are_refused(changes: Any, words: str) -> None:
     inner = UNION.members["small"].sample(random.Random(0))
     params = {"space": "small", **{f"small.{n}": v for n, v in inner.params.items()}, **changes}
     arch = Architecture("union", {n: v for n, v in params.items() if v is not None})
@@ -216,6 +220,6 @@ def test_architectures_outside_are_refused(changes, words):
         UNION.macs(arch, 8)
 
 
-def test_an_architecture_of_another_space_is_refused():
+def test_an_architecture_of_another_space_is_refused() -> None:
     with pytest.raises(SearchSpaceError, match="'mbconv' was given to the space 'union'"):
         UNION.macs(Architecture("mbconv", {"space": "small"}), 8)

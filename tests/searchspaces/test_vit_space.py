@@ -2,6 +2,8 @@
 
 import random
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +17,12 @@ from searchspaces.vit import ViTSpace, ViTSupernet
 SUPERNET = eventful_supernet(VIT)
 
 
-def random_arch(space, seed, **fixed):
+def random_arch(space: Any, seed: Any, **fixed: Any) -> Any:
     arch = space.sample(random.Random(seed))
     return Architecture(arch.space, {**arch.params, **fixed})
 
 
-def test_attention_is_what_pytorch_computes():
+def test_attention_is_what_pytorch_computes() -> None:
     arch = random_arch(VIT, 0, part1_heads=3, width=24)
     attention = SUPERNET.extract(arch).backbone.blocks[0].attention
     theirs = torch.nn.MultiheadAttention(24, 3, batch_first=True)
@@ -36,7 +38,7 @@ def test_attention_is_what_pytorch_computes():
     torch.testing.assert_close(attention(tokens), expected, atol=1e-5, rtol=0)
 
 
-def test_plain_patches_are_a_convolution_as_wide_as_its_stride():
+def test_plain_patches_are_a_convolution_as_wide_as_its_stride() -> None:
     stem = VIT.build(random_arch(VIT, 0, stem="patch", patch=4), 8).backbone.stems["patch4"]
     images = torch.rand(2, 3, 16, 16)
     kernel = stem.embed.weight.view(-1, 3, 4, 4)
@@ -44,7 +46,7 @@ def test_plain_patches_are_a_convolution_as_wide_as_its_stride():
     torch.testing.assert_close(stem(images), expected.permute(0, 2, 3, 1), atol=1e-5, rtol=0)
 
 
-def test_a_token_knows_its_place():
+def test_a_token_knows_its_place() -> None:
     model = SUPERNET.extract(random_arch(VIT, 0, stem="patch", patch=4, resolution=16))
     images = torch.rand(1, 3, 16, 16)
     moved = torch.cat([images[..., 4:], images[..., :4]], dim=-1)  # the same set of patches
@@ -52,20 +54,20 @@ def test_a_token_knows_its_place():
         assert (model(images) - model(moved)).abs().max() > 1e-3
 
 
-def test_heads_and_ratio_follow_the_part_of_the_depth():
+def test_heads_and_ratio_follow_the_part_of_the_depth() -> None:
     choice = {"part1_heads": 1, "part2_heads": 3, "part1_ratio": 0.5, "part2_ratio": 1}
     plan = VIT.plan(random_arch(VIT, 0, width=40, depth=5, **choice))
     assert [block.heads for block in plan.blocks] == [1, 1, 1, 3, 3]
     assert [block.hidden for block in plan.blocks] == [16, 16, 16, 40, 40]
 
 
-def test_one_kind_of_stem_is_no_choice():
+def test_one_kind_of_stem_is_no_choice() -> None:
     space = create_space("vit", stems="conv")
     assert "stem" not in space.distributions()
     assert space.plan(space.smallest()).stem.name in ("conv8", "conv16")
 
 
-def test_no_two_architectures_are_one_network():
+def test_no_two_architectures_are_one_network() -> None:
     space = ViTSpace(resolutions=(16,), patches=(8,), widths=(16,), depths=(2, 3), parts=2)
     grids = [parameters.grid(name, each) for name, each in space.distributions().items()]
     archs = [
@@ -76,7 +78,7 @@ def test_no_two_architectures_are_one_network():
 
 
 @pytest.mark.parametrize("stem", ["conv", "patch"])
-def test_every_weight_of_a_small_network_is_trained(stem):
+def test_every_weight_of_a_small_network_is_trained(stem: Any) -> None:
     supernet = ViTSupernet(VIT, 8).train()
     arch = random_arch(VIT, 1, stem=stem, patch=4, width=16, depth=2, part1_heads=1)
     supernet.activate(arch)
@@ -89,7 +91,7 @@ def test_every_weight_of_a_small_network_is_trained(stem):
 
 
 @pytest.mark.parametrize("stem", ["conv", "patch"])
-def test_a_small_network_learns(stem):
+def test_a_small_network_learns(stem: Any) -> None:
     torch.manual_seed(0)
     model = VIT.build(random_arch(VIT, 2, stem=stem, resolution=16), 16).train()
     images = torch.rand(16, 3, 16, 16)
@@ -105,7 +107,7 @@ def test_a_small_network_learns(stem):
     assert losses[-1] < 0.6 * losses[0]
 
 
-def test_the_default_space_spans_the_promised_range():
+def test_the_default_space_spans_the_promised_range() -> None:
     space = ViTSpace()
     assert 1e6 < space.macs(space.smallest(), 256) < 3e6
     assert 200e6 < space.macs(space.largest(), 256) < 300e6
@@ -113,7 +115,7 @@ def test_the_default_space_spans_the_promised_range():
     assert space.size() == 3 * 2 * 2 * 4 * 4 * (3 * 3) ** 3
 
 
-def test_a_network_can_be_cut(tmp_path):
+def test_a_network_can_be_cut(tmp_path: Path) -> None:
     space = ViTSpace(resolutions=(16,), patches=(8,), widths=(48,), depths=(2,), parts=1)
     model = space.build(random_arch(space, 0, stem="conv"), 12).eval()
     cut_model = cut(model, 0.5)
@@ -145,11 +147,11 @@ def test_a_network_can_be_cut(tmp_path):
         ({"parts": 0}, "parts"),
     ],
 )
-def test_wrong_options_are_named(options, words):
+def test_wrong_options_are_named(options: Any, words: str) -> None:
     with pytest.raises(SearchSpaceError, match=words):
         ViTSpace(**options)
 
 
-def test_an_unknown_stem_is_refused():
+def test_an_unknown_stem_is_refused() -> None:
     with pytest.raises(SearchSpaceError, match="'stem' of the space 'vit' is 'late'"):
         SUPERNET.activate(random_arch(VIT, 0, stem="late"))

@@ -2,6 +2,8 @@
 
 import json
 import random
+from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -28,7 +30,7 @@ MIXED = TimmSpace(
 )
 
 
-def everything(space):
+def everything(space: Any) -> Any:
     """All architectures that neighbours lead to."""
     found = [space.sample(random.Random(0))]
     for arch in found:
@@ -36,7 +38,7 @@ def everything(space):
     return found
 
 
-def test_a_backbone_has_the_choices_that_it_takes():
+def test_a_backbone_has_the_choices_that_it_takes() -> None:
     choices = {name: each.choices for name, each in MIXED.distributions().items()}
     assert choices == {
         "backbone": ("test_vit", "test_coatnet", "test_resnet"),
@@ -50,7 +52,7 @@ def test_a_backbone_has_the_choices_that_it_takes():
     assert isinstance(MIXED, SearchSpace)
 
 
-def test_every_architecture_can_be_built_and_costs_what_was_said():
+def test_every_architecture_can_be_built_and_costs_what_was_said() -> None:
     architectures = everything(MIXED)
     assert len(architectures) == MIXED.size() == 2 * 1 * 2 + 2 * 2 * 2 + 3 * 2 * 2
     for arch in architectures:
@@ -63,7 +65,7 @@ def test_every_architecture_can_be_built_and_costs_what_was_said():
         assert gem == (values["pooling"] == "gem")
 
 
-def test_samples_are_spread_over_architectures_and_not_over_backbones():
+def test_samples_are_spread_over_architectures_and_not_over_backbones() -> None:
     rng = random.Random(0)
     drawn = [MIXED.sample(rng) for _ in range(600)]
     counts = [drawn.count(arch) for arch in set(drawn)]
@@ -71,7 +73,7 @@ def test_samples_are_spread_over_architectures_and_not_over_backbones():
     assert 10 < min(counts) <= max(counts) < 45
 
 
-def test_neighbours_change_one_value_or_the_backbone():
+def test_neighbours_change_one_value_or_the_backbone() -> None:
     arch = Architecture(
         "timm", {"backbone": "test_resnet", "resolution": 45, "pooling": "gem", "head": "norm"}
     )
@@ -109,13 +111,13 @@ def test_neighbours_change_one_value_or_the_backbone():
     ],
     ids=lambda sampler: type(sampler).__name__,
 )
-def test_no_sampler_proposes_what_cannot_be_built(sampler):
+def test_no_sampler_proposes_what_cannot_be_built(sampler: Any) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(directions=["minimize", "maximize"], sampler=sampler)
     valid = set(everything(MIXED))
     proposed = []
 
-    def objective(trial):
+    def objective(trial: Any) -> Any:
         arch = MIXED.suggest(trial)
         proposed.append(arch)
         return MIXED.macs(arch, 8), float(len(arch.params))
@@ -127,7 +129,7 @@ def test_no_sampler_proposes_what_cannot_be_built(sampler):
         assert trial.params == arch.params
 
 
-def test_without_resolutions_every_backbone_has_its_own():
+def test_without_resolutions_every_backbone_has_its_own() -> None:
     options = {"poolings": ["avg"], "heads": ["plain"], "pretrained": False}
     same = TimmSpace(["test_vit", "test_resnet"], **options)
     assert same.distributions()["resolution"].choices == (160,)
@@ -137,7 +139,7 @@ def test_without_resolutions_every_backbone_has_its_own():
     assert mixed["lcnet_035.resolution"].choices == (224,)
 
 
-def test_patterns_stand_for_the_models_of_timm():
+def test_patterns_stand_for_the_models_of_timm() -> None:
     options = {"poolings": ["avg"], "heads": ["plain"]}
     plain = TimmSpace(["lcnet_0*", "resnet18", "lcnet_035"], pretrained=False, **options)
     assert plain.backbones == (*timm.list_models("lcnet_0*"), "resnet18")
@@ -148,7 +150,9 @@ def test_patterns_stand_for_the_models_of_timm():
     assert set(tagged) == {"resnet18.a1_in1k", "resnet18.a2_in1k", "resnet18.a3_in1k"}
 
 
-def test_a_backbone_is_counted_once_on_a_machine(monkeypatch, tmp_path):
+def test_a_backbone_is_counted_once_on_a_machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("QUERYNAS_CACHE", str(tmp_path / "cache"))
     searchspaces.zoo._measured.cache_clear()
     space = TimmSpace(["test_resnet"], resolutions=[32], pretrained=False)
@@ -164,7 +168,9 @@ def test_a_backbone_is_counted_once_on_a_machine(monkeypatch, tmp_path):
     searchspaces.zoo._measured.cache_clear()
 
 
-def test_a_cache_that_cannot_be_written_is_named(monkeypatch, tmp_path):
+def test_a_cache_that_cannot_be_written_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("QUERYNAS_CACHE", str(tmp_path / "file"))
     searchspaces.zoo._measured.cache_clear()
@@ -174,7 +180,9 @@ def test_a_cache_that_cannot_be_written_is_named(monkeypatch, tmp_path):
     searchspaces.zoo._measured.cache_clear()
 
 
-def test_counting_leaves_the_users_random_numbers_alone(monkeypatch, tmp_path):
+def test_counting_leaves_the_users_random_numbers_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("QUERYNAS_CACHE", str(tmp_path))
     searchspaces.zoo._measured.cache_clear()
     torch.manual_seed(1)
@@ -185,7 +193,7 @@ def test_counting_leaves_the_users_random_numbers_alone(monkeypatch, tmp_path):
     searchspaces.zoo._measured.cache_clear()
 
 
-def test_a_model_is_made_again_from_its_origin_and_from_its_file(tmp_path):
+def test_a_model_is_made_again_from_its_origin_and_from_its_file(tmp_path: Path) -> None:
     params = {"backbone": "test_resnet", "resolution": 45, "pooling": "gem", "head": "norm"}
     model = MIXED.build(Architecture("timm", params), 8).eval()
     images = torch.rand(2, 3, 45, 45)
@@ -198,7 +206,7 @@ def test_a_model_is_made_again_from_its_origin_and_from_its_file(tmp_path):
         torch.testing.assert_close(loaded(images), model(images), atol=0, rtol=0)
 
 
-def test_each_backbone_can_have_a_checkpoint(tmp_path):
+def test_each_backbone_can_have_a_checkpoint(tmp_path: Path) -> None:
     source = timm.create_model("test_resnet")
     torch.save(source.state_dict(), tmp_path / "test_resnet.pth")
     space = TimmSpace(
@@ -237,12 +245,12 @@ def test_each_backbone_can_have_a_checkpoint(tmp_path):
         ),
     ],
 )
-def test_wrong_options_are_named(options, words):
+def test_wrong_options_are_named(options: Any, words: str) -> None:
     with pytest.raises(SearchSpaceError, match=words):
         create_space("timm", **{"backbones": ["test_resnet"], **options})
 
 
-def test_a_backbone_that_takes_none_of_the_choices_is_named():
+def test_a_backbone_that_takes_none_of_the_choices_is_named() -> None:
     space = TimmSpace(["test_resnet", "test_vit"], resolutions=[45], pretrained=False)
     with pytest.raises(SearchSpaceError, match=r"'test_vit', which takes none .* 45 x 45"):
         space.sample(random.Random(0))
@@ -257,6 +265,6 @@ def test_a_backbone_that_takes_none_of_the_choices_is_named():
         ({"backbone": "test_vit", "head": "norm"}, "lacks the parameter 'test_vit.resolution'"),
     ],
 )
-def test_architectures_outside_are_refused(params, words):
+def test_architectures_outside_are_refused(params: Any, words: str) -> None:
     with pytest.raises(SearchSpaceError, match=words):
         MIXED.macs(Architecture("timm", params), 8)
