@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import optuna
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.trial import TrialState
 
 from nas.errors import StudyError
 from nas.study.front import scored
@@ -88,6 +89,9 @@ def open_study(
         study = optuna.load_study(study_name=name, storage=storage)
         if len(study.directions) != len(objectives):
             raise StudyError(f"it has {len(study.directions)} objectives, not {len(objectives)}")
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            if len(trial.values) != len(objectives):
+                raise StudyError(f"trial {trial.number} has {len(trial.values)} values")
         known: set[int] = set()
         for record in scored(study):
             if record.route not in routes:
