@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import timm
 import torch
@@ -13,6 +13,7 @@ from optuna.distributions import (
     CategoricalDistribution,
     FloatDistribution,
 )
+from pydantic import Field
 
 from pruning.cutting import cut
 from pruning.errors import PruningError
@@ -27,6 +28,8 @@ from searchspaces import (
     timm_query_model,
 )
 from searchspaces.support.naming import suggestion
+from searchspaces.support.reading import validated
+from searchspaces.support.section import Section, Side
 
 SCHEDULES = ("one_shot", "iterative", "growing")
 
@@ -34,6 +37,21 @@ _UNFIT = {
     **dict.fromkeys(NEEDS_LOSS, "it asks a loss, and a space has none"),
     "lamp": "with it the weights and not the ratios decide on the widths",
 }
+
+
+class _Options(Section):
+    """The kinds of the options, and how large they may be."""
+
+    backbone: str
+    resolutions: tuple[Side, ...] = Field(max_length=1000)
+    max_ratio: float
+    step: float
+    criteria: tuple[str, ...] = Field(max_length=1000)
+    schedules: tuple[str, ...] = Field(max_length=1000)
+    rounds: int = Field(le=1000)
+    pooling: Literal["avg", "gem"]
+    pretrained: bool
+    checkpoint: str | None
 
 
 @dataclass(frozen=True)
@@ -74,8 +92,11 @@ class PrunedSpace(ParametricSpace):
     def __post_init__(self) -> None:
         if not self.resolutions:
             object.__setattr__(self, "resolutions", (own_resolution(self.backbone),))
-        for option in ("resolutions", "criteria", "schedules"):
-            object.__setattr__(self, option, tuple(getattr(self, option)))
+        given = {name: getattr(self, name) for name in _Options.model_fields}
+        what, remedy = "the space 'pruned'", "see docs/spaces.md"
+        options = validated(_Options, given, what, error=PruningError, remedy=remedy)
+        for name in given:
+            object.__setattr__(self, name, getattr(options, name))
         if not self.criteria:
             raise PruningError("'criteria' of the space 'pruned' is empty: give at least one")
         if not 0 < self.step <= self.max_ratio < 1:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from compat.errors import CompatError
+from compat.losses.options import is_number
 from compat.targets import AlignmentTargets, Batch, Requirement
 from searchspaces.support.naming import suggestion
 
@@ -158,7 +159,7 @@ def parse_loss(config: str | Mapping[str, Any]) -> tuple[LossTerm, ...]:
             )
         options = dict(value) if isinstance(value, Mapping) else {"weight": value}
         weight = options.pop("weight", 1.0)
-        if not isinstance(weight, int | float):
+        if not is_number(weight):
             raise CompatError(f"The weight of loss '{name}' is {weight!r}; give a number.")
         terms.append(LossTerm(name, float(weight), options))
     return tuple(terms)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import math
+import sys
+from typing import Any
 
 from compat.errors import CompatError
+
+_MOST = 1_000_000
 
 
 def number(
@@ -21,8 +24,7 @@ def number(
         CompatError: It is not a number, or NaN, infinite or out of bounds.
     """
     fits = (
-        _is_number(value)
-        and math.isfinite(value)
+        is_number(value)
         and (at_least is None or value >= at_least)
         and (above is None or value > above)
         and (below is None or value < below)
@@ -37,17 +39,21 @@ def number(
 
 
 def whole(name: str, value: int, *, at_least: int) -> int:
-    """Return the loss option ``value`` if it is a whole number of ``at_least`` or more.
+    """Return the loss option ``value`` if it is a whole number from ``at_least`` to a million.
 
     Raises:
-        CompatError: It is not a whole number, or smaller.
+        CompatError: It is not a whole number, or out of bounds.
     """
-    if not (_is_number(value) and isinstance(value, int) and value >= at_least):
+    if not (is_number(value) and isinstance(value, int) and at_least <= value <= _MOST):
         raise CompatError(
-            f"The loss option {name} is {value!r}; give a whole number of at least {at_least}."
+            f"The loss option {name} is {value!r}; give a whole number of at least {at_least} and "
+            f"at most {_MOST:,}."
         )
     return value
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number that fits a float."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return -sys.float_info.max <= value <= sys.float_info.max

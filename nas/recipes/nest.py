@@ -46,7 +46,7 @@ from searchspaces import Architecture, QueryModel
 from searchspaces.checkpoint import load_tensors
 from searchspaces.support.files import write_atomically
 from searchspaces.support.reading import read_json
-from searchspaces.support.section import Section, Seed, Versioned
+from searchspaces.support.section import MOST_SIDE, Section, Seed, Versioned
 from searchspaces.support.settings import bind_settings
 from searchspaces.support.tensors import read_safetensors
 
@@ -98,7 +98,7 @@ class NestConfig(Section):
     loss: str | dict[str, Any] = "regression"
     pairwise: float = Field(0.0, ge=0, le=1e6)
     order: str = "taylor"
-    size: int = Field(64, ge=8, le=4096)
+    size: int = Field(64, ge=8, le=MOST_SIDE)
     pretrained: bool = True
     training: TrainingConfig = TrainingConfig()
     calibration_images: CalibrationImages = 1024

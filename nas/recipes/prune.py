@@ -54,7 +54,7 @@ from pruning.reaching import TOLERANCE
 from searchspaces import Architecture, QueryModel, own_resolution
 from searchspaces.support.files import write_atomically
 from searchspaces.support.reading import read_json
-from searchspaces.support.section import Section, Seed, Versioned
+from searchspaces.support.section import MOST_SIDE, Section, Seed, Versioned
 from searchspaces.support.settings import bind_settings
 
 logger = logging.getLogger("querynas")
@@ -100,7 +100,7 @@ class PruneConfig(Section):
     rounds: int = Field(5, ge=1, le=1000)
     round_to: int = Field(8, ge=1, le=1024)
     loss: str | dict[str, Any] = "regression"
-    resolution: int | None = Field(None, ge=8, le=4096)
+    resolution: int | None = Field(None, ge=8, le=MOST_SIDE)
     pooling: Literal["avg", "gem"] = "avg"
     pretrained: bool = True
     checkpoint: str | None = None

@@ -36,11 +36,16 @@ FULL: dict[str, Any] = {
     "seed": 0,
 }
 SPACES: dict[str, dict[str, Any]] = {
+    "pruned": {
+        **{"backbone": "tiny_net", "resolutions": [24], "max_ratio": 0.5, "step": 0.25},
+        **{"criteria": ["magnitude"], "schedules": ["one_shot"], "rounds": 2},
+        **{"pooling": "avg", "pretrained": False, "checkpoint": None},
+    },
     "mbconv": FULL["spaces"]["slices"]["options"],
     "resnet": {"resolutions": [32], "stem_widths": [8]},
     "shufflenet": {"resolutions": [32]},
-    "vit": {"resolutions": [32], "patch_sizes": [8]},
-    "timm": {"names": ["resnet10t"], "resolutions": [32]},
+    "vit": {"resolutions": [32], "patches": [8], "widths": [16], "heads": [2], "depths": [3]},
+    "timm": {"backbones": ["resnet10t"], "resolutions": [32], "poolings": ["avg"]},
     "union": {"spaces": {"a": {"space": "mbconv"}, "b": {"space": "resnet"}}},
 }
 
