@@ -3,7 +3,8 @@ from .config.study import StudyConfig, load_config
 from .deployment.compare import compare_files
 from .deployment.profile import profile
 from .errors import StudyError
-from .recipes.prune import PruneConfig, prune
+from .recipes.prune import prune
+from .recipes.prune_settings import PruneConfig
 from .reporting.report import report
 from .statistics.repeats import repeat
 from .statistics.ties import distinguish

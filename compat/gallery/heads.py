@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compat.training.fit import Course, Descent, fit
+from compat.training import Course, Descent, fit
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from compat.evaluation import Retrieved, Truth, evaluate
 from compat.gallery.models import save_gallery_model, trained_network
 from compat.images import as_images, to_float
 from compat.losses.margin import CosFace
+from compat.training import Course, Descent, fit
 from compat.training.checkpoint import Checkpoint
-from compat.training.fit import Course, Descent, fit
 from searchspaces.support.seeding import seeded
 
 

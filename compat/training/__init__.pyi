@@ -3,7 +3,7 @@ from .average import MovingAverage
 from .best import Best, Fitted
 from .checkpoint import Checkpoint, Stateful
 from .config import TrainingConfig
-from .fit import Course, Descent, fit
+from .loop import Course, Descent, fit
 
 __all__ = [
     "Best",

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from compat.device import has_fast_bfloat16
 from compat.targets import Batch
 from compat.tasks.training_set import TrainingSet
+from compat.training import Course, Descent, fit
 from compat.training.average import MovingAverage
 from compat.training.best import Best, Fitted
 from compat.training.checkpoint import Checkpoint
 from compat.training.config import TrainingConfig
-from compat.training.fit import Course, Descent, fit
 
 Losses = Callable[[Tensor, Batch, int], Iterator[Tensor]]
 

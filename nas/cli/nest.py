@@ -87,7 +87,7 @@ def train(
 ) -> None:
     """Train (or continue), then test every capacity against every other on the test classes."""
     from nas.cli.settings import loss_of, settings
-    from nas.recipes.nest import Nest, NestConfig
+    from nas.recipes import Nest, NestConfig
     from pruning.nested import parse_capacity
 
     config = settings(

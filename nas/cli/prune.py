@@ -98,8 +98,8 @@ def prune(
 ) -> None:
     """Align a model to a gallery and cut it down to a target; continues a stopped pruning."""
     from nas.cli.settings import loss_of, settings
-    from nas.recipes.prune import PruneConfig
     from nas.recipes.prune import prune as run_prune
+    from nas.recipes.prune_settings import PruneConfig
 
     config = settings(
         PruneConfig,

@@ -1,12 +1,15 @@
 from .joint import Reference, fuse_jointly, hash_jointly
-from .nest import Nest, NestConfig
-from .prune import PruneConfig, prune
+from .nest import Nest
+from .nest_settings import NestConfig
+from .prune import Pruned, prune
+from .prune_settings import PruneConfig
 from .schedules import SCHEDULES, Step
 
 __all__ = [
     "Nest",
     "NestConfig",
     "PruneConfig",
+    "Pruned",
     "Reference",
     "SCHEDULES",
     "Step",

@@ -19,7 +19,7 @@ from nas.deployment.card import read_card
 from nas.deployment.evaluate import evaluate_file
 from nas.deployment.profile import profile
 from nas.errors import StudyError
-from nas.recipes.nest import Nest, NestConfig
+from nas.recipes import Nest, NestConfig
 from nas.reporting.cross_tests import CrossTests, cross_tests, heatmap
 from pruning import PruningError, load_model, save_model
 from pruning.nested import METHODS, NestedModel, integrate

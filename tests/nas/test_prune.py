@@ -191,7 +191,7 @@ def test_a_round_that_has_reached_its_figure_already_is_not_cut(
         asked.append(target.value)
         return cut(model, 0.5)
 
-    monkeypatch.setattr("nas.recipes.prune.reach", coarse)
+    monkeypatch.setattr("nas.recipes.prune_steps.reach", coarse)
     settings = config(gallery, criterion="magnitude", target="0.6x", finish=None)
     uncut, first, second = prune(settings, tmp_path).steps
     assert len(asked) == 1

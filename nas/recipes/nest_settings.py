@@ -1,0 +1,90 @@
+"""What a nested model is made of and how it is trained: the settings, and their file."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from compat.tasks.split import SplitConfig
+from compat.training import TrainingConfig
+from nas.config.study import CalibrationImages
+from nas.errors import StudyError
+from pruning.nested import Method
+from pruning.nested.merging import Gradients
+from searchspaces.support.files import write_atomically
+from searchspaces.support.reading import read_json
+from searchspaces.support.section import MOST_SIDE, Section, Seed, Versioned
+
+Capacity = Annotated[float, Field(gt=0, le=1)]
+
+
+class NestConfig(Section):
+    """Everything that defines a nested model.
+
+    Attributes:
+        model: A timm name, with or without ``timm:`` before it, or a saved query model,
+            ``.safetensors``.
+        gallery: Gallery folder.
+        data: Spec of the data set.
+        method: How subnetworks are formed, see `pruning.nested.NestedModel`.
+        gradients: How the capacities' gradients become one; by default as the method's paper.
+        capacities: Trained shares, 1 among them.
+        per_step: How many capacities a step trains: the largest, the smallest and random ones
+            between them (the sandwich rule of Yu and Huang, "Universally slimmable networks and
+            improved training techniques", ICCV 2019), in whole percent; of "switchable" only such
+            as are in ``capacities``. By default all of ``capacities`` and no others.
+        loss: Towards the gallery vectors, as in a study file.
+        pairwise: Weight of 1 − cosine to the embeddings of the larger capacities.
+        order: Criterion of `pruning.cut` by which channels are put in order.
+        size: Side of a timm model's input in pixels.
+        pretrained: Whether a timm model starts from its published weights.
+        training: Epochs, batch, learning rate.
+        calibration_images: Training images for adaptive BN.
+        split: Class shares.
+        seed: Of weights, scores and order of images.
+    """
+
+    model: str
+    gallery: str
+    data: str
+    method: Method = "structured"
+    gradients: Gradients | None = None
+    capacities: tuple[Capacity, ...] = Field((0.2, 0.4, 0.6, 0.8, 1.0), max_length=100)
+    per_step: int | None = Field(None, ge=2, le=100)
+    loss: str | dict[str, Any] = "regression"
+    pairwise: float = Field(0.0, ge=0, le=1e6)
+    order: str = "taylor"
+    size: int = Field(64, ge=8, le=MOST_SIDE)
+    pretrained: bool = True
+    training: TrainingConfig = TrainingConfig()
+    calibration_images: CalibrationImages = 1024
+    split: SplitConfig = SplitConfig()
+    seed: Seed = 0
+
+
+class NestFile(Versioned):
+    """``nest.json``: the settings, and the gallery that the nest was begun with."""
+
+    config: NestConfig
+    gallery_fingerprint: str = Field(alias="gallery fingerprint")
+
+    @classmethod
+    def of(cls, config: NestConfig, fingerprint: str) -> "NestFile":
+        """Return the file of a nest that begins with a gallery of this fingerprint."""
+        content = {"version": cls.NEWEST, "config": config, "gallery fingerprint": fingerprint}
+        return cls.model_validate(content)
+
+    @classmethod
+    def read(cls, folder: Path) -> "NestFile":
+        """Read the file of a folder.
+
+        Raises:
+            StudyError: There is none, or it is broken or of a newer version.
+        """
+        remedy = "restore it, or train again"
+        return read_json(folder / "nest.json", cls, error=StudyError, remedy=remedy)
+
+    def write(self, folder: Path) -> None:
+        """Write the file into a folder."""
+        text = self.model_dump_json(indent=2, by_alias=True)
+        write_atomically(folder / "nest.json", lambda file: file.write_text(text, "utf-8"))
