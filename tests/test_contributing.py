@@ -16,6 +16,7 @@ import compat.losses.base
 import searchspaces.space
 from compat.gallery import import_gallery
 from searchspaces import count_macs, create_space
+from searchspaces.testing import check_space
 
 EXAMPLES = re.findall(r"```python\n(.*?)```", Path("CONTRIBUTING.md").read_text(), flags=re.DOTALL)
 PROJECT = tomllib.loads(Path("pyproject.toml").read_text())["project"]
@@ -50,6 +51,7 @@ def test_the_space_counts_what_it_builds() -> None:
     exec("import spaces_of_mine", {})
     space = create_space("patches", widths=[8, 24])
     assert space.size() == 2
+    check_space(space)
     arch = space.sample(random.Random(0))
     assert count_macs(space.build(arch, 16), 32) == space.macs(arch, 16)
 
