@@ -29,8 +29,8 @@ class ODPP(BCT):
 
     Args:
         scale: s; √d if None.
-        threshold: t, the cosine below which prototypes count as apart; 0.5 as in calls that the
-            authors' code shows (their configuration says 0.9, which prototypes seldom reach).
+        threshold: t, the cosine below which prototypes count as apart; 0.5 as in calls that
+            the authors' code has commented out (its configuration says 0.9).
     """
 
     perturbation: nn.Parameter
