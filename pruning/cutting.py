@@ -23,6 +23,7 @@ from pruning.stages import stages
 from searchspaces import QueryModel
 from searchspaces.query_model import TimmBackbone
 from searchspaces.support.naming import suggestion
+from searchspaces.support.seeding import seeded
 
 Scope = Literal["local", "global", "isomorphic"]
 
@@ -93,8 +94,7 @@ def cut(
         return pruned
     with _explained(name):
         groups = _in_stages(find_groups(pruned), by_stage, ratios)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         scores = score(pruned, [each.group for each in groups], criterion, batch_loss)
     if price is not None and criterion in NEEDS_LOSS:
         prices = unit_prices(pruned, [each.group for each in groups], price)

@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import timm
-import torch
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -30,6 +29,7 @@ from searchspaces import (
 from searchspaces.support.naming import suggestion
 from searchspaces.support.reading import validated
 from searchspaces.support.section import Section, Side
+from searchspaces.support.seeding import seeded
 
 SCHEDULES = ("one_shot", "iterative", "growing")
 
@@ -149,9 +149,8 @@ class PrunedSpace(ParametricSpace):
         key = arch.digest, dimension
         if key not in self._counted:
             self._check(arch)
-            with torch.random.fork_rng(devices=[]):
-                # a fixed start: where branches are concatenated, widths depend on the weights
-                torch.default_generator.manual_seed(0)
+            # a fixed start: where branches are concatenated, widths depend on the weights
+            with seeded(0):
                 uncut = self._uncut(self._resolution(arch), dimension, pretrained=False)
             self._counted[key] = count_macs(self._cut(uncut, arch), uncut.resolution)
         return self._counted[key]

@@ -1,7 +1,6 @@
 """Gallery side and a reference query model trained together, then the gallery written from it."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from compat.training import TrainingConfig, align
 from nas.errors import StudyError
 from pruning import save_model
 from searchspaces import QueryModel, timm_query_model
+from searchspaces.support.seeding import seeded
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def fuse_jointly(
     check_absent(Path(out))
     data, stored = _training_part(data, spaces)
     dimension = dimension or data.gallery.dimension
-    with _seeded(reference.seed):
+    with seeded(reference.seed):
         mixer = DynamicMixer([space.dimension for space in spaces], dimension)
     loss = _train(data, stored, mixer, "aff", None, dimension, reference)
     assert isinstance(loss, AFF)
@@ -112,7 +112,7 @@ def hash_jointly(
     check_absent(Path(out))
     data, stored = _training_part(data, [data.gallery])
     centres = class_centres(stored, bits, seed=reference.seed)
-    with _seeded(reference.seed):
+    with seeded(reference.seed):
         head = HashHead(data.gallery.dimension, bits)
     _train(data, stored, head, "csch", centres, bits, reference)
     return write_hashed(stored, out, head, centres, _how(reference))
@@ -160,7 +160,7 @@ def _train(
     pictures = data.training(reference.size).pictures
     training = TrainingSet(pictures, targets).to(device)
     loss = create_loss(name, training.targets, seed=reference.seed)
-    with _seeded(reference.seed):
+    with seeded(reference.seed):
         query = timm_query_model(
             reference.backbone,
             dimension,
@@ -198,13 +198,6 @@ def _training_part(
     kept = np.flatnonzero(labels >= 0)
     splits = replace(data.splits, train=data.splits.train[kept])
     return replace(data, splits=splits), stored_vectors(spaces, rows[kept], labels[kept])
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
 
 
 def _how(reference: Reference) -> dict[str, object]:

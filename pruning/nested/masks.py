@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from searchspaces import QueryModel
+from searchspaces.support.seeding import seeded
 
 
 class Scores(nn.Module):
@@ -33,8 +34,7 @@ class Scores(nn.Module):
         self.scores = nn.ParameterList(
             torch.empty(model.get_parameter(w).shape) for w in self.weights
         )
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with seeded(seed):
             for score in self.scores:
                 nn.init.kaiming_uniform_(score, a=math.sqrt(5))
 
