@@ -42,7 +42,7 @@ def kept(tmp_path: Path) -> Checkpoint:
 def test_every_part_goes_on_where_it_was(kept: Checkpoint) -> None:
     state = parts()
     assert kept.load(state, CPU) == 2
-    assert float(state["trained"].weight.sum()) == 12.0
+    assert state["trained"].weight.sum().item() == 12.0
     fitted = state["best"].give(state["trained"])
     assert (fitted.best, fitted.epoch, fitted.history) == (12.0, 2, {2: 12.0})
     assert [file.name for file in kept.path.parent.iterdir()] == ["state"]
@@ -51,7 +51,7 @@ def test_every_part_goes_on_where_it_was(kept: Checkpoint) -> None:
 def test_without_a_file_a_training_begins(tmp_path: Path) -> None:
     state = parts(1.0)
     assert Checkpoint(tmp_path / "none", SETTINGS).load(state, CPU) == 0
-    assert float(state["trained"].weight.sum()) == 6.0
+    assert state["trained"].weight.sum().item() == 6.0
 
 
 def test_other_settings_are_named(kept: Checkpoint) -> None:
