@@ -1,12 +1,16 @@
 """The state of an unfinished training, in one file."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field, JsonValue, ValidationError
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from compat.errors import CompatError
 from searchspaces.support.errors import reason
@@ -30,7 +34,7 @@ class Stateful(Protocol):
 
 
 class _State(Versioned):
-    settings: dict[str, Any]
+    settings: dict[str, JsonValue]
     epochs: int = Field(ge=0)
     parts: dict[str, dict[str, Any]]
 
@@ -77,6 +81,9 @@ class Checkpoint:
         )
         try:
             for name, part in parts.items():
+                if isinstance(part, Optimizer | LRScheduler):  # these take anything, and fail later
+                    given = state.parts[name]
+                    _check_form(given, _form(part, given), name)
                 part.load_state_dict(state.parts[name])
         except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise self._odd(reason(error)) from error
@@ -96,6 +103,40 @@ class Checkpoint:
         return CompatError(
             f"The checkpoint '{self.path}' is no state of this training ({problem}); {_RESTART}."
         )
+
+
+def _form(part: Optimizer | LRScheduler, given: Mapping[str, Any]) -> dict[str, Any]:
+    """A state as it is behind the first step, of those parameters that are given any."""
+    if isinstance(part, LRScheduler):
+        return part.state_dict()
+    ahead = copy.deepcopy(part)
+    for group in ahead.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    ahead.step()
+    form = ahead.state_dict()
+    return {**form, "state": {k: v for k, v in form["state"].items() if k in given["state"]}}
+
+
+def _check_form(given: Any, own: Any, where: str) -> None:
+    """Compare keys, lengths, shapes and kinds of values; a number may stand where there is none."""
+    match own:
+        case dict():
+            alike = isinstance(given, dict) and given.keys() == own.keys()
+            parts = [(given[key], own[key], key) for key in own] if alike else []
+        case list() | tuple():
+            alike = isinstance(given, list | tuple) and len(given) == len(own)
+            parts = list(zip(given, own, range(len(own)), strict=True)) if alike else []
+        case Tensor():
+            alike, parts = isinstance(given, Tensor) and given.shape == own.shape, []
+        case str():
+            alike, parts = given == own, []
+        case _:
+            alike, parts = given is None or isinstance(given, bool | int | float), []
+    if not alike:
+        raise ValueError(f"{where} is of another form")
+    for inner, own_inner, key in parts:
+        _check_form(inner, own_inner, f"{where}.{key}")
 
 
 def _of_before(content: dict[str, Any]) -> dict[str, Any]:

@@ -233,3 +233,14 @@ class _Mkdir:
 def test_the_pickle_would_run_elsewhere(tmp_path: Path) -> None:
     pickle.loads(pickle.dumps(_Mkdir(tmp_path / "executed")))
     assert (tmp_path / "executed").exists()
+
+
+def test_parameters_that_never_had_a_gradient_are_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "nested.checkpoint"
+    resumed(path)
+    content = torch.load(path, weights_only=True)
+    content["epochs"] = 1
+    del content["parts"]["optimizer"]["state"][0]
+    path.write_bytes(saved(content))
+    resumed(path)
+    assert torch.load(path, weights_only=True)["epochs"] == 3
