@@ -4,22 +4,37 @@ from pathlib import Path
 
 from compat.training.config import TrainingConfig
 from nas.alignment.aligner import Aligner
-from nas.candidates.routes.route import Retraining, Route
-from searchspaces import Architecture, QueryModel
+from nas.candidates.routes.route import Retraining
+from searchspaces import Architecture, QueryModel, SearchSpace
 from searchspaces.support.seeding import seeded
 
 
-def aligned_alone(training: TrainingConfig) -> Retraining:
-    """Say that candidates are aligned alone by a training, which may be of a supernet too."""
-    plain = training.model_dump(include=set(TrainingConfig.model_fields))
-    return Retraining("aligned alone", TrainingConfig(**plain), inherits=False)
+class TrainedAlone:
+    """What routes have in common whose candidates are built with random weights when repeated.
 
+    Attributes:
+        space: The search space.
+        dimension: Number of dimensions of the gallery space.
+        training: The alignment; that of a supernet says more than is asked of one network.
+    """
 
-def align_alone(
-    route: Route, architecture: Architecture, aligner: Aligner, *, checkpoint: Path, title: str
-) -> QueryModel:
-    """Align a network of fresh weights by the aligner's seed; continues after a kill."""
-    with seeded(aligner.seed):
-        model = route.untrained(architecture)
-        aligner.align(model, route.retraining.training, checkpoint=checkpoint, title=title)
-    return model
+    space: SearchSpace
+    dimension: int
+    training: TrainingConfig
+
+    def untrained(self, architecture: Architecture) -> QueryModel:
+        return self.space.build(architecture, self.dimension)
+
+    @property
+    def retraining(self) -> Retraining:
+        plain = self.training.model_dump(include=set(TrainingConfig.model_fields))
+        return Retraining("aligned alone", TrainingConfig(**plain), inherits=False)
+
+    def retrain(
+        self, architecture: Architecture, aligner: Aligner, *, checkpoint: Path, title: str
+    ) -> QueryModel:
+        with seeded(aligner.seed):
+            model = self.untrained(architecture)
+            training = self.retraining.training
+            aligner.align(model, training, checkpoint=checkpoint, title=title)
+        return model

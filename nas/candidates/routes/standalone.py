@@ -4,22 +4,22 @@ import random
 from pathlib import Path
 
 from nas.alignment.aligner import Aligner
-from nas.candidates.routes.alone import align_alone, aligned_alone
+from nas.candidates.routes.alone import TrainedAlone
 from nas.candidates.routes.ranges import largest_resolution, within_macs
-from nas.candidates.routes.route import Candidate, Retraining
+from nas.candidates.routes.route import Candidate
 from nas.config.objectives import BudgetConfig
 from nas.config.study import StandaloneConfig
-from searchspaces import Architecture, QueryModel, create_space
+from searchspaces import Architecture, create_space
 from searchspaces.support.seeding import seeded
 
 
-class StandaloneRoute:
+class StandaloneRoute(TrainedAlone):
     """Candidates of any search space, each aligned alone from a random start: the ground truth."""
 
     def __init__(self, name: str, config: StandaloneConfig, dimension: int) -> None:
         self.name = name
         self.space = create_space(config.space, **config.options)
-        self._config = config
+        self.training = config.training
         self.dimension = dimension
 
     @property
@@ -31,23 +31,11 @@ class StandaloneRoute:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{self.name}.begun").touch()
 
-    def untrained(self, architecture: Architecture) -> QueryModel:
-        return self.space.build(architecture, self.dimension)
-
     def candidate(self, architecture: Architecture, aligner: Aligner) -> Candidate:
         with seeded(aligner.seed):
             model = self.untrained(architecture)
-            aligner.align(model, self._config.training, title="align alone", quiet=True)
+            aligner.align(model, self.training, title="align alone", quiet=True)
         return Candidate(model, "aligned alone", owns_weights=True)
-
-    @property
-    def retraining(self) -> Retraining:
-        return aligned_alone(self._config.training)
-
-    def retrain(
-        self, architecture: Architecture, aligner: Aligner, *, checkpoint: Path, title: str
-    ) -> QueryModel:
-        return align_alone(self, architecture, aligner, checkpoint=checkpoint, title=title)
 
     def start(self, rng: random.Random, count: int, budget: BudgetConfig) -> list[Architecture]:
         drawn = [self.space.sample(rng) for _ in range(count)]

@@ -8,14 +8,14 @@ from safetensors.torch import save_file
 
 from nas.alignment.aligner import Aligner
 from nas.alignment.supernet import train_supernet
-from nas.candidates.routes.alone import align_alone, aligned_alone
+from nas.candidates.routes.alone import TrainedAlone
 from nas.candidates.routes.inheriting import begin_with
 from nas.candidates.routes.ranges import largest_resolution, within_macs
-from nas.candidates.routes.route import Candidate, Retraining
+from nas.candidates.routes.route import Candidate
 from nas.config.objectives import BudgetConfig
 from nas.config.study import SupernetConfig
 from nas.errors import StudyError
-from searchspaces import Architecture, ElasticSpace, QueryModel, StagedSpace, Supernet, create_space
+from searchspaces import Architecture, ElasticSpace, StagedSpace, Supernet, create_space
 from searchspaces.checkpoint import load_tensors
 from searchspaces.support.files import write_atomically
 from searchspaces.support.seeding import seeded
@@ -24,8 +24,10 @@ from searchspaces.support.tensors import read_safetensors
 _POOL = 500  # random architectures from which the first proposals are chosen
 
 
-class SupernetRoute:
+class SupernetRoute(TrainedAlone):
     """Candidates are slices of one supernet, scored with adaptive BN and no training."""
+
+    space: ElasticSpace
 
     def __init__(self, name: str, config: SupernetConfig, dimension: int) -> None:
         space = create_space(config.space, **config.options)
@@ -41,6 +43,7 @@ class SupernetRoute:
             )
         self.name = name
         self.space = space
+        self.training = config.training
         self._config = config
         self.dimension = dimension
         self._supernet: Supernet | None = None
@@ -84,22 +87,10 @@ class SupernetRoute:
             return self.space.supernet(self.dimension, kernel_transform=transform)
         return self.space.supernet(self.dimension)
 
-    def untrained(self, architecture: Architecture) -> QueryModel:
-        return self.space.build(architecture, self.dimension)
-
     def candidate(self, architecture: Architecture, aligner: Aligner) -> Candidate:
         assert self._supernet is not None, "prepare() comes first"
         model = aligner.slice(self._supernet, architecture, self._config.calibration_images)
         return Candidate(model, "shared weights", owns_weights=False)
-
-    @property
-    def retraining(self) -> Retraining:
-        return aligned_alone(self._config.training)
-
-    def retrain(
-        self, architecture: Architecture, aligner: Aligner, *, checkpoint: Path, title: str
-    ) -> QueryModel:
-        return align_alone(self, architecture, aligner, checkpoint=checkpoint, title=title)
 
     def start(self, rng: random.Random, count: int, budget: BudgetConfig) -> list[Architecture]:
         """Both ends of the space, and random architectures spread evenly over their MACs."""
