@@ -21,7 +21,7 @@ from torch import nn
 from compat.errors import CompatError
 from compat.training.average import MovingAverage
 from compat.training.checkpoint import Checkpoint
-from compat.training.fit import Course, Descent, fit
+from compat.training.loop import Course, Descent, fit
 from searchspaces import SearchSpaceError, timm_query_model
 from searchspaces.checkpoint import load_checkpoint
 
