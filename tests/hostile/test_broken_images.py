@@ -62,13 +62,42 @@ def cases(folder: Path, seed: int, count: int) -> Iterator[Case]:
         yield Case(f"box {box}", path.name, lambda box=box: open_rgb(str(path), box))
 
 
-KINDS = {"images": cases}
+def caches(folder: Path, seed: int, count: int) -> Iterator[Case]:
+    """Decoded pixels that were kept, and what is noted of them."""
+    for number in range(3):
+        place = folder / "images" / "wren" / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(picture("png"))
+    images, cache = open_data(folder / "images"), folder / "cache"
+
+    def read() -> None:
+        found = decode(images, 8, cache=cache)
+        assert found.pixels.shape == (len(found.images), 8, 8, 3)
+        np.asarray(found.pixels).sum()
+
+    read()
+    files = [file for file in sorted(cache.rglob("*")) if file.suffix in (".json", ".npy")]
+    for file in files:
+        whole = file.read_bytes()
+        for what, damaged in mutated_bytes(whole, seed, count // len(files)):
+            file.write_bytes(damaged)
+            yield Case(f"{file.name} {what}", "", read)
+        file.write_bytes(whole)
+
+
+KINDS = {"images": cases, "decoded caches": caches}
 
 
 def test_damaged_images(tmp_path: Path) -> None:
     done = assert_clean(cases, tmp_path, count=1600)
     assert done.outcomes["opened"]
     assert done.outcomes["refused"] > 500
+
+
+def test_damaged_caches(tmp_path: Path) -> None:
+    done = assert_clean(caches, tmp_path, count=450)
+    assert done.outcomes["opened"]
+    assert done.outcomes["refused"] > 100
 
 
 @pytest.mark.parametrize(
