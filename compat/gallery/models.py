@@ -148,8 +148,8 @@ def torch_gallery_model(spec: str, model: nn.Module, preprocessing: Preprocessin
 
     try:
         dimension = run(blank, batch=2, description=None).shape[1]
-    except CompatError:
-        raise
+    except CompatError as error:
+        raise CompatError(f"{spec}: {error}") from error
     except Exception as error:  # any layer may refuse the size in its own way
         raise CompatError(
             f"{spec} cannot embed images of {preprocessing.size} px ({reason(error)}): choose "
