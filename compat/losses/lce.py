@@ -26,7 +26,8 @@ class LCE(ClassifierLoss):
     batch, so that its cost does not grow with C, and no batch normalisation in T.
 
     T is the identity unless ``transform`` is set. **A trained T serves training only:** deployed
-    and cross-tested is q, not T(q), so that whatever T learns is alignment that q lacks. U and f start at zero, hence T as the identity.
+    and cross-tested is q, not T(q), so that whatever T learns is alignment that q lacks. U and f
+    start at zero, hence T as the identity.
 
     Args:
         scale: s of both softmaxes; √d if None.

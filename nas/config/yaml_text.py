@@ -40,7 +40,7 @@ def parse_yaml(text: str, what: str) -> Any:
     try:
         if len(text) > _BYTES:
             raise yaml.YAMLError(f"it is longer than {_BYTES:,} characters")
-        return yaml.load(text, _Loader)
+        return _Loader(text).get_single_data()
     except (yaml.YAMLError, ValueError, TypeError) as error:
         raise StudyError(f"{what} is not valid YAML: {_problem(error)}.") from error
 

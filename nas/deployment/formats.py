@@ -97,18 +97,20 @@ def _open_safetensors(path: Path, side: int) -> Run:
 
 def _write_onnx(path: Path, model: QueryModel) -> Run:
     with _quietly():
-        torch.onnx.export(
+        program = torch.onnx.export(
             model,
             (_example(model),),
-            str(path),
             input_names=["images"],
             output_names=["embeddings"],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             opset_version=_OPSET,
             dynamo=True,
-            external_data=False,
             verbose=False,
         )
+        assert program is not None
+        for node in program.model.graph:
+            node.metadata_props.clear()  # they tell the paths of source files on this machine
+        program.save(path, external_data=False)
     return _onnx_run(own_session(path))
 
 
@@ -122,6 +124,8 @@ def _write_program(path: Path, model: QueryModel) -> Run:
             model, (_example(model),), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
         )
         program._example_inputs = None  # they would be pickled into the file
+        for node in program.graph.nodes:
+            node.meta.pop("stack_trace", None)  # as in ONNX files
         buffer = io.BytesIO()
         torch.export.save(program, buffer)
         content = buffer.getvalue()

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import zipfile
 from pathlib import Path
 from typing import get_args
 
@@ -86,6 +87,17 @@ def test_onnx_names_its_ends_and_holds_its_weights(exported: dict[str, Exported]
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
     assert all(not tensor.external_data for tensor in model.graph.initializer)
     assert max(opset.version for opset in model.opset_import) >= 18
+
+
+def test_no_file_tells_where_the_code_lay(exported: dict[str, Exported]) -> None:
+    places = [Path(module.__file__ or "").parents[1] for module in (nas, torch)]
+    for done in exported.values():
+        contents = [done.path.read_bytes(), done.card_path.read_bytes()]
+        if zipfile.is_zipfile(done.path):
+            with zipfile.ZipFile(done.path) as archive:
+                contents += [archive.read(name) for name in archive.namelist()]
+        for content in contents:
+            assert not any(str(place).encode() in content for place in places), done.path
 
 
 def test_a_pruned_backbone_is_exported_too(tiny_run: Run, tmp_path: Path) -> None:
