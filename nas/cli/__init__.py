@@ -22,7 +22,7 @@ from nas.cli import (
     report,
     search,
 )
-from searchspaces.support.errors import QuerynasError
+from searchspaces.support.errors import QuerynasError, reason
 
 __all__ = ["app", "main"]
 
@@ -65,6 +65,9 @@ def main() -> None:
             _refuse(str(error))
         if _disk_is_full(error):
             _refuse("the disk is full; free space and run the same command again, nothing is lost.")
+        if isinstance(error, OSError) and error.filename is not None:
+            found = f"'{error.filename}' cannot be read or written ({reason(error)})"
+            _refuse(str(QuerynasError(f"{found}; check the path and its permissions.")))
         raise
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nas.cli.options import Seed
+
 if TYPE_CHECKING:
     from nas.candidates.latency_table import Check, LatencyTable, SpaceOptions
 
@@ -35,10 +37,11 @@ def calibrate(
         str, typer.Option(help="Options of that space as YAML, e.g. '{resolutions: [32, 48]}'.")
     ] = "{}",
     dimension: Annotated[
-        int | None, typer.Option(min=1, help="Dimensions of the gallery for that space.")
+        int | None,
+        typer.Option(min=1, max=65_536, help="Dimensions of the gallery for that space."),
     ] = None,
     runtime: Annotated[Runtime, typer.Option(help="Where networks run.")] = Runtime.pytorch,
-    seed: Annotated[int, typer.Option(help="Of the networks that the overhead is fitted on.")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Measure every block of a space on one CPU thread of this machine."""
     from nas.candidates.latency_table import calibrate as run_calibration
@@ -58,8 +61,10 @@ def calibrate(
 @app.command()
 def check(
     table: Annotated[Path, typer.Option(help="A table of this machine.")],
-    networks: Annotated[int, typer.Option(min=3, help="Random networks to time as wholes.")] = 30,
-    seed: Annotated[int, typer.Option(help="Chooses them.")] = 0,
+    networks: Annotated[
+        int, typer.Option(min=3, max=10_000, help="Random networks to time as wholes.")
+    ] = 30,
+    seed: Seed = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare the table's sums with whole networks, none of which its overhead was fitted on."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from nas.cli.options import Seed, Test, Val
 from nas.cli.prune import Criterion
 
 if TYPE_CHECKING:
@@ -81,9 +82,9 @@ def train(
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 3e-3,
     size: Annotated[int, typer.Option(min=8, help="Input of a timm model, pixels.")] = 64,
     pretrained: Annotated[bool, typer.Option(help="Start a timm model from its weights.")] = True,
-    val: Annotated[float, typer.Option(help="Share of validation classes.")] = 0.15,
-    test: Annotated[float, typer.Option(help="Share of test classes.")] = 0.25,
-    seed: Annotated[int, typer.Option(help="Of weights, scores and order.")] = 0,
+    val: Val = 0.15,
+    test: Test = 0.25,
+    seed: Seed = 0,
 ) -> None:
     """Train (or continue), then test every capacity against every other on the test classes."""
     from nas.cli.settings import loss_of, settings

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nas.cli.options import Seed, Test, Val
+
 if TYPE_CHECKING:
     from nas.recipes.prune import Pruned
 
@@ -86,9 +88,9 @@ def prune(
     ] = None,
     batch: Annotated[int, typer.Option(min=2, help="Images per training step.")] = 128,
     round_to: Annotated[int, typer.Option(min=1, help="Widths are multiples of this.")] = 8,
-    val: Annotated[float, typer.Option(help="Share of classes held out for validation.")] = 0.15,
-    test: Annotated[float, typer.Option(help="Share of classes held out for the test.")] = 0.25,
-    seed: Annotated[int, typer.Option(help="Of weights, split and order of images.")] = 0,
+    val: Val = 0.15,
+    test: Test = 0.25,
+    seed: Seed = 0,
     list: Annotated[
         bool,
         typer.Option(

@@ -20,7 +20,9 @@ def repeat(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     trials: Annotated[str | None, typer.Option(help="Trials to repeat, e.g. 80,84.")] = None,
     front: Annotated[bool, typer.Option("--front", help="Repeat the whole front.")] = False,
-    seeds: Annotated[int, typer.Option(min=2, help="Seeds to reach for each of them.")] = 3,
+    seeds: Annotated[
+        int, typer.Option(min=2, max=1000, help="Seeds to reach for each of them.")
+    ] = 3,
     trust_imports: TrustImports = False,
 ) -> None:
     """Train candidates again with other seeds: how much of their cross-test is luck."""

@@ -11,14 +11,20 @@ def search(
     study: Annotated[Path, typer.Argument(help="Study file, YAML.")],
     out: Annotated[Path, typer.Option(help="Run folder; an existing one is continued.")],
     trials: Annotated[
-        int | None, typer.Option(min=1, help="Candidates to score, instead of the study file's.")
+        int | None,
+        typer.Option(
+            min=1, max=1_000_000, help="Candidates to score, instead of the study file's."
+        ),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that score candidates.")] = 1,
+    workers: Annotated[
+        int, typer.Option(min=1, max=256, help="Processes that score candidates.")
+    ] = 1,
     storage: Annotated[
         str | None, typer.Option(help="Optuna storage URL; SQLite in the run folder by default.")
     ] = None,
     timeout: Annotated[
-        float | None, typer.Option(min=0, help="Seconds after which no candidate is begun.")
+        float | None,
+        typer.Option(min=0, max=1e9, help="Seconds after which no candidate is begun."),
     ] = None,
 ) -> None:
     """Search the Pareto front of query models; the same command continues a stopped search."""

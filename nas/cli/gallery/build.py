@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from nas.cli.gallery.options import Data, Strict
+from nas.cli.options import Seed, Test, Val
 
 
 def build(
@@ -25,13 +26,16 @@ def build(
         ),
     ] = "",
     views: Annotated[
-        int, typer.Option(min=0, help="Augmented views of each training image to embed as well.")
+        int,
+        typer.Option(
+            min=0, max=100, help="Augmented views of each training image to embed as well."
+        ),
     ] = 4,
     flip: Annotated[bool, typer.Option(help="Whether views may be mirrored.")] = True,
     half: Annotated[bool, typer.Option(help="Store float16 instead of float32.")] = False,
-    val: Annotated[float, typer.Option(help="Share of classes held out for validation.")] = 0.15,
-    test: Annotated[float, typer.Option(help="Share of classes held out for the test.")] = 0.25,
-    seed: Annotated[int, typer.Option(help="Seed of the split and of the views.")] = 0,
+    val: Val = 0.15,
+    test: Test = 0.25,
+    seed: Seed = 0,
     strict: Strict = False,
 ) -> None:
     """Embed every image once; the gallery model never runs again after this step."""

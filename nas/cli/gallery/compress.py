@@ -8,7 +8,9 @@ import typer
 
 def compress(
     gallery: Annotated[Path, typer.Argument(help="Gallery folder to start from.")],
-    bytes_: Annotated[int, typer.Option("--bytes", min=1, help="Size of one vector's code.")],
+    bytes_: Annotated[
+        int, typer.Option("--bytes", min=1, max=65_536, help="Size of one vector's code.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     bits: Annotated[
         int, typer.Option(min=1, max=8, help="Bits per part of a vector: 2^bits centroids each.")

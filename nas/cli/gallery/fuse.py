@@ -5,17 +5,8 @@ from typing import Annotated
 
 import typer
 
-from nas.cli.gallery.options import (
-    Data,
-    Epochs,
-    Jointly,
-    Pretrained,
-    Query,
-    Seed,
-    Size,
-    Test,
-    Val,
-)
+from nas.cli.gallery.options import Data, Jointly, Pretrained, Query
+from nas.cli.options import Epochs, Seed, Size, Test, Val
 
 
 def fuse(
@@ -23,7 +14,8 @@ def fuse(
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     dimension: Annotated[
-        int | None, typer.Option(min=2, help="Of the new gallery; by default that of the first.")
+        int | None,
+        typer.Option(min=2, max=65_536, help="Of the new gallery; by default that of the first."),
     ] = None,
     jointly: Jointly = None,
     pretrained: Pretrained = True,
@@ -41,13 +33,15 @@ def fuse(
     from compat.tasks.split import SplitConfig
     from compat.tasks.study_data import load_study_data
     from compat.training.config import TrainingConfig
+    from nas.cli.settings import settings
     from nas.cli.tables import print_gallery
     from nas.errors import StudyError
     from nas.recipes.joint import Reference, fuse_jointly, training_rows
 
     if query is not None and jointly is None:
         raise StudyError("--query keeps the query model of a joint training: give --jointly too.")
-    study = load_study_data(data, galleries[0], SplitConfig(val=val, test=test, seed=seed))
+    parts = settings(SplitConfig, {"val": val, "test": test, "seed": seed})
+    study = load_study_data(data, galleries[0], parts)
     others = [GallerySpace.open(path) for path in galleries[1:]]
     if jointly is not None:
         reference = Reference(

@@ -5,23 +5,14 @@ from typing import Annotated
 
 import typer
 
-from nas.cli.gallery.options import (
-    Data,
-    Epochs,
-    Jointly,
-    Pretrained,
-    Query,
-    Seed,
-    Size,
-    Test,
-    Val,
-)
+from nas.cli.gallery.options import Data, Jointly, Pretrained, Query
+from nas.cli.options import Epochs, Seed, Size, Test, Val
 
 
 def hash_(
     gallery: Annotated[Path, typer.Argument(help="Gallery folder to start from.")],
     data: Data,
-    bits: Annotated[int, typer.Option(min=1, help="Length of a code.")],
+    bits: Annotated[int, typer.Option(min=1, max=65_536, help="Length of a code.")],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     jointly: Jointly = None,
     pretrained: Pretrained = True,
@@ -38,13 +29,15 @@ def hash_(
     from compat.tasks.split import SplitConfig
     from compat.tasks.study_data import load_study_data
     from compat.training.config import TrainingConfig
+    from nas.cli.settings import settings
     from nas.cli.tables import print_gallery
     from nas.errors import StudyError
     from nas.recipes.joint import Reference, hash_jointly, training_rows
 
     if query is not None and jointly is None:
         raise StudyError("--query keeps the query model of a joint training: give --jointly too.")
-    study = load_study_data(data, gallery, SplitConfig(val=val, test=test, seed=seed))
+    parts = settings(SplitConfig, {"val": val, "test": test, "seed": seed})
+    study = load_study_data(data, gallery, parts)
     if jointly is not None:
         reference = Reference(
             backbone=jointly.removeprefix("timm:"),

@@ -13,9 +13,6 @@ Data = Annotated[
     ),
 ]
 Strict = Annotated[bool, typer.Option(help="Stop at the first broken image.")]
-Val = Annotated[float, typer.Option(help="Share of classes held out for validation.")]
-Test = Annotated[float, typer.Option(help="Share of classes held out for the test.")]
-Seed = Annotated[int, typer.Option(help="Seed of the split and of the training.")]
 Jointly = Annotated[
     str | None,
     typer.Option(
@@ -24,8 +21,6 @@ Jointly = Annotated[
     ),
 ]
 Pretrained = Annotated[bool, typer.Option(help="Start that query model from timm's weights.")]
-Epochs = Annotated[int, typer.Option(min=1, help="Epochs of joint training.")]
-Size = Annotated[int, typer.Option(min=16, help="Side of its square input in pixels.")]
 Query = Annotated[
     Path | None, typer.Option(help="File to keep the trained query model in, .safetensors.")
 ]

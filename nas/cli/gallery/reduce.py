@@ -8,7 +8,9 @@ import typer
 
 def reduce(
     gallery: Annotated[Path, typer.Argument(help="Gallery folder to start from.")],
-    dimension: Annotated[int, typer.Option(min=1, help="Principal components to keep.")],
+    dimension: Annotated[
+        int, typer.Option(min=1, max=65_536, help="Principal components to keep.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     whiten: Annotated[bool, typer.Option(help="Give every component the same variance.")] = False,
 ) -> None:

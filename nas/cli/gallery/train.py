@@ -6,19 +6,22 @@ from typing import Annotated
 import typer
 
 from nas.cli.gallery.options import Data, Strict
+from nas.cli.options import Epochs, Seed, Size, Test, Val
 
 
 def train(
     data: Data,
     out: Annotated[Path, typer.Option(help="File to write, .safetensors.")],
     arch: Annotated[str, typer.Option(help="Network, e.g. timm:resnet18.")] = "timm:resnet18",
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 16,
-    size: Annotated[int, typer.Option(min=16, help="Side of the square input in pixels.")] = 64,
-    dimension: Annotated[int, typer.Option(min=2, help="Dimension of the gallery space.")] = 256,
+    epochs: Epochs = 16,
+    size: Size = 64,
+    dimension: Annotated[
+        int, typer.Option(min=2, max=65_536, help="Dimension of the gallery.")
+    ] = 256,
     flip: Annotated[bool, typer.Option(help="Whether a mirrored image is the same thing.")] = True,
-    val: Annotated[float, typer.Option(help="Share of classes held out for validation.")] = 0.15,
-    test: Annotated[float, typer.Option(help="Share of classes held out for the test.")] = 0.25,
-    seed: Annotated[int, typer.Option(help="Seed of the split and of the training.")] = 0,
+    val: Val = 0.15,
+    test: Test = 0.25,
+    seed: Seed = 0,
     strict: Strict = False,
 ) -> None:
     """Train a gallery network on the training classes; only where no trained one exists."""
