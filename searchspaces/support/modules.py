@@ -7,6 +7,7 @@ import sys
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
+from os.path import isfile
 from pathlib import Path
 from types import CodeType, ModuleType
 
@@ -60,7 +61,7 @@ def _place(name: str) -> Path | None:
     if not _NAME.fullmatch(name):
         raise ImportError(f"'{name}' is no dotted name of a module")
     place = Path.cwd() / _top(name)
-    own = next((file for file, _ in _files(place) if file.is_file()), None)
+    own = next((file for file, _ in _files(place) if isfile(file)), None)
     installed = _installed(_top(name))
     if own is None and installed is None:
         raise ImportError(f"there is no '{place.name}.py' here, nor is it installed")
@@ -103,7 +104,7 @@ class _NamedFinder(MetaPathFinder):
         if top not in self.places:
             return None
         for file, folders in _files(self.places[top].joinpath(*rest)):
-            if file.is_file():
+            if isfile(file):
                 loader = _SourceLoader(fullname, str(file))
                 return spec_from_file_location(
                     fullname, file, loader=loader, submodule_search_locations=folders

@@ -243,6 +243,11 @@ def test_data_specs_out_of_bounds(spec: str, sentence: str) -> None:
         open_data(spec)
 
 
+def test_a_module_whose_name_no_file_can_have() -> None:
+    with pytest.raises(CompatError, match="Cannot import 'nnnn"):
+        load_gallery_model(f"{'n' * 300}:make")
+
+
 @pytest.mark.parametrize("size", [99999, 0, -3])
 def test_sizes_out_of_bounds(size: int) -> None:
     with pytest.raises(CompatError, match="'size' is"):
