@@ -141,39 +141,39 @@ class PrunedSpace(ParametricSpace):
     def _counted(self) -> dict[tuple[str, int], int]:
         return {}
 
-    def macs(self, arch: Architecture, dimension: int) -> int:
+    def macs(self, architecture: Architecture, dimension: int) -> int:
         """Count the multiply-accumulates of one image by cutting a fresh network.
 
         Takes about a second the first time that an architecture is asked for, none afterwards.
         """
-        key = arch.digest, dimension
+        key = architecture.digest, dimension
         if key not in self._counted:
-            self._check(arch)
+            self._check(architecture)
             # a fixed start: where branches are concatenated, widths depend on the weights
             with seeded(0):
-                uncut = self._uncut(self._resolution(arch), dimension, pretrained=False)
-            self._counted[key] = count_macs(self._cut(uncut, arch), uncut.resolution)
+                uncut = self._uncut(self._resolution(architecture), dimension, pretrained=False)
+            self._counted[key] = count_macs(self._cut(uncut, architecture), uncut.resolution)
         return self._counted[key]
 
-    def build(self, arch: Architecture, dimension: int) -> QueryModel:
+    def build(self, architecture: Architecture, dimension: int) -> QueryModel:
         """Cut the backbone as published, or as in the checkpoint; the projection is random."""
-        self._check(arch)
+        self._check(architecture)
         uncut = self._uncut(
-            self._resolution(arch),
+            self._resolution(architecture),
             dimension,
             pretrained=self.pretrained,
             checkpoint=self.checkpoint,
         )
-        return self._cut(uncut, arch)
+        return self._cut(uncut, architecture)
 
-    def schedule(self, arch: Architecture) -> str:
+    def schedule(self, architecture: Architecture) -> str:
         """Return how an architecture is to be cut and trained, one of `SCHEDULES`."""
-        return str(arch.params.get("schedule", "one_shot"))
+        return str(architecture.params.get("schedule", "one_shot"))
 
     def derive(
         self,
         model: QueryModel,
-        arch: Architecture,
+        architecture: Architecture,
         *,
         between: Callable[[QueryModel], object] | None = None,
     ) -> QueryModel:
@@ -181,34 +181,34 @@ class PrunedSpace(ParametricSpace):
 
         Args:
             model: An uncut query model of this backbone; it is not changed.
-            arch: An architecture of this space.
+            architecture: An architecture of this space.
             between: Called with the model after every cut but the last, to train it in place.
 
         Raises:
             PruningError: If the model has another backbone, or another resolution that its
                 backbone cannot change.
         """
-        return self._cut(self.adapt(model, arch), arch, between)
+        return self._cut(self.adapt(model, architecture), architecture, between)
 
-    def adapt(self, model: QueryModel, arch: Architecture) -> QueryModel:
+    def adapt(self, model: QueryModel, architecture: Architecture) -> QueryModel:
         """Return an uncut copy of a query model at the resolution of an architecture.
 
         Args:
             model: An uncut query model of this backbone; it is not changed.
-            arch: An architecture of this space.
+            architecture: An architecture of this space.
 
         Raises:
             PruningError: If the model has another backbone, or another resolution that its
                 backbone cannot change.
         """
-        self._check(arch)
+        self._check(architecture)
         origin = (model.origin or {}).get("timm", {})
         if origin.get("name") != self.backbone:
             raise PruningError(
                 f"the space 'pruned' cuts '{self.backbone}', but was given a model of "
                 f"'{origin.get('name', type(model.backbone).__name__)}'"
             )
-        resolution = self._resolution(arch)
+        resolution = self._resolution(architecture)
         model = copy.deepcopy(model)
         if resolution == model.resolution:
             return model
@@ -230,11 +230,11 @@ class PrunedSpace(ParametricSpace):
     def _cut(
         self,
         model: QueryModel,
-        arch: Architecture,
+        architecture: Architecture,
         between: Callable[[QueryModel], object] | None = None,
     ) -> QueryModel:
-        params: Mapping[str, Any] = arch.params
-        rounds = self.rounds if self.schedule(arch) == "iterative" else 1
+        params: Mapping[str, Any] = architecture.params
+        rounds = self.rounds if self.schedule(architecture) == "iterative" else 1
         ratios = {
             name.removeprefix("ratio_"): 1 - (1 - float(params[name])) ** (1 / rounds)
             for name in self._distributions
@@ -251,7 +251,7 @@ class PrunedSpace(ParametricSpace):
         return pruned
 
     @staticmethod
-    def _resolution(arch: Architecture) -> int:
-        resolution = arch.params["resolution"]
+    def _resolution(architecture: Architecture) -> int:
+        resolution = architecture.params["resolution"]
         assert isinstance(resolution, int)
         return resolution

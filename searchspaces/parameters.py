@@ -78,31 +78,31 @@ def size(distributions: Distributions) -> int:
     return math.prod(len(grid(name, each)) for name, each in distributions.items())
 
 
-def check(arch: Architecture, space: str, distributions: Distributions) -> None:
+def check(architecture: Architecture, space: str, distributions: Distributions) -> None:
     """Refuse an architecture that is not a point of the space.
 
     Raises:
         SearchSpaceError: Names the space, the parameter and the values it may take.
     """
-    if arch.space != space:
+    if architecture.space != space:
         raise SearchSpaceError(
-            f"an architecture of the space '{arch.space}' was given to the space '{space}'"
+            f"an architecture of the space '{architecture.space}' was given to the space '{space}'"
         )
-    for name in arch.params:
+    for name in architecture.params:
         if name not in distributions:
             raise SearchSpaceError(
                 f"the space '{space}' has no parameter '{name}': {suggestion(name, distributions)}"
             )
     for name, distribution in distributions.items():
         values = grid(name, distribution)
-        if name not in arch.params:
+        if name not in architecture.params:
             raise SearchSpaceError(
                 f"an architecture of the space '{space}' lacks the parameter '{name}': "
                 f"give one of {values}"
             )
-        if position(arch.params[name], values) < 0:
+        if position(architecture.params[name], values) < 0:
             raise SearchSpaceError(
-                f"parameter '{name}' of the space '{space}' is {arch.params[name]!r}: "
+                f"parameter '{name}' of the space '{space}' is {architecture.params[name]!r}: "
                 f"give one of {values}"
             )
 

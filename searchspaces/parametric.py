@@ -38,15 +38,15 @@ class ParametricSpace(ABC):
         """Draw an architecture uniformly."""
         return Architecture(self.name, parameters.sample(rng, self._distributions))
 
-    def neighbours(self, arch: Architecture) -> Iterator[Architecture]:
+    def neighbours(self, architecture: Architecture) -> Iterator[Architecture]:
         """Yield the architectures that differ from this one by one step of one parameter."""
-        self._check(arch)
-        for params in parameters.neighbours(arch.params, self._distributions):
+        self._check(architecture)
+        for params in parameters.neighbours(architecture.params, self._distributions):
             yield Architecture(self.name, params)
 
     def size(self) -> int:
         """Count the architectures."""
         return parameters.size(self._distributions)
 
-    def _check(self, arch: Architecture) -> None:
-        parameters.check(arch, self.name, self._distributions)
+    def _check(self, architecture: Architecture) -> None:
+        parameters.check(architecture, self.name, self._distributions)

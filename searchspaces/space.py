@@ -40,16 +40,16 @@ class SearchSpace(Protocol):
     def sample(self, rng: random.Random) -> Architecture:
         """Draw an architecture uniformly."""
 
-    def neighbours(self, arch: Architecture) -> Iterator[Architecture]:
+    def neighbours(self, architecture: Architecture) -> Iterator[Architecture]:
         """Yield the architectures that differ from this one in one parameter."""
 
     def size(self) -> int:
         """Count the architectures."""
 
-    def macs(self, arch: Architecture, dimension: int) -> int:
+    def macs(self, architecture: Architecture, dimension: int) -> int:
         """Count the multiply-accumulates of one image, the projection to `dimension` included."""
 
-    def build(self, arch: Architecture, dimension: int) -> QueryModel:
+    def build(self, architecture: Architecture, dimension: int) -> QueryModel:
         """Make the network with fresh weights."""
 
 
@@ -72,7 +72,7 @@ class BlockRecipe:
 class BlockwiseSpace(SearchSpace, Protocol):
     """A search space whose networks are chains of blocks, so that their times can be added up."""
 
-    def blocks(self, arch: Architecture, dimension: int) -> list[BlockRecipe]:
+    def blocks(self, architecture: Architecture, dimension: int) -> list[BlockRecipe]:
         """Split a network into its blocks, from images in [0, 1] to vectors of `dimension`."""
 
     def every_block(self, dimension: int) -> list[BlockRecipe]:

@@ -19,14 +19,14 @@ class Supernet(QueryModel):
 
     Attributes:
         space: The architectures.
-        arch: The one that it acts as.
+        architecture: The one that it acts as.
     """
 
     space: "ElasticSpace"
-    arch: Architecture
+    architecture: Architecture
 
     @abstractmethod
-    def activate(self, arch: Architecture) -> None:
+    def activate(self, architecture: Architecture) -> None:
         """Act as this architecture from now on; images have to come at its resolution.
 
         Raises:
@@ -34,7 +34,7 @@ class Supernet(QueryModel):
         """
 
     @torch.no_grad()
-    def extract(self, arch: Architecture) -> QueryModel:
+    def extract(self, architecture: Architecture) -> QueryModel:
         """Copy an architecture out as a network of its own, BatchNorm statistics included.
 
         In evaluation mode its outputs equal those of the supernet with this architecture active.
@@ -42,7 +42,7 @@ class Supernet(QueryModel):
         Returns:
             A model of ordinary PyTorch layers, in evaluation mode, on the supernet's device.
         """
-        model = self.space.build(arch, self.dimension)
+        model = self.space.build(architecture, self.dimension)
         shared = self.state_dict()
         for name, tensor in model.state_dict().items():
             tensor.copy_(shared_part(shared[name], tensor.shape))

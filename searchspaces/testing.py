@@ -45,9 +45,9 @@ def check_space(space: SearchSpace, *, networks: int = 5, seed: int = 0) -> None
     drawn = [space.sample(rng) for _ in range(networks)]
     with seeded(seed):
         _check_proposals(space, seed)
-        for arch in drawn:
-            _check_place(space, arch)
-            _check_network(space, arch)
+        for architecture in drawn:
+            _check_place(space, architecture)
+            _check_network(space, architecture)
         _check_refusal(space)
         if isinstance(space, ElasticSpace):
             _check_ends(space, drawn)
@@ -63,52 +63,65 @@ def _check_proposals(space: SearchSpace, seed: int) -> None:
     known = space.distributions()
     for _ in range(5):
         trial = study.ask()
-        arch = space.suggest(trial)
+        architecture = space.suggest(trial)
         for name, distribution in trial.distributions.items():
             assert known.get(name) == distribution, (
                 f"suggest asks for {name!r} from {distribution}, but distributions() has "
                 f"{known.get(name)}"
             )
-        assert dict(arch.params) == trial.params, (
-            f"suggest was given {trial.params}, but its architecture has {dict(arch.params)}"
+        assert dict(architecture.params) == trial.params, (
+            f"suggest was given {trial.params}, but its architecture has "
+            f"{dict(architecture.params)}"
         )
 
 
-def _check_place(space: SearchSpace, arch: Architecture) -> None:
+def _check_place(space: SearchSpace, architecture: Architecture) -> None:
     known = space.distributions()
-    _check_inside(space, arch, "sample")
-    proposed = space.suggest(optuna.trial.FixedTrial(dict(arch.params)))
-    assert proposed == arch, f"suggest makes {proposed} of the parameters of {arch}"
-    near = list(islice(space.neighbours(arch), _NEIGHBOURS))
-    assert len({*near, arch}) == len(near) + 1, f"neighbours of {arch} repeat, or are {arch}"
+    _check_inside(space, architecture, "sample")
+    proposed = space.suggest(optuna.trial.FixedTrial(dict(architecture.params)))
+    assert proposed == architecture, f"suggest makes {proposed} of the parameters of {architecture}"
+    near = list(islice(space.neighbours(architecture), _NEIGHBOURS))
+    assert len({*near, architecture}) == len(near) + 1, (
+        f"neighbours of {architecture} repeat, or are {architecture}"
+    )
     for other in near:
         _check_inside(space, other, "neighbours")
         assert other.params.keys() <= known.keys()
     assert space.size() > len(near), f"size() is {space.size()}, but there are {len(near) + 1}"
 
 
-def _check_inside(space: SearchSpace, arch: Architecture, method: str) -> None:
+def _check_inside(space: SearchSpace, architecture: Architecture, method: str) -> None:
     known = space.distributions()
-    assert arch.space == space.name, f"{method} gives an architecture of {arch.space!r}"
-    for name, value in arch.params.items():
+    assert architecture.space == space.name, (
+        f"{method} gives an architecture of {architecture.space!r}"
+    )
+    for name, value in architecture.params.items():
         assert name in known, f"{method} gives the parameter {name!r}, not in distributions()"
         inside = known[name]._contains(known[name].to_internal_repr(value))
         assert inside, f"{method} gives {name} = {value!r}, outside of {known[name]}"
 
 
-def _check_network(space: SearchSpace, arch: Architecture) -> None:
-    model = space.build(arch, _DIMENSION).eval()
-    stated, counted = space.macs(arch, _DIMENSION), count_macs(model, model.resolution)
-    assert stated == counted, f"macs says {stated:,} of {arch}, but fvcore counts {counted:,}"
-    sides = {v for n, v in arch.params.items() if n.rpartition(".")[2] == "resolution"}
-    assert sides <= {model.resolution}, f"{arch} is built for {model.resolution} pixels"
+def _check_network(space: SearchSpace, architecture: Architecture) -> None:
+    model = space.build(architecture, _DIMENSION).eval()
+    stated, counted = space.macs(architecture, _DIMENSION), count_macs(model, model.resolution)
+    assert stated == counted, (
+        f"macs says {stated:,} of {architecture}, but fvcore counts {counted:,}"
+    )
+    sides = {v for n, v in architecture.params.items() if n.rpartition(".")[2] == "resolution"}
+    assert sides <= {model.resolution}, f"{architecture} is built for {model.resolution} pixels"
     found = _embedded(model)
-    assert found.shape == (_IMAGES, _DIMENSION), f"{arch} gives embeddings {tuple(found.shape)}"
-    assert torch.allclose(found.norm(dim=1), torch.ones(_IMAGES)), f"{arch} gives no unit vectors"
-    assert model.origin is not None, f"{arch} is built without an origin, so it cannot be saved"
+    assert found.shape == (_IMAGES, _DIMENSION), (
+        f"{architecture} gives embeddings {tuple(found.shape)}"
+    )
+    assert torch.allclose(found.norm(dim=1), torch.ones(_IMAGES)), (
+        f"{architecture} gives no unit vectors"
+    )
+    assert model.origin is not None, (
+        f"{architecture} is built without an origin, so it cannot be saved"
+    )
     again = rebuild(json.loads(json.dumps(model.origin)))
     same = again.state_dict().keys() == model.state_dict().keys()  # a cut one has other shapes
-    assert same, f"the origin of {arch} makes another network"
+    assert same, f"the origin of {architecture} makes another network"
 
 
 def _check_refusal(space: SearchSpace) -> None:
@@ -124,27 +137,31 @@ def _check_refusal(space: SearchSpace) -> None:
 
 
 def _check_ends(space: ElasticSpace, drawn: list[Architecture]) -> None:
-    low, high = (space.macs(arch, _DIMENSION) for arch in (space.smallest(), space.largest()))
-    for arch in drawn:
-        macs = space.macs(arch, _DIMENSION)
+    low, high = (
+        space.macs(architecture, _DIMENSION) for architecture in (space.smallest(), space.largest())
+    )
+    for architecture in drawn:
+        macs = space.macs(architecture, _DIMENSION)
         assert low <= macs <= high, (
-            f"{arch} has {macs:,} MACs, but smallest() has {low:,} and largest() {high:,}"
+            f"{architecture} has {macs:,} MACs, but smallest() has {low:,} and largest() {high:,}"
         )
 
 
 def _check_supernet(space: ElasticSpace, drawn: list[Architecture]) -> None:
     supernet = space.supernet(_DIMENSION)
-    assert supernet.arch == space.largest(), "the supernet does not start as the largest network"
+    assert supernet.architecture == space.largest(), (
+        "the supernet does not start as the largest network"
+    )
     supernet.eval()
     before: Tensor | None = None
-    for arch in (*drawn, drawn[0]):
-        supernet.activate(arch)
+    for architecture in (*drawn, drawn[0]):
+        supernet.activate(architecture)
         with seeded(0):
             images = torch.rand(_IMAGES, 3, supernet.resolution, supernet.resolution)
         with torch.no_grad():
-            found, alone = supernet(images), supernet.extract(arch)(images)
+            found, alone = supernet(images), supernet.extract(architecture)(images)
         assert torch.allclose(found, alone, atol=_TOLERANCE, rtol=0), (
-            f"the supernet and the network that it extracts differ for {arch}"
+            f"the supernet and the network that it extracts differ for {architecture}"
         )
         before = found if before is None else before
     assert before is not None
@@ -154,16 +171,19 @@ def _check_supernet(space: ElasticSpace, drawn: list[Architecture]) -> None:
 @torch.no_grad()
 def _check_blocks(space: BlockwiseSpace, drawn: list[Architecture]) -> None:
     every = {block.key for block in space.every_block(_DIMENSION)}
-    for arch in drawn:
-        blocks = space.blocks(arch, _DIMENSION)
+    for architecture in drawn:
+        blocks = space.blocks(architecture, _DIMENSION)
         values = torch.rand(1, *blocks[0].shape)
         for block in blocks:
-            assert block.key in every, f"every_block lacks {block.key!r} of {arch}"
+            assert block.key in every, f"every_block lacks {block.key!r} of {architecture}"
             assert values.shape[1:] == block.shape, (
-                f"{block.key!r} of {arch} takes {block.shape}, but is given {values.shape[1:]}"
+                f"{block.key!r} of {architecture} takes {block.shape}, but is given "
+                f"{values.shape[1:]}"
             )
             values = block.make().eval()(values)
-        assert values.shape == (1, _DIMENSION), f"the blocks of {arch} end in {values.shape}"
+        assert values.shape == (1, _DIMENSION), (
+            f"the blocks of {architecture} end in {values.shape}"
+        )
 
 
 @torch.no_grad()

@@ -106,39 +106,41 @@ class UnionSpace:
         label = rng.choice(list(self.members))
         return self._outer(label, self.members[label].sample(rng))
 
-    def neighbours(self, arch: Architecture) -> Iterator[Architecture]:
+    def neighbours(self, architecture: Architecture) -> Iterator[Architecture]:
         """Yield the neighbours within the space, and one architecture of each other space.
 
         That one is drawn at random, and is the same whenever this architecture is asked.
         """
-        here, inner = self.split(arch)
+        here, inner = self.split(architecture)
         for neighbour in self.members[here].neighbours(inner):
             yield self._outer(here, neighbour)
         for label, space in self.members.items():
             if label != here:
-                yield self._outer(label, space.sample(random.Random(f"{arch.digest} {label}")))
+                yield self._outer(
+                    label, space.sample(random.Random(f"{architecture.digest} {label}"))
+                )
 
     def size(self) -> int:
         """Count the architectures."""
         return sum(space.size() for space in self.members.values())
 
-    def macs(self, arch: Architecture, dimension: int) -> int:
+    def macs(self, architecture: Architecture, dimension: int) -> int:
         """Count the multiply-accumulates of one image as the architecture's own space does."""
-        label, inner = self.split(arch)
+        label, inner = self.split(architecture)
         return self.members[label].macs(inner, dimension)
 
-    def build(self, arch: Architecture, dimension: int) -> QueryModel:
+    def build(self, architecture: Architecture, dimension: int) -> QueryModel:
         """Make the network as the architecture's own space does; its `origin` names that space."""
-        label, inner = self.split(arch)
+        label, inner = self.split(architecture)
         return self.members[label].build(inner, dimension)
 
-    def blocks(self, arch: Architecture, dimension: int) -> list[BlockRecipe]:
+    def blocks(self, architecture: Architecture, dimension: int) -> list[BlockRecipe]:
         """Split a network into its blocks as the architecture's own space does.
 
         Raises:
             SearchSpaceError: If that space does not say which blocks its networks consist of.
         """
-        label, inner = self.split(arch)
+        label, inner = self.split(architecture)
         return self._blockwise(label).blocks(inner, dimension)
 
     def every_block(self, dimension: int) -> list[BlockRecipe]:
@@ -151,18 +153,20 @@ class UnionSpace:
         recipes = (recipe for space in spaces for recipe in space.every_block(dimension))
         return list({recipe.key: recipe for recipe in recipes}.values())
 
-    def split(self, arch: Architecture) -> tuple[str, Architecture]:
+    def split(self, architecture: Architecture) -> tuple[str, Architecture]:
         """Return the label of an architecture's own space, and what it is in that space.
 
         Raises:
             SearchSpaceError: If the architecture is not of this union, or has parameters of
                 another of its spaces. Those of its own space are checked there.
         """
-        chosen = {name: value for name, value in arch.params.items() if name == "space"}
-        parameters.check(Architecture(arch.space, chosen), self.name, {"space": self._choice})
+        chosen = {name: value for name, value in architecture.params.items() if name == "space"}
+        parameters.check(
+            Architecture(architecture.space, chosen), self.name, {"space": self._choice}
+        )
         label = str(chosen["space"])
         inner = {}
-        for name, value in arch.params.items():
+        for name, value in architecture.params.items():
             owner, _, own = name.partition(".")
             if owner == label:
                 inner[own] = value

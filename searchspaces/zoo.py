@@ -133,15 +133,15 @@ class TimmSpace:
         own = parameters.sample(rng, self._choices[backbone])
         return Architecture(self.name, {"backbone": backbone, **own})
 
-    def neighbours(self, arch: Architecture) -> Iterator[Architecture]:
+    def neighbours(self, architecture: Architecture) -> Iterator[Architecture]:
         """Yield the architectures that differ from this one in one parameter.
 
         Another backbone that does not take the resolution or the pooling comes with the nearest
         resolution, or the first pooling, that it takes.
         """
-        backbone, values = self._values(arch)
+        backbone, values = self._values(architecture)
         own = self._choices[backbone]
-        for params in parameters.neighbours({name: arch.params[name] for name in own}, own):
+        for params in parameters.neighbours({name: architecture.params[name] for name in own}, own):
             yield Architecture(self.name, {"backbone": backbone, **params})
         for other in self.backbones:
             if other != backbone:
@@ -155,21 +155,21 @@ class TimmSpace:
         """Count the architectures."""
         return sum(parameters.size(own) for own in self._choices.values())
 
-    def macs(self, arch: Architecture, dimension: int) -> int:
+    def macs(self, architecture: Architecture, dimension: int) -> int:
         """Count the multiply-accumulates of one image.
 
         A backbone is counted with fvcore the first time, which takes about a second, and never
         again on this machine: the counts lie in the cache folder (`QUERYNAS_CACHE`). The head is
         added by formula.
         """
-        backbone, values = self._values(arch)
+        backbone, values = self._values(architecture)
         measured = _measured(backbone, values["resolution"], values["pooling"])
         norm = 2 if values["head"] == "norm" else 0
         return measured["macs"] + measured["features"] * (dimension + norm)
 
-    def build(self, arch: Architecture, dimension: int) -> QueryModel:
+    def build(self, architecture: Architecture, dimension: int) -> QueryModel:
         """Make the backbone as published, or as in the checkpoint; the projection is random."""
-        backbone, values = self._values(arch)
+        backbone, values = self._values(architecture)
         checkpoint = self.checkpoint and self.checkpoint.replace("{backbone}", backbone)
         return timm_query_model(
             backbone,
@@ -181,14 +181,14 @@ class TimmSpace:
             checkpoint=checkpoint,
         )
 
-    def _values(self, arch: Architecture) -> tuple[str, dict[str, Any]]:
+    def _values(self, architecture: Architecture) -> tuple[str, dict[str, Any]]:
         """Return the backbone of an architecture, and its resolution, pooling and head."""
-        chosen = {name: value for name, value in arch.params.items() if name == "backbone"}
-        parameters.check(Architecture(arch.space, chosen), self.name, self._choice)
+        chosen = {name: value for name, value in architecture.params.items() if name == "backbone"}
+        parameters.check(Architecture(architecture.space, chosen), self.name, self._choice)
         backbone = str(chosen["backbone"])
         own = self._choices[backbone]
-        parameters.check(arch, self.name, self._choice | own)
-        return backbone, {_axis(name): arch.params[name] for name in own}
+        parameters.check(architecture, self.name, self._choice | own)
+        return backbone, {_axis(name): architecture.params[name] for name in own}
 
 
 @cache

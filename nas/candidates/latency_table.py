@@ -79,7 +79,7 @@ class LatencyTable(Versioned):
     overhead: float | None = None
     fitted_on: tuple[str, ...] = ()
 
-    def seconds(self, space: SearchSpace, arch: Architecture, dimension: int) -> float:
+    def seconds(self, space: SearchSpace, architecture: Architecture, dimension: int) -> float:
         """Return the latency of an architecture: the sum of its blocks, and the overhead.
 
         Raises:
@@ -90,7 +90,7 @@ class LatencyTable(Versioned):
                 "The latency table is not finished; run the same `querynas latency calibrate` "
                 "again, it goes on where it stopped."
             )
-        keys = [recipe.key for recipe in blockwise(space).blocks(arch, dimension)]
+        keys = [recipe.key for recipe in blockwise(space).blocks(architecture, dimension)]
         self._refuse_missing(keys, space)
         return sum(self.blocks[key] for key in keys) + self.overhead
 
@@ -209,12 +209,12 @@ def _fit_overhead(
 ) -> LatencyTable:
     drawn = _draw(spaces, FITTED, rng, without=())
     sums = table.model_copy(update={"overhead": 0.0})
-    promised = [sums.seconds(space, arch, table.dimension) for space, arch in drawn]
+    promised = [sums.seconds(space, architecture, table.dimension) for space, architecture in drawn]
     beyond = np.subtract(_time_networks(drawn, table, timer), promised)
     return table.model_copy(
         update={
             "overhead": float(np.median(beyond)),
-            "fitted_on": tuple(arch.digest for _, arch in drawn),
+            "fitted_on": tuple(architecture.digest for _, architecture in drawn),
         }
     )
 
@@ -284,9 +284,11 @@ def check(
             "overhead was fitted on, too few to check it; calibrate a larger space."
         )
     return Check(
-        promised=tuple(table.seconds(space, arch, table.dimension) for space, arch in drawn),
+        promised=tuple(
+            table.seconds(space, architecture, table.dimension) for space, architecture in drawn
+        ),
         measured=tuple(_time_networks(drawn, table, timer)),
-        macs=tuple(space.macs(arch, table.dimension) for space, arch in drawn),
+        macs=tuple(space.macs(architecture, table.dimension) for space, architecture in drawn),
     )
 
 
@@ -313,9 +315,9 @@ def _draw(
     drawn: dict[str, tuple[BlockwiseSpace, Architecture]] = {}
     for index in range(20 * count):
         space = spaces[index % len(spaces)]
-        arch = space.sample(rng)
-        if arch.digest not in without and len(drawn) < count:
-            drawn.setdefault(arch.digest, (space, arch))
+        architecture = space.sample(rng)
+        if architecture.digest not in without and len(drawn) < count:
+            drawn.setdefault(architecture.digest, (space, architecture))
     return list(drawn.values())
 
 
@@ -323,7 +325,7 @@ def _time_networks(
     drawn: Sequence[tuple[BlockwiseSpace, Architecture]], table: LatencyTable, timer: Timer
 ) -> list[float]:
     """Return the seconds of whole networks, the fastest of all rounds."""
-    models = [space.build(arch, table.dimension) for space, arch in drawn]
+    models = [space.build(architecture, table.dimension) for space, architecture in drawn]
     turns = [model for _ in range(ROUNDS) for model in models]
     seconds = [
         timer(model, (3, model.resolution, model.resolution), table.runtime)

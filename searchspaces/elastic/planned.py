@@ -40,46 +40,46 @@ class PlannedSpace(ParametricSpace, Generic[AnyPlan]):
         """Return the architecture with the fewest multiply-accumulates."""
         return self._ends[0]
 
-    def plan(self, arch: Architecture) -> AnyPlan:
+    def plan(self, architecture: Architecture) -> AnyPlan:
         """Work out the widths, kernels and strides of an architecture's layers.
 
         Raises:
             SearchSpaceError: If the architecture is not in the space.
         """
-        self._check(arch)
-        return self._plan(arch.params)
+        self._check(architecture)
+        return self._plan(architecture.params)
 
-    def macs(self, arch: Architecture, dimension: int) -> int:
+    def macs(self, architecture: Architecture, dimension: int) -> int:
         """Count the multiply-accumulates of one image by formula, without building the network.
 
         Args:
-            arch: An architecture of this space.
+            architecture: An architecture of this space.
             dimension: Number of dimensions of the gallery space.
         """
-        return self.plan(arch).macs(dimension)
+        return self.plan(architecture).macs(dimension)
 
-    def build(self, arch: Architecture, dimension: int) -> QueryModel:
+    def build(self, architecture: Architecture, dimension: int) -> QueryModel:
         """Make the network of ordinary PyTorch layers, with fresh weights.
 
         Args:
-            arch: An architecture of this space.
+            architecture: An architecture of this space.
             dimension: Number of dimensions of the gallery space.
         """
-        plan = self.plan(arch)
+        plan = self.plan(architecture)
         return QueryModel(
             self.backbone(plan),
             Projection(plan.features, dimension),
             resolution=plan.resolution,
             origin={
                 "space": {"name": self.name, "options": dataclasses.asdict(self)},  # type: ignore[call-overload]
-                "params": dict(arch.params),
+                "params": dict(architecture.params),
                 "dimension": dimension,
             },
         )
 
-    def blocks(self, arch: Architecture, dimension: int) -> list[BlockRecipe]:
+    def blocks(self, architecture: Architecture, dimension: int) -> list[BlockRecipe]:
         """Split a network into its blocks, from images in [0, 1] to vectors of `dimension`."""
-        return self._recipes(self.plan(arch), dimension)
+        return self._recipes(self.plan(architecture), dimension)
 
     def every_block(self, dimension: int) -> list[BlockRecipe]:
         """Return each block that any architecture has, once."""

@@ -23,7 +23,7 @@ class StagedPlans(ElasticSpace, Protocol):
     def full_plan(self) -> Any:
         """Return the plan whose every layer holds that layer of every architecture."""
 
-    def plan(self, arch: Architecture) -> Any:
+    def plan(self, architecture: Architecture) -> Any:
         """Work out an architecture's layers."""
 
     def backbone(self, plan: Any, layers: Layers) -> nn.Module:
@@ -61,20 +61,20 @@ class StagedSupernet(Supernet):
                         module.learn_kernels(stage.kernels)
         self.activate(space.largest())
 
-    def activate(self, arch: Architecture) -> None:
+    def activate(self, architecture: Architecture) -> None:
         """Act as this architecture from now on; images have to come at its resolution.
 
         Raises:
             SearchSpaceError: If the architecture is not in the space.
         """
-        plan = self.space.plan(arch)
+        plan = self.space.plan(architecture)
         self.backbone.activate(plan)
         self.resolution = plan.resolution
-        self.arch = arch
+        self.architecture = architecture
 
     @torch.no_grad()
-    def extract(self, arch: Architecture) -> QueryModel:
+    def extract(self, architecture: Architecture) -> QueryModel:
         """Copy an architecture out as `Supernet.extract` does, its learnt kernels folded in."""
-        model = super().extract(arch)
+        model = super().extract(architecture)
         fold_kernels(self, model)
         return model

@@ -16,7 +16,7 @@ class ChoicePlans(ElasticSpace, Protocol):
     def full_plans(self) -> list[NetworkPlan]:
         """Return one network per kind of block, with the most channels everywhere."""
 
-    def plan(self, arch: Architecture) -> NetworkPlan:
+    def plan(self, architecture: Architecture) -> NetworkPlan:
         """Work out an architecture's layers."""
 
 
@@ -45,13 +45,13 @@ class ShuffleNetSupernet(Supernet):
         self.space = space
         self.activate(space.largest())
 
-    def activate(self, arch: Architecture) -> None:
+    def activate(self, architecture: Architecture) -> None:
         """Act as this architecture from now on; images have to come at its resolution.
 
         Raises:
             SearchSpaceError: If the architecture is not in the space.
         """
-        plan = self.space.plan(arch)
+        plan = self.space.plan(architecture)
         _activate(self.backbone.stem, plan.stem)
         for layer, block in zip(self.backbone.layers, plan.blocks, strict=True):
             choice = cast(ChoiceBlock, layer)
@@ -60,7 +60,7 @@ class ShuffleNetSupernet(Supernet):
             for conv, conv_plan in zip(main, block.main, strict=True):
                 _activate(cast(ConvNorm, conv), conv_plan)
         self.resolution = plan.resolution
-        self.arch = arch
+        self.architecture = architecture
 
 
 def _activate(layer: ConvNorm, plan: ConvPlan) -> None:

@@ -129,7 +129,7 @@ class ViTSpace(PlannedSpace[NetworkPlan]):
             Architecture(self.name, {**ends, **dict(zip(entangled, values, strict=True))})
             for values in product(*entangled.values())
         ]
-        return end(candidates, key=lambda arch: self._plan(arch.params).macs(1))
+        return end(candidates, key=lambda architecture: self._plan(architecture.params).macs(1))
 
     def _recipes(self, plan: NetworkPlan, dimension: int) -> list[BlockRecipe]:
         return block_recipes(plan, dimension)

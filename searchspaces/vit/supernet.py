@@ -19,7 +19,7 @@ class EntangledPlans(ElasticSpace, Protocol):
     def stem_plans(self) -> list[StemPlan]:
         """List the stems of all architectures."""
 
-    def plan(self, arch: Architecture) -> NetworkPlan:
+    def plan(self, architecture: Architecture) -> NetworkPlan:
         """Work out an architecture's layers."""
 
 
@@ -48,13 +48,13 @@ class ViTSupernet(Supernet):
         self.space = space
         self.activate(space.largest())
 
-    def activate(self, arch: Architecture) -> None:
+    def activate(self, architecture: Architecture) -> None:
         """Act as this architecture from now on; images have to come at its resolution.
 
         Raises:
             SearchSpaceError: If the architecture is not in the space.
         """
-        plan = self.space.plan(arch)
+        plan = self.space.plan(architecture)
         backbone = self.backbone
         stem = cast(Stem, backbone.stems[plan.stem.name])
         cast(ElasticConv2d, stem.embed).activate(plan.width)
@@ -63,7 +63,7 @@ class ViTSupernet(Supernet):
         backbone.stem = plan.stem.name
         backbone.depth = len(plan.blocks)
         self.resolution = plan.resolution
-        self.arch = arch
+        self.architecture = architecture
 
 
 def _activate_block(block: Block, plan: BlockPlan) -> None:
