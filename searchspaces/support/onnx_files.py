@@ -121,7 +121,7 @@ def own_session(
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what goes wrong is raised
     return onnxruntime.InferenceSession(str(path), options, list(providers))
 
 
