@@ -115,7 +115,7 @@ def test_the_loss_is_shared_out_between_gallery_and_largest(
     step = losses_of(aligner, supernet, distill=distill, loss=loss)(images, batch, 0)
     found, expected, teacher = [], [], None
     for value in step:
-        query = supernet(resize(images, int(supernet.arch.params["resolution"]))).detach()
+        query = supernet(resize(images, int(supernet.architecture.params["resolution"]))).detach()
         own = loss(query, target, batch)
         if teacher is None:
             teacher = query
@@ -140,9 +140,9 @@ def test_distillation_teaches_the_student_alone(aligner: Aligner, supernet: Supe
     assert weight.grad.abs().sum(0).gt(0).all()
     supernet.zero_grad()
     value = next(step)
-    assert supernet.arch == supernet.space.smallest()
+    assert supernet.architecture == supernet.space.smallest()
     value.backward()
-    width = int(supernet.arch.params["head_width"])
+    width = int(supernet.architecture.params["head_width"])
     assert width < weight.shape[1]
     assert weight.grad is not None
     assert weight.grad[:, :width].abs().sum(0).gt(0).all()
@@ -180,7 +180,7 @@ def test_attentive_draws_train_the_one_with_the_lowest_loss(
     trained = []
     for value in step(images, batch, 0):
         value.backward()
-        trained.append(supernet.arch)
+        trained.append(supernet.architecture)
     assert trained[2:] == [min(group, key=lambda each: group[each]) for group in groups]
     assert int(loss.step) == 4  # one for each that was trained
 

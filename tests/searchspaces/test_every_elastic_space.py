@@ -180,7 +180,7 @@ def test_the_supernet_starts_as_the_largest(name: str) -> None:
     assert isinstance(space, ElasticSpace)
     assert isinstance(supernet, KINDS[space.name][1])
     assert isinstance(supernet, Supernet)
-    assert supernet.arch == space.largest()
+    assert supernet.architecture == space.largest()
     assert supernet.resolution == max(space.resolutions)
     assert supernet.dimension == 5
 
