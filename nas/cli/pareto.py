@@ -11,8 +11,9 @@ from nas.cli.options import TrustImports
 
 def pareto(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
-    max_flops: Annotated[
-        str | None, typer.Option(help="Budget of FLOPs (counted as MACs), e.g. 50M.")
+    max_macs: Annotated[
+        str | None,
+        typer.Option("--max-macs", "--max-flops", help="Budget of MACs, e.g. 50M."),
     ] = None,
     min_map: Annotated[float | None, typer.Option(help="Least validation cross-test mAP.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -29,7 +30,7 @@ def pareto(
     opened = Run.open(run, trust_imports=trust_imports)
     front = opened.front()
     ties = distinguish(opened, front)
-    budget = None if max_flops is None else parse_macs(max_flops)
+    budget = None if max_macs is None else parse_macs(max_macs)
     records = select(front, max_macs=budget, min_map=min_map)
     rows = front_rows(records, ties, gallery_macs=opened.data.gallery.manifest.model_macs)
     if csv is not None:

@@ -212,7 +212,7 @@ def test_pareto_as_table_json_and_csv(cli: Cli, tiny_run: Run, tmp_path: Path) -
         front[0].macs / tiny_run.data.gallery.manifest.model_macs
     )
     assert len((tmp_path / "front.csv").read_text().splitlines()) == len(front) + 1
-    code, out, _ = cli("pareto", tiny_run.path, "--max-flops", "1k", "--json")
+    code, out, _ = cli("pareto", tiny_run.path, "--max-macs", "1k", "--json")
     assert json.loads(out) == []
     refused(cli("pareto", tiny_run.path, "--max-flops", "lots"), "no budget of MACs")
 
