@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compat.errors import CompatError
-from searchspaces.support.errors import reason
 from searchspaces.support.reading import check_file
+from searchspaces.support.trials import problem_in_trial
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
@@ -36,7 +34,14 @@ def open_parquet(path: Path, columns: Sequence[str]) -> ParquetFile:
     from pyarrow import parquet
 
     check_file(path, at_most=_MOST_BYTES, error=CompatError, remedy="give a .parquet file")
-    problem = _tried(path, columns)
+    problem = problem_in_trial(
+        _TRIAL,
+        str(path.resolve()),
+        *columns,
+        seconds=_SECONDS + path.stat().st_size // (10 << 20),
+        memory=_MEMORY,
+        library="pyarrow",
+    )
     if problem is not None:
         raise CompatError(f"The table {path} cannot be read ({problem}): write it again.")
     return parquet.ParquetFile(path)
@@ -46,21 +51,3 @@ def column_values(file: ParquetFile, name: str) -> list[Any]:
     """Return a column's cells as plain values, None for an empty one."""
     cells: list[Any] = file.read(columns=[name]).column(name).to_pylist()
     return cells
-
-
-def _tried(path: Path, columns: Sequence[str]) -> str | None:
-    """Say what is wrong with a file that has been read in a process of its own."""
-    seconds = _SECONDS + path.stat().st_size // (10 << 20)
-    limits = (str(seconds), str(_MEMORY))
-    command = [sys.executable, "-P", str(_TRIAL), str(path.resolve()), *limits, *columns]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=10 * seconds
-        )
-    except subprocess.TimeoutExpired:
-        return f"it takes more than {seconds} s"
-    if done.returncode == 0:
-        return None
-    if done.returncode < 0:
-        return "it crashes pyarrow, or takes too much time or memory"
-    return reason(ValueError(done.stderr.strip()))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 
 from searchspaces.support.errors import QuerynasError, reason
 from searchspaces.support.reading import check_file
+from searchspaces.support.trials import problem_in_trial
 
 _MOST_BYTES = 2 << 30  # what one message of protobuf holds; larger weights lie beside the file
 _MOST_SIDE = 4096
@@ -101,7 +100,14 @@ def open_onnx(
     found = read_onnx_input(path, error=error, remedy=remedy)
     if found.side not in (None, side):
         raise error(f"{path} takes images of {found.side} pixels, not {side}; {remedy}.")
-    problem = _tried(path, side)
+    problem = problem_in_trial(
+        _TRIAL,
+        str(path.resolve()),
+        str(side),
+        seconds=_SECONDS,
+        memory=_MEMORY,
+        library="ONNX Runtime",
+    )
     if problem is not None:
         raise error(f"{path} is no ONNX model that can run ({problem}); {remedy}.")
     return own_session(path, providers=providers)
@@ -123,20 +129,3 @@ def own_session(
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # what goes wrong is raised
     return onnxruntime.InferenceSession(str(path), options, list(providers))
-
-
-def _tried(path: Path, side: int) -> str | None:
-    """Say what is wrong with a file that has been run in a process of its own."""
-    limits = (str(_SECONDS), str(_MEMORY))
-    command = [sys.executable, "-P", str(_TRIAL), str(path.resolve()), str(side), *limits]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=10 * _SECONDS
-        )
-    except subprocess.TimeoutExpired:
-        return f"it takes more than {_SECONDS} s"
-    if done.returncode == 0:
-        return None
-    if done.returncode < 0:
-        return "it crashes ONNX Runtime, or takes too much time or memory"
-    return reason(ValueError(done.stderr.strip()))
