@@ -38,7 +38,7 @@ def check_sqlite(file: Path) -> None:
             odd = database.execute(
                 "SELECT type, name FROM sqlite_master WHERE type NOT IN ('table', 'index') LIMIT 1"
             ).fetchone()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise StudyError(f"'{file}' is no SQLite database ({reason(error)}); {remedy}.") from error
     if odd is not None:
         raise StudyError(f"'{file}' has the {odd[0]} '{odd[1]}', not only tables; {remedy}.")
@@ -80,18 +80,14 @@ def open_study(
         StudyError: There is no such study, or it or a trial is not as querynas leaves it.
     """
     try:
-        storage.get_study_id_from_name(name)
-    except KeyError as error:
-        raise StudyError(
-            f"The storage '{storage.url}' holds no study '{name}'; run `querynas search` first."
-        ) from error
-    try:
+        if name not in optuna.get_all_study_names(storage):
+            raise StudyError("there is no such study, run `querynas search` first")
         study = optuna.load_study(study_name=name, storage=storage)
         if len(study.directions) != len(objectives):
             raise StudyError(f"it has {len(study.directions)} objectives, not {len(objectives)}")
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-            if len(trial.values) != len(objectives):
-                raise StudyError(f"trial {trial.number} has {len(trial.values)} values")
+            if len(trial.values) != len(objectives) or not all(map(_is_number, trial.values)):
+                raise StudyError(f"trial {trial.number} has the values {trial.values}")
         known: set[int] = set()
         for record in scored(study):
             if record.route not in routes:
@@ -107,3 +103,7 @@ def open_study(
             "database, or search again with another --out."
         ) from error
     return study
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)

@@ -167,7 +167,7 @@ KINDS: dict[str, Cases] = {
     "runs: study.yaml": of_file("run/study.yaml", of_itself),
     "runs: study.db": of_file("run/study.db", front),
     "runs: rows of study.db": rows_of_databases,
-    "runs: repeats.json": of_file("run/repeats.json", repeated),
+    "runs: repeats.json": of_file("run/repeats.json", repeated, names="run"),
     "runs: proposals.json": of_file("run/warm_start/proposals.json", proposals, content=_brought()),
     "runs: test_scores.json": of_file(
         "run/test_scores.json", lambda run: measured_on_test(run, run.record(SCORED))
