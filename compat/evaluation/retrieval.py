@@ -27,6 +27,7 @@ AveragePrecision = Literal["standard", "trapezoid"]
 
 _CUTOFFS = (1, 5, 10)
 _RESAMPLES = 1000
+_BATCH = 100  # resamples held at a time
 
 
 @dataclass(frozen=True)
@@ -195,13 +196,23 @@ def _check_definition(average_precision: str) -> None:
 def bootstrap_interval(values: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
     """95% percentile bootstrap interval of the mean of ``values`` (n,), 1000 seeded resamples.
 
+    A single value is its own interval.
+
     Source: Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
     """
-    rng = np.random.default_rng(seed)
-    means = [
-        values[rng.integers(0, len(values), size=len(values))].mean() for _ in range(_RESAMPLES)
-    ]
-    low, high = np.percentile(means, [2.5, 97.5])
+    from scipy.stats import bootstrap  # slow to import
+
+    if len(values) == 1:
+        return float(values[0]), float(values[0])
+    low, high = bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=_RESAMPLES,
+        batch=_BATCH,
+        vectorized=True,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
     return float(low), float(high)
 
 

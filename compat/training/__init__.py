@@ -1,4 +1,4 @@
-"""The one training loop."""
+"""The one training loop, its parts, and how alignments use it."""
 
 import lazy_loader
 

@@ -40,7 +40,7 @@ def train_supernet(
         checkpoint: File that keeps the state, as in `compat.training.align`.
 
     Raises:
-        StudyError: The loss became NaN or infinite, or a checkpoint belongs to another training.
+        CompatError: As `compat.training.align`.
     """
     loss = aligner.new_loss()
     draws = SubnetworkDraws(

@@ -74,8 +74,7 @@ def fuse_jointly(
         dimension: Of the new gallery; that of the first gallery if None.
 
     Raises:
-        CompatError: As `compat.gallery.fuse_galleries`.
-        StudyError: When the loss stops being finite.
+        CompatError: As `compat.gallery.fuse_galleries`, and when the loss stops being finite.
     """
     spaces = [data.gallery, *others]
     check_fusion(spaces)
@@ -105,8 +104,7 @@ def hash_jointly(
         bits: Length of the codes.
 
     Raises:
-        CompatError: As `compat.gallery.hash_gallery`.
-        StudyError: When the loss stops being finite.
+        CompatError: As `compat.gallery.hash_gallery`, and when the loss stops being finite.
     """
     check_plain(data.gallery)
     check_absent(Path(out))

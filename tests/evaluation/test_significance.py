@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compat.errors import CompatError
-from compat.evaluation import Difference, paired_difference
+from compat.evaluation import Difference, bootstrap_interval, paired_difference
 
 
 def precisions(queries: int, seed: int, gap: float = 0.05) -> tuple[np.ndarray, np.ndarray]:
@@ -119,3 +119,17 @@ def test_what_cannot_be_compared_is_refused() -> None:
         paired_difference(np.array([0.1, np.nan]), np.array([0.2, 0.3]))
     with pytest.raises(CompatError, match="nothing to compare"):
         paired_difference(np.full(2, np.nan), np.full(2, np.nan))
+
+
+def test_an_interval_needs_no_second_value() -> None:
+    assert bootstrap_interval(np.array([0.25])) == (0.25, 0.25)
+    assert bootstrap_interval(np.full(5, 0.5)) == (0.5, 0.5)
+
+
+def test_the_interval_is_that_of_resampled_means() -> None:
+    """The very resamples that NumPy's generator draws one after another."""
+    values = np.random.default_rng(1).uniform(size=37)
+    rng = np.random.default_rng(7)
+    means = [values[rng.integers(0, 37, size=37)].mean() for _ in range(1000)]
+    expected = np.percentile(means, [2.5, 97.5])
+    np.testing.assert_allclose(bootstrap_interval(values, seed=7), expected, atol=1e-14)
