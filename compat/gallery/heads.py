@@ -121,7 +121,7 @@ def train_head(
         head,
         losses,
         Course(1, training.steps, batches),
-        Descent(optimizer, schedule, torch.device("cpu")),
+        Descent(optimizer, schedule, device=torch.device("cpu")),
         title=title,
         remedy=f"lower the learning rate ({training.learning_rate})",
     )

@@ -109,7 +109,7 @@ def train_gallery_model(
     optimizer = torch.optim.AdamW(
         trained.to(device).parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
-    steps = math.ceil(len(data.labels) / recipe.batch)
+    steps = len(_batches(np.arange(len(data.labels)), recipe.batch))
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, recipe.learning_rate, total_steps=max(2, recipe.epochs * steps)
     )
@@ -124,11 +124,10 @@ def train_gallery_model(
     fit(
         trained,
         losses,
-        Course(recipe.epochs, steps, lambda epoch: data.epoch(epoch, steps, recipe)),
-        Descent(optimizer, schedule, device, half=has_fast_bfloat16(device)),
+        Course(recipe.epochs, steps, lambda epoch: data.epoch(epoch, recipe)),
+        Descent(optimizer, schedule, device=device, half=has_fast_bfloat16(device)),
         title="train the gallery network",
-        remedy=f"lower the learning rate ({recipe.learning_rate}), remove {checkpoint.path} and "
-        "start again",
+        remedy=f"lower the learning rate ({recipe.learning_rate})",
         checkpoint=checkpoint,
     )
     save_gallery_model(
@@ -180,14 +179,11 @@ class _TrainingData:
         names = [decoded.images.classes[label] for label in known]
         return cls(decoded.pixels, views, labels, names, decoded.images.ids.tolist())
 
-    def epoch(
-        self, number: int, steps: int, recipe: TrainingRecipe
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield every image once in ``steps`` batches of about equal size, with its label."""
+    def epoch(self, number: int, recipe: TrainingRecipe) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield every image once, in batches, with its label."""
         rng = np.random.default_rng([recipe.seed, number - 1])
-        for rows in np.array_split(rng.permutation(len(self.labels)), steps):
-            if len(rows) > 1:  # BatchNorm cannot learn from a single image
-                yield self._draw(rows, rng, flip=recipe.flip), self.labels[rows]
+        for rows in _batches(rng.permutation(len(self.labels)), recipe.batch):
+            yield self._draw(rows, rng, flip=recipe.flip), self.labels[rows]
 
     def _draw(self, rows: np.ndarray, rng: np.random.Generator, *, flip: bool) -> np.ndarray:
         """One picture of each image: itself or a view, perhaps mirrored."""
@@ -200,6 +196,12 @@ class _TrainingData:
             mirrored = np.flatnonzero(rng.random(len(rows)) < 0.5)
             pixels[mirrored] = pixels[mirrored, :, ::-1]
         return pixels
+
+
+def _batches(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    """Batches of about equal size; BatchNorm cannot learn from a single image."""
+    parts = np.array_split(rows, math.ceil(len(rows) / size))
+    return [part for part in parts if len(part) > 1]
 
 
 def _settings(recipe: TrainingRecipe, data: _TrainingData) -> dict[str, Any]:

@@ -3,7 +3,8 @@ from .average import MovingAverage
 from .best import Best, Fitted
 from .checkpoint import Checkpoint, Stateful
 from .config import TrainingConfig
-from .loop import Course, Descent, fit
+from .descent import Descent
+from .loop import Course, fit
 
 __all__ = [
     "Best",

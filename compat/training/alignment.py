@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from compat.device import has_fast_bfloat16
 from compat.targets import Batch
 from compat.tasks.training_set import TrainingSet
-from compat.training import Course, Descent, fit
 from compat.training.average import MovingAverage
 from compat.training.best import Best, Fitted
 from compat.training.checkpoint import Checkpoint
 from compat.training.config import TrainingConfig
+from compat.training.descent import Descent
+from compat.training.loop import Course, fit
 
 Losses = Callable[[Tensor, Batch, int], Iterator[Tensor]]
 
@@ -72,7 +73,7 @@ def align(
         Descent(
             optimizer,
             _schedule(optimizer, config, config.epochs * steps),
-            device,
+            device=device,
             half=_halved(config, device),
         ),
         title=title,

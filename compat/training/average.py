@@ -37,7 +37,13 @@ class MovingAverage:
         return self._averaged.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` returned."""
+        """Take up what `state_dict` returned.
+
+        Raises:
+            ValueError: The number of steps is negative.
+        """
+        if int(state["n_averaged"]) < 0:
+            raise ValueError("an average over less than no steps")
         self._averaged.load_state_dict(state)
 
 

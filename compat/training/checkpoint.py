@@ -1,7 +1,6 @@
 """The state of an unfinished training, in one file."""
 
-import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,8 +8,6 @@ from typing import Any, Protocol
 import torch
 from pydantic import Field, JsonValue, ValidationError
 from torch import Tensor
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from compat.errors import CompatError
 from searchspaces.support.errors import reason
@@ -20,6 +17,7 @@ from searchspaces.support.section import Versioned
 from searchspaces.support.settings import bind_settings
 from searchspaces.support.tensors import read_torch_file
 
+_MISFITS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, OverflowError)
 _RESTART = "delete it to train from the start"
 
 
@@ -36,7 +34,7 @@ class Stateful(Protocol):
 class _State(Versioned):
     settings: dict[str, JsonValue]
     epochs: int = Field(ge=0)
-    parts: dict[str, dict[str, Any]]
+    parts: dict[str, dict[Any, Any]]
 
 
 @dataclass(frozen=True)
@@ -61,8 +59,13 @@ class Checkpoint:
         }
         write_atomically(self.path, lambda temporary: torch.save(content, temporary))
 
-    def load(self, parts: Mapping[str, Stateful], device: torch.device) -> int:
+    def load(self, parts: Mapping[str, Stateful], device: torch.device, *, epochs: int) -> int:
         """Take up the state of all parts; return the epochs behind it, 0 where there is no file.
+
+        Args:
+            parts: As for `save`.
+            device: Where they lie.
+            epochs: Those of the whole training.
 
         Raises:
             CompatError: The file cannot be read, is of a later version, or belongs to a training
@@ -80,12 +83,13 @@ class Checkpoint:
             remedy=f"{_RESTART}, or restore that setting",
         )
         try:
+            if state.epochs > epochs:
+                raise ValueError(f"{state.epochs} epochs of {epochs}")
+            if not all(_is_sound(tensor) for tensor in _tensors(state.parts)):
+                raise ValueError("it holds numbers that are not finite")
             for name, part in parts.items():
-                if isinstance(part, Optimizer | LRScheduler):  # these take anything, and fail later
-                    given = state.parts[name]
-                    _check_form(given, _form(part, given), name)
                 part.load_state_dict(state.parts[name])
-        except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except _MISFITS as error:
             raise self._odd(reason(error)) from error
         return state.epochs
 
@@ -96,7 +100,7 @@ class Checkpoint:
             return _State.model_validate(_of_before(content) if old else content)
         except ValidationError as error:
             raise self._odd(problem_of(error, _State)) from error
-        except (KeyError, TypeError, AttributeError) as error:
+        except _MISFITS as error:
             raise self._odd(reason(error)) from error
 
     def _odd(self, problem: str) -> CompatError:
@@ -105,38 +109,16 @@ class Checkpoint:
         )
 
 
-def _form(part: Optimizer | LRScheduler, given: Mapping[str, Any]) -> dict[str, Any]:
-    """A state as it is behind the first step, of those parameters that are given any."""
-    if isinstance(part, LRScheduler):
-        return part.state_dict()
-    ahead = copy.deepcopy(part)
-    for group in ahead.param_groups:
-        for parameter in group["params"]:
-            parameter.grad = torch.zeros_like(parameter)
-    ahead.step()
-    form = ahead.state_dict()
-    return {**form, "state": {k: v for k, v in form["state"].items() if k in given["state"]}}
+def _tensors(content: Mapping[Any, Any]) -> Iterator[Tensor]:
+    for value in content.values():
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, Mapping):
+            yield from _tensors(value)
 
 
-def _check_form(given: Any, own: Any, where: str) -> None:
-    """Compare keys, lengths, shapes and kinds of values; a number may stand where there is none."""
-    match own:
-        case dict():
-            alike = isinstance(given, dict) and given.keys() == own.keys()
-            parts = [(given[key], own[key], key) for key in own] if alike else []
-        case list() | tuple():
-            alike = isinstance(given, list | tuple) and len(given) == len(own)
-            parts = list(zip(given, own, range(len(own)), strict=True)) if alike else []
-        case Tensor():
-            alike, parts = isinstance(given, Tensor) and given.shape == own.shape, []
-        case str():
-            alike, parts = given == own, []
-        case _:
-            alike, parts = given is None or isinstance(given, bool | int | float), []
-    if not alike:
-        raise ValueError(f"{where} is of another form")
-    for inner, own_inner, key in parts:
-        _check_form(inner, own_inner, f"{where}.{key}")
+def _is_sound(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and bool(tensor.isfinite().all())
 
 
 def _of_before(content: dict[str, Any]) -> dict[str, Any]:
@@ -147,8 +129,7 @@ def _of_before(content: dict[str, Any]) -> dict[str, Any]:
             "epochs": content["epochs"],
             "parts": {
                 "trained": content["trained"],
-                "optimizer": content["optimizer"],
-                "scheduler": content["schedule"],
+                "descent": content["optimizer"]["state"],
             },
         }
     identity = content["identity"]
@@ -159,6 +140,7 @@ def _of_before(content: dict[str, Any]) -> dict[str, Any]:
         "parts": {
             "trained": {f"{part}.{k}": v for part in both for k, v in content[part].items()},
             "best": {name: content[name] for name in ("best", "best_epoch", "history", "weights")},
-            **{name: content[name] for name in ("optimizer", "scheduler", "average")},
+            "average": content["average"],
+            "descent": content["optimizer"]["state"],
         },
     }

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -13,6 +12,7 @@ from compat.errors import CompatError
 from compat.training.average import MovingAverage
 from compat.training.best import Best
 from compat.training.checkpoint import Checkpoint, Stateful
+from compat.training.descent import Descent
 
 Item = TypeVar("Item")
 
@@ -23,7 +23,7 @@ class Course(Generic[Item]):
 
     Attributes:
         epochs: Number of epochs.
-        steps: Most batches of an epoch.
+        steps: Batches of an epoch.
         batches: The batches of an epoch, counted from 1. They depend on that number alone, so that
             a resumed training sees the same ones.
         rest: Epochs from one rest to the next: there, and at the end, models are scored and the
@@ -34,36 +34,6 @@ class Course(Generic[Item]):
     steps: int
     batches: Callable[[int], Iterable[Item]]
     rest: int = 1
-
-
-@dataclass(frozen=True, eq=False)
-class Descent:
-    """How a step changes the weights.
-
-    Attributes:
-        optimizer: Of all that is trained.
-        scheduler: Its learning rate by step.
-        device: Where everything lies.
-        half: Whether losses are computed under bfloat16 autocast.
-    """
-
-    optimizer: torch.optim.Optimizer
-    scheduler: torch.optim.lr_scheduler.LRScheduler
-    device: torch.device
-    half: bool = False
-
-    def step(self, losses: Iterable[Tensor]) -> float:
-        """Take one step down the sum of ``losses`` and return it; none where it is not finite."""
-        self.optimizer.zero_grad(set_to_none=True)
-        value = 0.0
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            for part in losses:
-                part.backward()
-                value += part.item()
-        if math.isfinite(value):
-            self.optimizer.step()
-            self.scheduler.step()
-        return value
 
 
 def fit(
@@ -98,14 +68,13 @@ def fit(
     Raises:
         CompatError: The loss became NaN or infinite, or the checkpoint cannot be continued.
     """
-    parts: dict[str, Stateful] = {
-        "trained": trained,
-        "optimizer": descent.optimizer,
-        "scheduler": descent.scheduler,
-    }
+    parts: dict[str, Stateful] = {"trained": trained, "descent": descent}
     parts |= {} if average is None else {"average": average}
     parts |= {} if best is None else {"best": best}
-    done = 0 if checkpoint is None else checkpoint.load(parts, descent.device)
+    done = 0
+    if checkpoint is not None:
+        done = checkpoint.load(parts, descent.device, epochs=course.epochs)
+        descent.advance(done * course.steps)
     progress = tqdm(
         total=course.epochs * course.steps,
         initial=done * course.steps,
@@ -118,8 +87,10 @@ def fit(
         for step, batch in enumerate(course.batches(epoch), start=(epoch - 1) * course.steps):
             value = descent.step(losses(batch, step))
             if not math.isfinite(value):
+                begun = checkpoint is not None and checkpoint.path.exists()
+                also = f", and delete '{checkpoint.path}'" if checkpoint and begun else ""
                 raise CompatError(
-                    f"The loss of '{title}' became {value} in epoch {epoch}; {remedy}."
+                    f"The loss of '{title}' became {value} in epoch {epoch}; {remedy}{also}."
                 )
             if average is not None:
                 average.update()

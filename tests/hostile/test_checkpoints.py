@@ -1,6 +1,5 @@
 """Weights of others, and shared weights, as anybody could have made them."""
 
-import copy
 import io
 import os
 import pickle
@@ -16,12 +15,8 @@ import timm
 import torch
 from mutations import VALUES, Case, Cases, assert_clean, hostile_pickle, mutated_bytes
 from safetensors.torch import save
-from torch import nn
 
 from compat.errors import CompatError
-from compat.training.average import MovingAverage
-from compat.training.checkpoint import Checkpoint
-from compat.training.loop import Course, Descent, fit
 from searchspaces import SearchSpaceError, timm_query_model
 from searchspaces.checkpoint import load_checkpoint
 
@@ -140,68 +135,12 @@ def of_archives(folder: Path, seed: int, count: int) -> Iterator[Case]:
     assert not (folder / "executed").exists()
 
 
-def resumed(path: Path) -> None:
-    """Take a training up as `fit` does, and go on with it."""
-    torch.manual_seed(0)
-    trained = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
-    optimizer = torch.optim.AdamW(trained.parameters(), lr=0.01)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
-    fit(
-        trained,
-        lambda batch, step: iter([trained(batch).square().sum()]),
-        Course(epochs=3, steps=2, batches=lambda epoch: [torch.ones(4, 4)] * 2),
-        Descent(optimizer, scheduler, torch.device("cpu")),
-        title="training",
-        remedy="train more slowly",
-        average=MovingAverage(trained, 0.9),
-        checkpoint=Checkpoint(path, {"seed": 0}),
-        quiet=True,
-    )
-
-
-def of_trainings(folder: Path, seed: int, count: int) -> Iterator[Case]:
-    """Fields of the state replaced, removed and renamed, at every depth."""
-    path = folder / "nested.checkpoint"
-    resumed(path)
-    whole = torch.load(path, weights_only=True)
-    whole["epochs"] = 1
-    for number in range(count):
-        draw = random.Random(f"{seed} {number}")
-        content = copy.deepcopy(whole)
-        what = _changed(content, draw)
-        try:
-            path.write_bytes(saved(content))
-        except Exception:  # some of these values cannot be saved
-            continue
-        yield Case(f"{what} {number}", path.name, lambda: resumed(path))
-
-
-def _changed(content: Any, draw: random.Random) -> str:
-    places = []
-    while isinstance(content, dict | list) and content:
-        keys = list(content) if isinstance(content, dict) else range(len(content))
-        places.append((content, draw.choice(keys)))
-        content = content[places[-1][1]]
-    holder, key = draw.choice(places)
-    value = holder[key]
-    odd = draw.choice((*VALUES, torch.zeros(7), torch.tensor(torch.nan), [value], {"x": value}))
-    match draw.randrange(3):
-        case 0:
-            holder[key] = odd
-        case 1:
-            del holder[key]
-        case 2 if isinstance(holder, dict):
-            holder[f"{key}x"] = holder.pop(key)
-    return f"{key} = {str(odd)[:30]!r}"
-
-
 KINDS: dict[str, Cases] = {
     "checkpoints: bytes": of_bytes(".pth", lambda: saved(state())),
     "checkpoints: bytes before archives": of_bytes(".th", lambda: saved(state(), archive=False)),
     "checkpoints: bytes of safetensors": of_bytes(".safetensors", lambda: save(state())),
     "checkpoints: states": of_states,
     "checkpoints: archives": of_archives,
-    "checkpoints: trainings": of_trainings,
 }
 
 
@@ -233,14 +172,3 @@ class _Mkdir:
 def test_the_pickle_would_run_elsewhere(tmp_path: Path) -> None:
     pickle.loads(pickle.dumps(_Mkdir(tmp_path / "executed")))
     assert (tmp_path / "executed").exists()
-
-
-def test_parameters_that_never_had_a_gradient_are_no_damage(tmp_path: Path) -> None:
-    path = tmp_path / "nested.checkpoint"
-    resumed(path)
-    content = torch.load(path, weights_only=True)
-    content["epochs"] = 1
-    del content["parts"]["optimizer"]["state"][0]
-    path.write_bytes(saved(content))
-    resumed(path)
-    assert torch.load(path, weights_only=True)["epochs"] == 3

@@ -41,7 +41,7 @@ def kept(tmp_path: Path) -> Checkpoint:
 
 def test_every_part_goes_on_where_it_was(kept: Checkpoint) -> None:
     state = parts()
-    assert kept.load(state, CPU) == 2
+    assert kept.load(state, CPU, epochs=3) == 2
     assert state["trained"].weight.sum().item() == 12.0
     fitted = state["best"].give(state["trained"])
     assert (fitted.best, fitted.epoch, fitted.history) == (12.0, 2, {2: 12.0})
@@ -50,15 +50,15 @@ def test_every_part_goes_on_where_it_was(kept: Checkpoint) -> None:
 
 def test_without_a_file_a_training_begins(tmp_path: Path) -> None:
     state = parts(1.0)
-    assert Checkpoint(tmp_path / "none", SETTINGS).load(state, CPU) == 0
+    assert Checkpoint(tmp_path / "none", SETTINGS).load(state, CPU, epochs=3) == 0
     assert state["trained"].weight.sum().item() == 6.0
 
 
 def test_other_settings_are_named(kept: Checkpoint) -> None:
     with pytest.raises(CompatError, match=r"state' was begun with lr = 0\.1, not 0\.2; delete it"):
-        Checkpoint(kept.path, {**SETTINGS, "lr": 0.2}).load(parts(), CPU)
+        Checkpoint(kept.path, {**SETTINGS, "lr": 0.2}).load(parts(), CPU, epochs=3)
     with pytest.raises(CompatError, match="was begun with warmup = None, not 3"):
-        Checkpoint(kept.path, {**SETTINGS, "warmup": 3}).load(parts(), CPU)
+        Checkpoint(kept.path, {**SETTINGS, "warmup": 3}).load(parts(), CPU, epochs=3)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_state_of_something_else_is_refused(kept: Checkpoint, change: dict[str
     content = torch.load(kept.path, weights_only=True)
     torch.save({**content, **change}, kept.path)
     with pytest.raises(CompatError, match=r"state' .*; delete it to train from the start"):
-        kept.load(parts(), CPU)
+        kept.load(parts(), CPU, epochs=3)
 
 
 def test_best_weights_of_another_network_are_refused(kept: Checkpoint) -> None:
@@ -86,19 +86,19 @@ def test_best_weights_of_another_network_are_refused(kept: Checkpoint) -> None:
     content["parts"]["best"]["weights"]["weight"] = torch.zeros(4, 4)
     torch.save(content, kept.path)
     with pytest.raises(CompatError, match="best weights have other shapes"):
-        kept.load(parts(), CPU)
+        kept.load(parts(), CPU, epochs=3)
 
 
 def test_damaged_and_later_files_are_refused(kept: Checkpoint) -> None:
     torch.save({"version": 7}, kept.path)
     with pytest.raises(CompatError, match=r"of version 7, .* update querynas"):
-        kept.load(parts(), CPU)
+        kept.load(parts(), CPU, epochs=3)
     torch.save([1, 2], kept.path)
     with pytest.raises(CompatError, match="no state of this training"):
-        kept.load(parts(), CPU)
+        kept.load(parts(), CPU, epochs=3)
     kept.path.write_bytes(b"no state at all")
     with pytest.raises(CompatError, match="delete it to train from the start"):
-        kept.load(parts(), CPU)
+        kept.load(parts(), CPU, epochs=3)
 
 
 def test_the_last_epoch_is_kept_where_nothing_is_scored() -> None:
