@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from compat.data.images import ImageSet
 from compat.data.opening import BrokenImageError
-from compat.data.preprocessing import Preprocessing, fit_image
+from compat.data.preprocessing import Fit, Preprocessing, fit_image
 from compat.data.store import fill, write_json, writing_to
 from compat.errors import CompatError
 from searchspaces.support.cache import default_cache
@@ -46,7 +46,7 @@ def decode(
     images: ImageSet,
     size: int,
     *,
-    fit: str = "crop",
+    fit: Fit = "crop",
     cache: Path | None = None,
     strict: bool = False,
 ) -> Decoded:

@@ -22,7 +22,7 @@ _Mean = Annotated[FiniteFloat, Field(ge=-1000, le=1000)]
 _Std = Annotated[FiniteFloat, Field(gt=1e-6, le=1000)]
 
 
-def fit_image(image: Image.Image, size: int, fit: str) -> Image.Image:
+def fit_image(image: Image.Image, size: int, fit: Fit) -> Image.Image:
     """The image at `size` x `size` pixels, bilinear.
 
     Args:

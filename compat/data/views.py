@@ -13,7 +13,7 @@ from pydantic import Field
 
 from compat.data.cache import content_key, image_digests
 from compat.data.images import ImageSet
-from compat.data.preprocessing import Preprocessing
+from compat.data.preprocessing import Fit, Preprocessing
 from compat.data.store import fill
 from compat.section import Options
 from searchspaces.support.cache import default_cache
@@ -52,7 +52,7 @@ def decode_views(
     recipe: ViewRecipe,
     size: int,
     *,
-    fit: str = "crop",
+    fit: Fit = "crop",
     cache: Path | None = None,
 ) -> np.ndarray:
     """Views of every image, made once and kept beside the decoded images.
@@ -101,7 +101,7 @@ def decode_views(
 
 
 def _view(
-    picture: Image.Image, recipe: ViewRecipe, digest: str, number: int, size: int, fit: str
+    picture: Image.Image, recipe: ViewRecipe, digest: str, number: int, size: int, fit: Fit
 ) -> Image.Image:
     from torchvision.transforms.v2 import functional
 
@@ -121,7 +121,7 @@ def _view(
 
 
 def _window(
-    size: tuple[int, int], recipe: ViewRecipe, random: np.random.Generator, fit: str
+    size: tuple[int, int], recipe: ViewRecipe, random: np.random.Generator, fit: Fit
 ) -> tuple[int, int, int, int]:
     """Left, top, width and height in pixels of the part that a view shows."""
     width, height = size

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from compat.data.cache import decode
 from compat.data.images import ImageSet
-from compat.data.preprocessing import Preprocessing
+from compat.data.preprocessing import Fit, Preprocessing
 from compat.data.store import write_json
 from compat.data.views import ViewRecipe, decode_views
 from compat.errors import CompatError
@@ -47,7 +47,7 @@ def build_gallery(
     views: ViewRecipe | None = None,
     train: ArrayLike | None = None,
     dtype: str = "float32",
-    fit: str | None = None,
+    fit: Fit | None = None,
     strict: bool = False,
     cache: Path | None = None,
     block: int = 2048,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from compat.data.cache import decode
 from compat.data.images import ImageSet
-from compat.data.preprocessing import Preprocessing
+from compat.data.preprocessing import Fit, Preprocessing
 from compat.data.splits import Retrieval, Splits
 from compat.data.views import ViewRecipe, decode_views
 from compat.device import has_fast_bfloat16, pick_device
@@ -53,7 +53,7 @@ class TrainingRecipe:
     arch: str = "timm:resnet18"
     dimension: int = 256
     size: int = 64
-    fit: str = "crop"
+    fit: Fit = "crop"
     epochs: int = 20
     views: int = 4
     flip: bool = True

@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from compat.data import ImageSet, Retrieval, decode
+from compat.data.preprocessing import Fit
 from compat.embedding import embed
 from compat.errors import CompatError
 from compat.evaluation import Metric, Retrieved, Score, Truth, evaluate
@@ -31,7 +32,7 @@ class RetrievalTask:
     retrieval: Retrieval
     truth: Truth
     vectors: np.ndarray
-    fit: str
+    fit: Fit
     metric: Metric
     fingerprint: str
 
@@ -86,7 +87,7 @@ class RetrievalTask:
         return evaluate(asking[queries], answering[gallery], self.truth, metric=self.metric)
 
 
-def readable(images: ImageSet, size: int, fit: str) -> np.ndarray:
+def readable(images: ImageSet, size: int, fit: Fit) -> np.ndarray:
     """Decode images that all have gallery vectors; one lost would shift the rows of the others."""
     decoded = decode(images, size, fit=fit)
     if decoded.broken:

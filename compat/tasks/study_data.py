@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from compat.data import ImageSet, Retrieval, Splits, decode_views, open_data, split
+from compat.data.preprocessing import Fit
 from compat.errors import CompatError
 from compat.evaluation import Truth
 from compat.gallery import GallerySpace
@@ -31,7 +32,7 @@ class StudyData:
     images: ImageSet
     gallery: GallerySpace
     splits: Splits
-    fit: str
+    fit: Fit
 
     @cached_property
     def val(self) -> RetrievalTask:

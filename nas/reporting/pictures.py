@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from compat.data import ImageSet
-from compat.data.preprocessing import fit_image
+from compat.data.preprocessing import Fit, fit_image
 from compat.evaluation import top_k
 from compat.tasks.retrieval import RetrievalTask
 
@@ -114,7 +114,7 @@ def _mixed(successes: np.ndarray, failures: np.ndarray, count: int) -> np.ndarra
     return np.concatenate([successes[: count - wrong], failures[:wrong]])
 
 
-def _picture(images: ImageSet, index: int, fit: str) -> Picture:
+def _picture(images: ImageSet, index: int, fit: Fit) -> Picture:
     image = images.source.load(index)
     label = images.labels[index]
     return Picture(
