@@ -76,7 +76,7 @@ def open_cifar10(root: Path, *, download: bool) -> ImageSet:
         images = open_folder(root / "train", queries=root / "test")
         return replace(images, name="cifar10", spec=f"cifar10:root={root}")
     folder = unpacked(ARCHIVE, root, download=download)
-    remedy = f"delete {folder} and unpack {ARCHIVE.file} again"
+    remedy = f"delete its folder and unpack {ARCHIVE.file} again"
     names = require_file(folder / "batches.meta.txt", remedy)
     classes = tuple(read_text(names, error=CompatError, remedy=remedy).split())
     files = tuple(str(require_file(folder / name, remedy)) for name in _PARTS)
