@@ -128,7 +128,8 @@ class PrunedSpace(ParametricSpace):
     @cached_property
     def _distributions(self) -> dict[str, BaseDistribution]:
         """Resolution, criterion, any schedule, and a ratio per stage ("ratio_layer1")."""
-        uncut = self._uncut(min(self.resolutions), 1, pretrained=False)
+        with seeded(0):
+            uncut = self._uncut(min(self.resolutions), 1, pretrained=False)
         ratio = FloatDistribution(0.0, self.max_ratio, step=self.step)
         return {
             "resolution": CategoricalDistribution(self.resolutions),

@@ -9,6 +9,7 @@ from searchspaces.architecture import Architecture
 from searchspaces.elastic import shared_part
 from searchspaces.query_model import QueryModel
 from searchspaces.space import SearchSpace
+from searchspaces.support.seeding import seeded
 
 
 class Supernet(QueryModel):
@@ -42,7 +43,8 @@ class Supernet(QueryModel):
         Returns:
             A model of ordinary PyTorch layers, in evaluation mode, on the supernet's device.
         """
-        model = self.space.build(architecture, self.dimension)
+        with seeded(0):  # all of its weights are replaced
+            model = self.space.build(architecture, self.dimension)
         shared = self.state_dict()
         for name, tensor in model.state_dict().items():
             tensor.copy_(shared_part(shared[name], tensor.shape))

@@ -43,7 +43,7 @@ def forward_seconds(
     """
     alone = copy.deepcopy(module).cpu().to(memory_format=torch.contiguous_format).eval()
     if runtime == "pytorch":
-        return time_passes(alone, torch.rand(1, *shape), warmup=warmup, runs=runs)
+        return time_passes(alone, _images((1, *shape)), warmup=warmup, runs=runs)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "module.onnx"
         _write_onnx(file, alone, shape)
@@ -70,7 +70,7 @@ def measure_latency(
         runs: Timed passes.
     """
     device = next(model.parameters()).device
-    images = torch.rand(batch, 3, resolution, resolution, device=device)
+    images = _images((batch, 3, resolution, resolution)).to(device)
     passes = time_passes(model, images, threads=threads, warmup=warmup, runs=runs)
     return statistics.median(passes)
 
@@ -121,9 +121,12 @@ def describe_runtime(runtime: Runtime) -> str:
 
 
 def _session_seconds(session: Any, shape: tuple[int, ...], warmup: int, runs: int) -> list[float]:
-    image = np.random.default_rng(0).random((1, *shape), np.float32)
-    inputs = {session.get_inputs()[0].name: image}
+    inputs = {session.get_inputs()[0].name: _images((1, *shape)).numpy()}
     return _seconds(lambda: session.run(None, inputs), warmup, runs)
+
+
+def _images(shape: tuple[int, ...]) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(0).random(shape, np.float32))
 
 
 def _seconds(forward: Callable[[], object], warmup: int, runs: int) -> list[float]:

@@ -9,7 +9,6 @@ from itertools import product
 from typing import Any, ClassVar
 
 import timm
-import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import BaseTrial
 from tqdm import tqdm
@@ -28,6 +27,7 @@ from searchspaces.query_model import (
 from searchspaces.support.cache import default_cache
 from searchspaces.support.files import write_atomically
 from searchspaces.support.section import MOST_SIDE
+from searchspaces.support.seeding import seeded
 
 HEADS = ("plain", "norm")
 
@@ -214,7 +214,7 @@ def _measured(backbone: str, resolution: int, pooling: str) -> Mapping[str, Any]
 
 
 def _measure(backbone: str, resolution: int, pooling: str) -> Mapping[str, Any]:
-    with torch.random.fork_rng(devices=[]):
+    with seeded(0):
         try:
             model = timm_query_model(
                 backbone, 1, resolution=resolution, pooling=pooling, pretrained=False

@@ -120,7 +120,7 @@ def train_head(
     fit(
         head,
         losses,
-        Course(1, training.steps, batches),
+        Course(1, training.steps, batches, training.seed),
         Descent(optimizer, schedule, device=torch.device("cpu")),
         title=title,
         remedy=f"lower the learning rate ({training.learning_rate})",

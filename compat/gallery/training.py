@@ -124,7 +124,7 @@ def train_gallery_model(
     fit(
         trained,
         losses,
-        Course(recipe.epochs, steps, lambda epoch: data.epoch(epoch, recipe)),
+        Course(recipe.epochs, steps, lambda epoch: data.epoch(epoch, recipe), recipe.seed),
         Descent(optimizer, schedule, device=device, half=has_fast_bfloat16(device)),
         title="train the gallery network",
         remedy=f"lower the learning rate ({recipe.learning_rate})",

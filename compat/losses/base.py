@@ -18,6 +18,7 @@ from compat.errors import CompatError
 from compat.losses.options import is_number
 from compat.targets import AlignmentTargets, Batch, Requirement
 from searchspaces.support.naming import suggestion
+from searchspaces.support.seeding import seeded
 
 _REMEDIES: dict[str, str] = {
     "gallery_embeddings": "build or import a gallery that holds the training images",
@@ -192,16 +193,15 @@ def create_loss(
                 f"{_REMEDIES[lack]}."
             )
         try:
-            terms.append((term.weight, entry.factory(**term.options)))
+            with seeded(seed):
+                terms.append((term.weight, entry.factory(**term.options)))
         except TypeError as error:
             raise CompatError(
                 f"Loss '{term.name}' does not take the options {dict(term.options)}: {error}."
             ) from error
     loss = terms[0][1] if len(terms) == 1 and terms[0][0] == 1.0 else WeightedSum(terms)
     if targets is not None:
-        devices = [targets.vectors.device] if targets.vectors.is_cuda else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
+        with seeded(seed, targets.vectors.device):
             loss.prepare(targets)
     return loss
 

@@ -42,7 +42,8 @@ def align(
         data: Training pictures and their gallery vectors, the latter on ``device``.
         config: Epochs, batch, learning rate, schedule, EMA.
         loss: What ``losses`` computes with; the parameters it holds are trained along, in place.
-        seed: Order of the images and choice of views; a resumed training sees the same order.
+        seed: Order of the images, choice of views, and what is drawn inside the network; a resumed
+            training sees and draws the same.
         device: Where to train.
         validate: Score of a model, higher is better; called with the EMA weights every
             ``config.validate_every`` epochs and at the end. Without it the last weights are kept.
@@ -68,6 +69,7 @@ def align(
             config.epochs,
             steps,
             lambda epoch: data.epoch(config.batch, seed=seed + epoch, device=device),
+            seed,
             rest=config.validate_every,
         ),
         Descent(

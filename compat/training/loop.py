@@ -13,6 +13,7 @@ from compat.training.average import MovingAverage
 from compat.training.best import Best
 from compat.training.checkpoint import Checkpoint, Stateful
 from compat.training.descent import Descent
+from searchspaces.support.seeding import seeded
 
 Item = TypeVar("Item")
 
@@ -26,6 +27,9 @@ class Course(Generic[Item]):
         steps: Batches of an epoch.
         batches: The batches of an epoch, counted from 1. They depend on that number alone, so that
             a resumed training sees the same ones.
+        seed: Of what network and loss draw while they are trained, as in dropout: PyTorch's
+            generators are seeded anew in every epoch, so that a resumed training draws the same,
+            and are afterwards as they were.
         rest: Epochs from one rest to the next: there, and at the end, models are scored and the
             state is kept.
     """
@@ -33,6 +37,7 @@ class Course(Generic[Item]):
     epochs: int
     steps: int
     batches: Callable[[int], Iterable[Item]]
+    seed: int
     rest: int = 1
 
 
@@ -84,18 +89,19 @@ def fit(
     )
     for epoch in range(done + 1, course.epochs + 1):
         trained.train()
-        for step, batch in enumerate(course.batches(epoch), start=(epoch - 1) * course.steps):
-            value = descent.step(losses(batch, step))
-            if not math.isfinite(value):
-                begun = checkpoint is not None and checkpoint.path.exists()
-                also = f", and delete '{checkpoint.path}'" if checkpoint and begun else ""
-                raise CompatError(
-                    f"The loss of '{title}' became {value} in epoch {epoch}; {remedy}{also}."
-                )
-            if average is not None:
-                average.update()
-            progress.update()
-            progress.set_postfix(loss=f"{value:.4f}", refresh=False)
+        with seeded(course.seed + epoch, descent.device):
+            for step, batch in enumerate(course.batches(epoch), start=(epoch - 1) * course.steps):
+                value = descent.step(losses(batch, step))
+                if not math.isfinite(value):
+                    begun = checkpoint is not None and checkpoint.path.exists()
+                    also = f", and delete '{checkpoint.path}'" if checkpoint and begun else ""
+                    raise CompatError(
+                        f"The loss of '{title}' became {value} in epoch {epoch}; {remedy}{also}."
+                    )
+                if average is not None:
+                    average.update()
+                progress.update()
+                progress.set_postfix(loss=f"{value:.4f}", refresh=False)
         if epoch % course.rest == 0 or epoch == course.epochs:
             if best is not None:
                 progress.set_postfix_str(f"loss={value:.4f} val={best.look(epoch):.4f}")

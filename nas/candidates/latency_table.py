@@ -19,6 +19,7 @@ from searchspaces.space import BlockRecipe, BlockwiseSpace
 from searchspaces.support.files import write_atomically
 from searchspaces.support.reading import read_json
 from searchspaces.support.section import Section, Versioned
+from searchspaces.support.seeding import seeded
 from searchspaces.support.settings import bind_settings
 from searchspaces.timing import Runtime, describe_runtime, forward_seconds
 
@@ -185,6 +186,7 @@ def calibrate(
     return table
 
 
+@seeded(0)
 def _time_blocks(
     table: LatencyTable, recipes: Mapping[str, BlockRecipe], out: Path, timer: Timer
 ) -> LatencyTable:
@@ -321,6 +323,7 @@ def _draw(
     return list(drawn.values())
 
 
+@seeded(0)
 def _time_networks(
     drawn: Sequence[tuple[BlockwiseSpace, Architecture]], table: LatencyTable, timer: Timer
 ) -> list[float]:

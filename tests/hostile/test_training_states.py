@@ -33,7 +33,7 @@ def train(path: Path, epochs: int = 4) -> None:
     fit(
         model,
         losses,
-        Course(epochs, 2, lambda epoch: torch.rand(2, 5, 3), rest=1),
+        Course(epochs, 2, lambda epoch: torch.rand(2, 5, 3), seed=0),
         Descent(optimizer, scheduler, device=CPU),
         title="test",
         remedy="try again",

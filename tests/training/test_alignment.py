@@ -34,7 +34,7 @@ def train(data: TrainingSet, **options: object) -> tuple[Fitted, QueryModel, Com
     loss = create_loss(LOSS, data.targets, seed=0)
 
     def losses(images: Any, batch: Any, step: Any) -> Any:
-        yield loss(model(images), batch.vectors, batch)
+        yield loss(model(F.dropout(images, 0.1)), batch.vectors, batch)
 
     settings = {"validate": None, "checkpoint": None} | options
     fitted = align(

@@ -35,6 +35,6 @@ class TrainedAlone:
     ) -> QueryModel:
         with seeded(aligner.seed):
             model = self.untrained(architecture)
-            training = self.retraining.training
-            aligner.align(model, training, checkpoint=checkpoint, title=title)
+        training = self.retraining.training
+        aligner.align(model, training, checkpoint=checkpoint, title=title)
         return model

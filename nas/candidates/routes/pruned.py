@@ -45,12 +45,12 @@ class PrunedRoute:
             checkpoint = folder / f"{self.name}.checkpoint"
             with seeded(aligner.seed):
                 model = self._uncut(start)
-                aligner.align(
-                    model,
-                    self._config.training,
-                    checkpoint=checkpoint,
-                    title=f"align {self._config.backbone}",
-                )
+            aligner.align(
+                model,
+                self._config.training,
+                checkpoint=checkpoint,
+                title=f"align {self._config.backbone}",
+            )
             folder.mkdir(parents=True, exist_ok=True)
             save_model(model, weights)
             checkpoint.unlink(missing_ok=True)

@@ -56,8 +56,8 @@ class SupernetRoute(TrainedAlone):
         weights = folder / f"{self.name}.safetensors"
         with seeded(aligner.seed):
             supernet = self._fresh()
-            if not weights.exists():
-                self._train(supernet, aligner, weights, start)
+        if not weights.exists():
+            self._train(supernet, aligner, weights, start)
         remedy = "delete it to train the shared weights again"
         state = read_safetensors(weights, error=StudyError, remedy=remedy)[1]
         load_tensors(supernet, state, f"'{weights}'", error=StudyError)
