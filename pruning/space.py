@@ -26,8 +26,8 @@ from searchspaces import (
     own_resolution,
     timm_query_model,
 )
+from searchspaces.options import check_options
 from searchspaces.support.naming import suggestion
-from searchspaces.support.reading import validated
 from searchspaces.support.section import Section, Side
 from searchspaces.support.seeding import seeded
 
@@ -92,11 +92,7 @@ class PrunedSpace(ParametricSpace):
     def __post_init__(self) -> None:
         if not self.resolutions:
             object.__setattr__(self, "resolutions", (own_resolution(self.backbone),))
-        given = {name: getattr(self, name) for name in _Options.model_fields}
-        what, remedy = "the space 'pruned'", "see docs/spaces.md"
-        options = validated(_Options, given, what, error=PruningError, remedy=remedy)
-        for name in given:
-            object.__setattr__(self, name, getattr(options, name))
+        check_options(self, _Options, error=PruningError)
         if not self.criteria:
             raise PruningError("'criteria' of the space 'pruned' is empty: give at least one")
         if not 0 < self.step <= self.max_ratio < 1:

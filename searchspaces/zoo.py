@@ -2,21 +2,23 @@
 
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import product
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import timm
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import BaseTrial
+from pydantic import Field
 from tqdm import tqdm
 
 from searchspaces import parameters
 from searchspaces.architecture import Architecture, Value
 from searchspaces.cost import count_macs
 from searchspaces.errors import SearchSpaceError
+from searchspaces.options import Different, Whole, check_options
 from searchspaces.query_model import (
     POOLINGS,
     QueryModel,
@@ -26,12 +28,21 @@ from searchspaces.query_model import (
 )
 from searchspaces.support.cache import default_cache
 from searchspaces.support.files import write_atomically
-from searchspaces.support.section import MOST_SIDE
+from searchspaces.support.section import MOST_SIDE, Section
 from searchspaces.support.seeding import seeded
 
 HEADS = ("plain", "norm")
 
 _COUNTING = 1  # raised whenever `count_macs` would count the same network otherwise
+
+
+class _Options(Section):
+    backbones: Annotated[tuple[str, ...], Field(min_length=1), Different]
+    resolutions: Annotated[tuple[Annotated[Whole, Field(ge=8, le=MOST_SIDE)], ...], Different]
+    poolings: Annotated[tuple[Literal["avg", "gem"], ...], Field(min_length=1), Different]
+    heads: Annotated[tuple[Literal["plain", "norm"], ...], Field(min_length=1), Different]
+    pretrained: bool
+    checkpoint: str | None
 
 
 @dataclass(frozen=True)
@@ -67,8 +78,7 @@ class TimmSpace:
     checkpoint: str | None = None
 
     def __post_init__(self) -> None:
-        for option, (words, rule) in _RULES.items():
-            object.__setattr__(self, option, _list(option, getattr(self, option), words, rule))
+        check_options(self, _Options)
         names = _expand(self.backbones, published=self.pretrained and self.checkpoint is None)
         if self.checkpoint is not None and len(names) > 1 and "{backbone}" not in self.checkpoint:
             raise SearchSpaceError(
@@ -248,26 +258,6 @@ def _expand(patterns: Sequence[str], *, published: bool) -> tuple[str, ...]:
                 )
         names += found
     return tuple(dict.fromkeys(names))
-
-
-_RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "backbones": ("names of timm models", lambda value: isinstance(value, str)),
-    "resolutions": (
-        f"whole numbers from 8 to {MOST_SIDE}",
-        lambda value: type(value) is int and 8 <= value <= MOST_SIDE,
-    ),
-    "poolings": ("values of 'avg' and 'gem'", lambda value: value in POOLINGS),
-    "heads": ("values of 'plain' and 'norm'", lambda value: value in HEADS),
-}
-
-
-def _list(option: str, values: Any, words: str, rule: Callable[[Any], bool]) -> tuple[Any, ...]:
-    good = isinstance(values, list | tuple) and (len(values) > 0 or option == "resolutions")
-    if not good or not all(rule(value) for value in values) or len(set(values)) < len(values):
-        raise SearchSpaceError(
-            f"{option} of the space 'timm' is {values!r}: give a list of different {words}"
-        )
-    return tuple(values)
 
 
 def _axis(name: str) -> str:

@@ -12,9 +12,11 @@ from itertools import pairwise
 from typing import Annotated, Any, get_type_hints
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from pydantic import Field
 
 from searchspaces.architecture import Value
 from searchspaces.errors import SearchSpaceError
+from searchspaces.options import Whole
 from searchspaces.support.naming import suggestion
 from searchspaces.support.section import MOST_SIDE
 
@@ -97,6 +99,12 @@ def _numbers(low: float, high: float) -> Numbers:
         lambda v: isinstance(v, int | float) and not isinstance(v, bool) and low <= v <= high,
     )
 
+
+Width = Annotated[Whole, Field(ge=8, le=MOST_WIDTH, multiple_of=8)]
+"""Channels of a layer in all architectures, for `check_options`."""
+
+Count = Annotated[Whole, Field(ge=1, le=MOST_LAYERS)]
+"""A number in all architectures, for `check_options`."""
 
 Resolutions = Annotated[tuple[int, ...], _whole_numbers("whole numbers", 8, MOST_SIDE)]
 Widths = Annotated[tuple[int, ...], _whole_numbers("multiples of 8", 8, MOST_WIDTH, 8)]

@@ -7,20 +7,38 @@ from itertools import pairwise, product
 from typing import Annotated, Any, ClassVar
 
 from optuna.distributions import BaseDistribution
+from pydantic import Field
 
 from searchspaces.architecture import Architecture
 from searchspaces.elastic import choices
-from searchspaces.elastic.choices import Kinds, Ratios, Resolutions, Strides
+from searchspaces.elastic.choices import (
+    MOST_LAYERS,
+    Count,
+    Kinds,
+    Ratios,
+    Resolutions,
+    Strides,
+    Width,
+)
 from searchspaces.elastic.modules import PLAIN
 from searchspaces.elastic.plan import multiple_of_8
 from searchspaces.elastic.planned import PlannedSpace
 from searchspaces.errors import SearchSpaceError
+from searchspaces.options import check_options
 from searchspaces.shufflenet.blocks import block_recipes
 from searchspaces.shufflenet.layers import ShuffleNetBackbone
 from searchspaces.shufflenet.plan import KERNELS, BlockPlan, ConvPlan, NetworkPlan
 from searchspaces.shufflenet.supernet import ShuffleNetSupernet
 from searchspaces.space import BlockRecipe
 from searchspaces.supernet import Supernet
+from searchspaces.support.section import Section
+
+
+class _Options(Section):
+    stem_width: Width
+    widths: tuple[Annotated[Width, Field(multiple_of=16)], ...] = Field(max_length=MOST_LAYERS)
+    depths: tuple[Count, ...] = Field(max_length=MOST_LAYERS)
+    head_width: Width
 
 
 @dataclass(frozen=True)
@@ -65,26 +83,7 @@ class ShuffleNetSpace(PlannedSpace[NetworkPlan]):
     def __post_init__(self) -> None:
         for option, values in choices.read(self, "{} of the space 'shufflenet'").items():
             object.__setattr__(self, option, values)
-        for option, step, most in (
-            ("widths", 16, choices.MOST_WIDTH),
-            ("depths", 1, choices.MOST_LAYERS),
-        ):
-            values = getattr(self, option)
-            is_list = isinstance(values, list | tuple) and len(values) <= choices.MOST_LAYERS
-            if not is_list or not all(choices.whole(value, step, most) for value in values):
-                words = f"multiples of {step}" if step > 1 else "positive whole numbers"
-                words = f"{words} up to {most}"
-                raise SearchSpaceError(
-                    f"{option} of the space 'shufflenet' is {values!r}: give a list of {words}, "
-                    "one per stage"
-                )
-            object.__setattr__(self, option, tuple(values))
-        for option in ("stem_width", "head_width"):
-            if not choices.whole(getattr(self, option), 8):
-                raise SearchSpaceError(
-                    f"{option} of the space 'shufflenet' is {getattr(self, option)!r}: give one "
-                    f"multiple of 8 up to {choices.MOST_WIDTH}"
-                )
+        check_options(self, _Options)
         if not len(self.widths) == len(self.depths) > 0:
             raise SearchSpaceError(
                 f"the space 'shufflenet' has {len(self.widths)} widths and {len(self.depths)} "

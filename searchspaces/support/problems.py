@@ -43,6 +43,8 @@ def problem_of(error: ValidationError, model: Any) -> str:
             return f"{field + ': ' if path else ''}{problem['ctx']['error']}".rstrip(".")
         case "too_short":
             return f"{field} is empty; give it at least one entry"
+        case "tuple_type" | "list_type":
+            return f"{field} is {_quoted(problem['input'])}: give a list"
         case "json_invalid":
             return f"it is not valid JSON ({problem['ctx']['error']})"
     return f"{field} is {_quoted(problem['input'])}: {_lowered(problem['msg'])}"

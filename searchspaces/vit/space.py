@@ -11,12 +11,24 @@ from optuna.distributions import BaseDistribution
 from searchspaces import parameters
 from searchspaces.architecture import Architecture
 from searchspaces.elastic import choices
-from searchspaces.elastic.choices import Counts, Depths, Kinds, Numbers, Ratios, Sides, Widths
+from searchspaces.elastic.choices import (
+    Count,
+    Counts,
+    Depths,
+    Kinds,
+    Numbers,
+    Ratios,
+    Sides,
+    Width,
+    Widths,
+)
 from searchspaces.elastic.plan import multiple_of_8
 from searchspaces.elastic.planned import PlannedSpace
 from searchspaces.errors import SearchSpaceError
+from searchspaces.options import check_options
 from searchspaces.space import BlockRecipe
 from searchspaces.supernet import Supernet
+from searchspaces.support.section import Section
 from searchspaces.vit.blocks import block_recipes
 from searchspaces.vit.layers import PLAIN, ViTBackbone
 from searchspaces.vit.plan import BlockPlan, NetworkPlan, StemPlan
@@ -27,6 +39,12 @@ Patches = Annotated[
     Numbers("powers of two from 2 to 256", lambda v: v in (2, 4, 8, 16, 32, 64, 128, 256)),
 ]
 Stems = Annotated[tuple[str, ...], Kinds(("patch", "conv"))]
+
+
+class _Options(Section):
+    stem_width: Width
+    head_width: Width
+    parts: Count
 
 
 @dataclass(frozen=True)
@@ -75,20 +93,14 @@ class ViTSpace(PlannedSpace[NetworkPlan]):
     def __post_init__(self) -> None:
         for option, values in choices.read(self, "{} of the space 'vit'").items():
             object.__setattr__(self, option, values)
-        for option in ("stem_width", "head_width"):
-            value = getattr(self, option)
-            if not choices.whole(value, 8):
-                raise SearchSpaceError(
-                    f"{option} of the space 'vit' is {value!r}: give one multiple of 8 up to "
-                    f"{choices.MOST_WIDTH}"
-                )
+        check_options(self, _Options)
         for resolution, patch in product(self.resolutions, self.patches):
             if resolution % patch:
                 raise SearchSpaceError(
                     f"resolutions of the space 'vit' has {resolution}, which patches of {patch} "
                     f"pixels do not fill: give multiples of {max(self.patches)}"
                 )
-        if not choices.whole(self.parts) or self.parts > min(self.depths):
+        if self.parts > min(self.depths):
             raise SearchSpaceError(
                 f"parts of the space 'vit' is {self.parts!r}: give a whole number from 1 to "
                 f"{min(self.depths)}, the least of depths"

@@ -136,15 +136,15 @@ def test_a_network_can_be_cut(tmp_path: Path) -> None:
         ({"resolutions": 64}, "resolutions .* list of different whole numbers from 1 to"),
         ({"patches": [12]}, r"patches .*\[12\]: give a list of different powers of two"),
         ({"stems": ["convolution"]}, "stems of the space 'vit' .*: did you mean 'conv'"),
-        ({"stem_width": 12}, "stem_width .* is 12: give one multiple of 8"),
-        ({"head_width": [32]}, r"head_width .* is \[32\]: give one multiple of 8"),
+        ({"stem_width": 12}, "'stem_width' is 12: .*multiple of 8"),
+        ({"head_width": [32]}, r"'head_width' is \[32\]: .*integer"),
         ({"widths": [100]}, "widths .* multiples of 8"),
         ({"depths": []}, "depths"),
         ({"heads": [2, 2]}, "heads"),
         ({"heads": [True]}, "heads"),
         ({"ratios": [0, 1]}, "ratios .* numbers from 0.01 to"),
         ({"parts": 4}, "parts .* is 4: give a whole number from 1 to 3, the least of depths"),
-        ({"parts": 0}, "parts"),
+        ({"parts": 0}, "'parts' is 0: .*equal to 1"),
     ],
 )
 def test_wrong_options_are_named(options: Any, words: str) -> None:

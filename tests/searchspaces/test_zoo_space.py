@@ -224,8 +224,8 @@ def test_each_backbone_can_have_a_checkpoint(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"backbones": "resnet18"}, "backbones .* list of different names of timm"),
-        ({"backbones": []}, "backbones"),
+        ({"backbones": "resnet18"}, "'backbones' is 'resnet18': give a list"),
+        ({"backbones": []}, "'backbones' is empty"),
         ({"backbones": ["resnet1t"]}, "no model 'resnet1t': did you mean 'resnet"),
         (
             {"backbones": ["mobilnetv3_smal*"]},
@@ -234,11 +234,14 @@ def test_each_backbone_can_have_a_checkpoint(tmp_path: Path) -> None:
         ({"backbones": ["botnet50ts_256"]}, "no published weights of 'botnet50ts_256'"),
         ({"backbones": ["zzz*"]}, r"timm.list_models\(\) lists what there is"),
         ({"backbones": "resnet*"}, "is 'resnet.*': give a list"),
-        ({"resolutions": 32}, "resolutions .* whole numbers"),
-        ({"resolutions": [32, 32]}, "resolutions .* different"),
-        ({"resolutions": [True]}, "resolutions"),
-        ({"poolings": ["max"]}, "poolings .* values of 'avg' and 'gem'"),
-        ({"heads": []}, "heads .* values of 'plain' and 'norm'"),
+        ({"resolutions": 32}, "'resolutions' is 32: give a list"),
+        ({"resolutions": [32, 4]}, r"'resolutions\[2\]' is 4: .* equal to 8"),
+        ({"resolutions": [32, 32]}, "'resolutions': 32 is listed twice"),
+        ({"resolutions": [True]}, r"'resolutions\[1\]' is True"),
+        ({"poolings": ["max"]}, r"'poolings\[1\]' is 'max': .*'avg' or 'gem'"),
+        ({"heads": []}, "'heads' is empty"),
+        ({"pretrained": "maybe"}, "'pretrained' is 'maybe'"),
+        ({"checkpoint": 3}, "'checkpoint' is 3: .*string"),
         (
             {"backbones": ["test_vit", "test_resnet"], "checkpoint": "w.pth"},
             r"'w.pth' for 2 backbones: write \{backbone\}",
