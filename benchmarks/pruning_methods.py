@@ -277,7 +277,7 @@ def write_onnx(source: Path, out: Path) -> None:
     torch.onnx.export(model, (image,), str(out), dynamo=True, external_data=False, verbose=False)
 
 
-def onnx_seconds(path: Path, size: int, threads: int) -> float:
+def onnx_seconds(path: Path, resolution: int, threads: int) -> float:
     """Median of 200 queries, one at a time."""
     import numpy as np
     import onnxruntime
@@ -285,7 +285,7 @@ def onnx_seconds(path: Path, size: int, threads: int) -> float:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
-    image = np.random.default_rng(0).random((1, 3, size, size), np.float32)
+    image = np.random.default_rng(0).random((1, 3, resolution, resolution), np.float32)
     seconds = []
     for _ in range(220):
         start = time.perf_counter()

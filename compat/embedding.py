@@ -48,7 +48,7 @@ def embed(
     if pixels.ndim != 4 or pixels.shape[-1] != 3 or pixels.dtype != np.uint8:
         raise CompatError(
             f"Pixels have shape {pixels.shape} and type {pixels.dtype}, expected uint8 images "
-            "(N, size, size, 3) as decode() gives them."
+            "(N, resolution, resolution, 3) as decode() gives them."
         )
     count = len(pixels) if rows is None else len(rows)
     if not count:

@@ -7,7 +7,7 @@ mkdir -p "$out"
 
 echo "== 1. A gallery network (a company has one already)"
 [ -f "$out/gallery.safetensors" ] || \
-  querynas gallery train --data "$data" --arch timm:resnet18 --size 48 --epochs 40 --out "$out/gallery.safetensors"
+  querynas gallery train --data "$data" --backbone timm:resnet18 --resolution 48 --epochs 40 --out "$out/gallery.safetensors"
 
 echo "== 2. The gallery space: every image embedded once, fixed from then on"
 [ -d "$out/gallery" ] || \

@@ -18,7 +18,7 @@ def squeezenet(weights: str) -> nn.Module:
         nn.Sequential(network.features, nn.AdaptiveAvgPool2d(1), nn.Flatten()),
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
-        size=224,
+        resolution=224,
     )
 
 
@@ -28,7 +28,9 @@ def cifar_resnet20(weights: str) -> nn.Module:
     state = {k.removeprefix("module."): v for k, v in content["state_dict"].items()}
     network = _CifarResNet(blocks=3)
     network.load_state_dict({k: v for k, v in state.items() if not k.startswith("linear.")})
-    return _Normalised(network, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), size=32)
+    return _Normalised(
+        network, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), resolution=32
+    )
 
 
 class _Normalised(nn.Module):
@@ -38,11 +40,16 @@ class _Normalised(nn.Module):
     std: Tensor
 
     def __init__(
-        self, network: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...], size: int
+        self,
+        network: nn.Module,
+        *,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        resolution: int,
     ) -> None:
         super().__init__()
         self.network = network
-        self.preprocessing = {"size": size, "fit": "crop", "mean": mean, "std": std}
+        self.preprocessing = {"resolution": resolution, "fit": "crop", "mean": mean, "std": std}
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 

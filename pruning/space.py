@@ -28,7 +28,7 @@ from searchspaces import (
 )
 from searchspaces.options import check_options
 from searchspaces.support.naming import suggestion
-from searchspaces.support.section import Section, Side
+from searchspaces.support.section import Resolution, Section
 from searchspaces.support.seeding import seeded
 
 SCHEDULES = ("one_shot", "iterative", "growing")
@@ -43,7 +43,7 @@ class _Options(Section):
     """The kinds of the options, and how large they may be."""
 
     backbone: str
-    resolutions: tuple[Side, ...] = Field(max_length=1000)
+    resolutions: tuple[Resolution, ...] = Field(max_length=1000)
     max_ratio: float
     step: float
     criteria: tuple[str, ...] = Field(max_length=1000)

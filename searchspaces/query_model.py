@@ -200,7 +200,7 @@ def _config(name: str) -> Any:
         raise SearchSpaceError(f"timm has no model '{name}': {near_models(base)}")
     config = timm.get_pretrained_cfg(base)
     if config is None:
-        raise SearchSpaceError(f"timm gives no input size, mean and standard deviation for {name}")
+        raise SearchSpaceError(f"timm gives no resolution, mean and standard deviation for {name}")
     return config
 
 
@@ -216,7 +216,7 @@ def _timm_network(
     except Exception as error:  # families raise what they like for a size they do not take
         raise SearchSpaceError(
             f"timm cannot make '{name}' for images of {resolution} x {resolution} pixels "
-            f"({reason(error)}): its own size is {config.input_size[-1]}"
+            f"({reason(error)}): its own resolution is {config.input_size[-1]}"
         ) from error
     if checkpoint is not None:
         load_checkpoint(network, Path(checkpoint), error=SearchSpaceError)

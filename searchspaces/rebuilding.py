@@ -10,7 +10,7 @@ from searchspaces.errors import SearchSpaceError
 from searchspaces.query_model import QueryModel, timm_query_model
 from searchspaces.space import create_space
 from searchspaces.support.reading import validated
-from searchspaces.support.section import Dimension, Section, Side
+from searchspaces.support.section import Dimension, Resolution, Section
 
 Kind = TypeVar("Kind", bound=Section)
 
@@ -20,7 +20,7 @@ _MADE_OF_OTHERS = ("pruned", "timm", "union")  # the origin of their networks is
 class _Timm(Section):
     name: str
     dimension: Dimension
-    resolution: Side
+    resolution: Resolution
     pooling: str = "avg"
     projection_norm: bool = False
 

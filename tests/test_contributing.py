@@ -52,8 +52,8 @@ def test_the_space_counts_what_it_builds() -> None:
     space = create_space("patches", widths=[8, 24])
     assert space.size() == 2
     check_space(space)
-    arch = space.sample(random.Random(0))
-    assert count_macs(space.build(arch, 16), 32) == space.macs(arch, 16)
+    architecture = space.sample(random.Random(0))
+    assert count_macs(space.build(architecture, 16), 32) == space.macs(architecture, 16)
 
 
 def test_the_gallery_reader_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Images decoded once to the size at hand, kept on disk and memory-mapped."""
+"""Images decoded once to the resolution at hand, kept on disk and memory-mapped."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Decoded:
 
     Args:
         images: Those that could be read.
-        pixels: (N, size, size, 3) uint8 memory map, in the same order.
+        pixels: (N, resolution, resolution, 3) uint8 memory map, in the same order.
         broken: Ids of the images that could not be read and were left out.
     """
 
@@ -44,7 +44,7 @@ class Decoded:
 
 def decode(
     images: ImageSet,
-    size: int,
+    resolution: int,
     *,
     fit: Fit = "crop",
     cache: Path | None = None,
@@ -52,12 +52,12 @@ def decode(
 ) -> Decoded:
     """Decodes every image once; the next call with the same images opens the result.
 
-    The pixels lie in a folder that is named after the images' content, the size and the fit, so
-    changed images are decoded again and renamed ones are not. A killed call is resumed.
+    The pixels lie in a folder that is named after the images' content, the resolution and the fit,
+    so changed images are decoded again and renamed ones are not. A killed call is resumed.
 
     Args:
         images: What to decode.
-        size: Side of the square result, in pixels.
+        resolution: Side of the square result, in pixels.
         fit: "crop" (largest centred square) or "squash" (stretched), both bilinear.
         cache: Folder for the pixels; `default_cache` if None.
         strict: Stop at the first image that cannot be read.
@@ -67,23 +67,23 @@ def decode(
 
     Raises:
         CompatError: More than 1% of the images are broken (or one, if `strict`), the disk is
-            full, the cache is damaged, or size or fit are out of range.
+            full, the cache is damaged, or resolution or fit are out of range.
     """
-    Preprocessing(size=size, fit=fit)
+    Preprocessing(resolution=resolution, fit=fit)
     if not len(images):
         raise CompatError(f"{images.name}: there are no images to decode.")
     root = cache or default_cache()
-    key = content_key(image_digests(images, root), "decoded", _VERSION, size, fit)
+    key = content_key(image_digests(images, root), "decoded", _VERSION, resolution, fit)
 
     def make(index: int) -> np.ndarray:
-        return np.asarray(fit_image(images.source.load(index), size, fit))
+        return np.asarray(fit_image(images.source.load(index), resolution, fit))
 
     pixels, broken = fill(
         root / "decoded" / key,
         len(images),
-        (size, size, 3),
+        (resolution, resolution, 3),
         make,
-        description=f"decoding {images.name} at {size} px",
+        description=f"decoding {images.name} at {resolution} px",
         stop_at_broken=strict,
     )
     if not broken:

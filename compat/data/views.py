@@ -24,7 +24,7 @@ _MAX_ASPECT = 4 / 3
 
 
 class ViewRecipe(Options):
-    """How views are drawn; view v of an image depends on (content, seed, v) only, not on size.
+    """How views are drawn; view v depends on (content, seed, v) only, not on resolution.
 
     Attributes:
         count: Views per image, V.
@@ -50,7 +50,7 @@ class ViewRecipe(Options):
 def decode_views(
     images: ImageSet,
     recipe: ViewRecipe,
-    size: int,
+    resolution: int,
     *,
     fit: Fit = "crop",
     cache: Path | None = None,
@@ -59,32 +59,34 @@ def decode_views(
 
     A view is a random part of what `decode` shows (random-resized-crop of Szegedy et al., CVPR
     2015: area and aspect ratio drawn), perhaps mirrored, with changed colours. The part is cut
-    from the picture at its own resolution, so two sizes show the same thing.
+    from the picture at its own resolution, so two resolutions show the same thing.
 
     Args:
         images: Images that can be read: pass those that `decode` returns.
         recipe: How the views are drawn.
-        size: Side of a view in pixels.
+        resolution: Side of a view in pixels.
         fit: "crop" takes views from the largest centred square, "squash" from the whole picture.
         cache: Folder for the pixels; `default_cache` if None.
 
     Returns:
-        (V, N, size, size, 3) uint8 memory map.
+        (V, N, resolution, resolution, 3) uint8 memory map.
 
     Raises:
-        CompatError: An image is broken, the disk is full, the cache is damaged, or size or fit
-            are out of range.
+        CompatError: An image is broken, the disk is full, the cache is damaged, or resolution
+            or fit are out of range.
     """
-    Preprocessing(size=size, fit=fit)
+    Preprocessing(resolution=resolution, fit=fit)
     root = cache or default_cache()
     digests = image_digests(images, root)
-    key = content_key(digests, "views", _VERSION, tuple(recipe.model_dump().values()), size, fit)
+    key = content_key(
+        digests, "views", _VERSION, tuple(recipe.model_dump().values()), resolution, fit
+    )
 
     def make(index: int) -> np.ndarray:
         picture = images.source.load(index)
         return np.stack(
             [
-                np.asarray(_view(picture, recipe, digests[index], number, size, fit))
+                np.asarray(_view(picture, recipe, digests[index], number, resolution, fit))
                 for number in range(recipe.count)
             ]
         )
@@ -92,16 +94,16 @@ def decode_views(
     views, _ = fill(
         root / "views" / key,
         len(images),
-        (recipe.count, size, size, 3),
+        (recipe.count, resolution, resolution, 3),
         make,
-        description=f"making {recipe.count} views of {images.name} at {size} px",
+        description=f"making {recipe.count} views of {images.name} at {resolution} px",
         stop_at_broken=True,
     )
     return views.swapaxes(0, 1)
 
 
 def _view(
-    picture: Image.Image, recipe: ViewRecipe, digest: str, number: int, size: int, fit: Fit
+    picture: Image.Image, recipe: ViewRecipe, digest: str, number: int, resolution: int, fit: Fit
 ) -> Image.Image:
     from torchvision.transforms.v2 import functional
 
@@ -110,7 +112,7 @@ def _view(
     left, top, width, height = _window(picture.size, recipe, random, fit)
     mirrored = random.random() < 0.5
     factors = random.uniform(1 - recipe.color, 1 + recipe.color, size=3).tolist()
-    view = functional.resized_crop(picture, top, left, height, width, [size, size])
+    view = functional.resized_crop(picture, top, left, height, width, [resolution, resolution])
     if recipe.flip and mirrored:
         view = functional.horizontal_flip(view)
     if recipe.color:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -23,8 +23,19 @@ from compat.gallery.sealing import PROGRESS, check_dtype, seal, working_folder
 from compat.gallery.space import VECTORS, VIEW_ROWS, VIEW_VECTORS, GallerySpace
 from searchspaces.support.files import write_atomically
 from searchspaces.support.reading import read_json
-from searchspaces.support.section import Versioned
+from searchspaces.support.section import Section, Versioned
 from searchspaces.support.settings import bind_settings
+
+
+class _Recipe(Section):
+    """What is built: hashes of the gallery model, of ids and of rows, and how they are embedded."""
+
+    model: str
+    preprocessing: Preprocessing
+    ids: str
+    views: ViewRecipe | None
+    rows: str
+    dtype: str
 
 
 class _Progress(Versioned):
@@ -35,7 +46,9 @@ class _Progress(Versioned):
         done: Images, and views of them, that are embedded.
     """
 
-    recipe: dict[str, Any]
+    NEWEST: ClassVar = 2
+
+    recipe: _Recipe
     done: NonNegativeInt
 
 
@@ -77,23 +90,25 @@ def build_gallery(
     out = Path(out)
     folder = working_folder(out)
     preprocessing = Preprocessing(**dict(model.preprocessing) | ({"fit": fit} if fit else {}))
-    decoded = decode(images, preprocessing.size, fit=preprocessing.fit, cache=cache, strict=strict)
+    decoded = decode(
+        images, preprocessing.resolution, fit=preprocessing.fit, cache=cache, strict=strict
+    )
     kept = decoded.images
     jobs: list[tuple[str, int | None, np.ndarray]] = [(VECTORS, None, decoded.pixels)]
     rows = _rows_of_views(images, kept, train) if views is not None else np.empty(0, np.int64)
-    recipe = {
-        "model": model.digest,
-        "preprocessing": preprocessing.model_dump(mode="json"),
-        "ids": sha256("\0".join(kept.ids.tolist()).encode()).hexdigest(),
-        "views": views and views.model_dump(),
-        "rows": sha256(rows.tobytes()).hexdigest(),
-        "dtype": dtype,
-    }
+    recipe = _Recipe(
+        model=model.digest,
+        preprocessing=preprocessing,
+        ids=sha256("\0".join(kept.ids.tolist()).encode()).hexdigest(),
+        views=views,
+        rows=sha256(rows.tobytes()).hexdigest(),
+        dtype=dtype,
+    )
     done = _resume(folder, out, recipe)
     _array(folder / VECTORS, (len(kept), model.dimension), dtype)
     if views is not None:
         seen = decode_views(
-            kept.take(rows), views, preprocessing.size, fit=preprocessing.fit, cache=cache
+            kept.take(rows), views, preprocessing.resolution, fit=preprocessing.fit, cache=cache
         )
         _array(folder / VIEW_VECTORS, (views.count, len(rows), model.dimension), dtype)
         np.save(folder / VIEW_ROWS, rows)
@@ -171,7 +186,7 @@ def _array(path: Path, shape: tuple[int, ...], dtype: str) -> None:
         )
 
 
-def _resume(folder: Path, out: Path, recipe: dict[str, Any]) -> int:
+def _resume(folder: Path, out: Path, recipe: _Recipe) -> int:
     """Number of images that an earlier, killed build has embedded."""
     path = folder / PROGRESS
     if not path.exists():
@@ -184,13 +199,13 @@ def _resume(folder: Path, out: Path, recipe: dict[str, Any]) -> int:
     progress = read_json(path, _Progress, error=CompatError, remedy=f"remove the folder {folder}")
     bind_settings(
         f"The unfinished build {folder}",
-        progress.recipe,
-        recipe,
+        progress.recipe.model_dump(mode="json"),
+        recipe.model_dump(mode="json"),
         error=CompatError,
         remedy="repeat its command to finish it, or remove the folder to start anew",
     )
     return progress.done
 
 
-def _note(folder: Path, recipe: dict[str, Any], done: int) -> None:
+def _note(folder: Path, recipe: _Recipe, done: int) -> None:
     write_json(folder / PROGRESS, _Progress(version=_Progress.NEWEST, recipe=recipe, done=done))

@@ -35,7 +35,7 @@ def fuse_galleries(
     The gallery side of asymmetric feature fusion (Wu et al., CVPR 2023) alone: a `DynamicMixer`
     under ArcFace with a classifier ψ_mix over the training classes. The new gallery is searched by
     cosine, its classifier is ψ_mix, and the mixer's weights lie beside the vectors. The galleries
-    may be those of several models, layers or input sizes.
+    may be those of several models, layers or resolutions.
 
     Args:
         sources: Two galleries or more of the same images, with the same views.

@@ -20,14 +20,14 @@ class HeadTraining:
     Attributes:
         steps: Number of steps; more fit the training classes closer and serve others less.
         batch: Vectors per step.
-        learning_rate: At the start.
+        lr: At the start.
         weight_decay: Of AdamW.
         seed: Of weights and order.
     """
 
     steps: int = 200
     batch: int = 128
-    learning_rate: float = 1e-2
+    lr: float = 1e-2
     weight_decay: float = 0.05
     seed: int = 0
 
@@ -104,7 +104,7 @@ def train_head(
         CompatError: When the loss stops being finite.
     """
     optimizer = torch.optim.AdamW(
-        head.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
+        head.parameters(), lr=training.lr, weight_decay=training.weight_decay
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, training.steps)
 
@@ -123,7 +123,7 @@ def train_head(
         Course(1, training.steps, batches, training.seed),
         Descent(optimizer, schedule, device=torch.device("cpu")),
         title=title,
-        remedy=f"lower the learning rate ({training.learning_rate})",
+        remedy=f"lower the learning rate ({training.lr})",
     )
     head.eval()
 

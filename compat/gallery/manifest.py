@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, ClassVar, Literal, NotRequired
 
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 from typing_extensions import TypedDict
@@ -92,6 +92,8 @@ class Manifest(Versioned, Description):
         views: None without views.
         files: All files of the folder but this one, by name.
     """
+
+    NEWEST: ClassVar = 2
 
     count: PositiveInt
     dimension: Annotated[int, Field(ge=1, le=1 << 20)]

@@ -7,19 +7,19 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, Json
 
-from compat.data.preprocessing import Preprocessing, Size
+from compat.data.preprocessing import Means, Preprocessing, Stds
 from compat.errors import CompatError
 from searchspaces.support.errors import reason
 from searchspaces.support.files import write_atomically
 from searchspaces.support.modules import import_module
 from searchspaces.support.naming import did_you_mean
 from searchspaces.support.reading import check_file, validated
-from searchspaces.support.section import Section, Versioned
+from searchspaces.support.section import Resolution, Section, Versioned
 from searchspaces.support.seeding import seeded
 
 if TYPE_CHECKING:
@@ -28,10 +28,9 @@ if TYPE_CHECKING:
 
 _FORMAT: Literal["querynas-gallery-model"] = "querynas-gallery-model"
 _CLASSIFIER = "classifier"  # in the file, beside the tensors of the network
-_AS_IT_IS: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 _FORMS = (
-    "timm:NAME[,checkpoint=FILE][,pretrained=false][,size=PIXELS], FILE.safetensors, FILE.onnx or "
-    "package.module:factory[,key=value...]"
+    "timm:NAME[,checkpoint=FILE][,pretrained=false][,resolution=PIXELS], FILE.safetensors, "
+    "FILE.onnx or package.module:factory[,key=value...]"
 )
 
 
@@ -41,8 +40,11 @@ _MOST_BYTES = 16 << 30
 class _Header(Versioned):
     """What the file of a trained gallery model says of itself."""
 
+    NEWEST: ClassVar = 2
+    RENAMED: ClassVar = {"arch": "backbone"}
+
     format: Literal["querynas-gallery-model"]
-    arch: str
+    backbone: str
     dimension: Annotated[int, Field(ge=1, le=1 << 16)]
     preprocessing: Json[Preprocessing]
     classes: Json[tuple[str, ...]] = ()
@@ -51,9 +53,19 @@ class _Header(Versioned):
 class _TimmOptions(Section):
     """What may follow the name of a timm model."""
 
+    RENAMED: ClassVar = {"size": "resolution"}
+
     checkpoint: Path | None = None
     pretrained: bool = True
-    size: Size | None = None
+    resolution: Resolution | None = None
+
+
+class _OfOthers(Preprocessing):
+    """Of a network that somebody else made: it normalises inside unless it says otherwise."""
+
+    resolution: Resolution = 224
+    mean: Means = (0.0, 0.0, 0.0)
+    std: Stds = (1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -82,7 +94,7 @@ class GalleryModel:
     def embed(
         self, pixels: np.ndarray, *, batch: int = 256, description: str | None = None
     ) -> np.ndarray:
-        """Float32 (B, d) of uint8 ``pixels`` (B, S, S, 3) with S = ``preprocessing.size``.
+        """Float32 (B, d) of uint8 ``pixels`` (B, S, S, 3) with S = ``preprocessing.resolution``.
 
         Args:
             pixels: Images as `compat.data.cache.decode` gives them; may be a memory map.
@@ -90,13 +102,13 @@ class GalleryModel:
             description: Words before a progress bar; None for no bar.
 
         Raises:
-            CompatError: When the pixels have another size or a vector is not finite.
+            CompatError: When the pixels have another resolution or a vector is not finite.
         """
-        size = self.preprocessing.size
-        if pixels.shape[1:] != (size, size, 3):
+        side = self.preprocessing.resolution
+        if pixels.shape[1:] != (side, side, 3):
             raise CompatError(
-                f"{self.spec} takes images of shape ({size}, {size}, 3), found {pixels.shape[1:]}: "
-                f"decode them at {size} px."
+                f"{self.spec} takes images of shape ({side}, {side}, 3), found {pixels.shape[1:]}: "
+                f"decode them at {side} px."
             )
         return self._embed(pixels, batch=batch, description=description)
 
@@ -106,7 +118,7 @@ def load_gallery_model(spec: str) -> GalleryModel:
 
     ``timm:NAME``: pooled features of a timm model with its pretrained weights and its own
     preprocessing (the whole crop, resized); ``checkpoint=FILE`` takes weights from a file instead,
-    ``pretrained=false`` a seeded random start, ``size=PIXELS`` another input size.
+    ``pretrained=false`` a seeded random start, ``resolution=PIXELS`` another one than its own.
     ``FILE.safetensors``: what `querynas gallery train` wrote.
     ``FILE.onnx``: takes float images (B, 3, S, S) in [0, 1] and normalises inside.
     ``package.module:factory,key=value``: ``factory(key="value")`` returns an ``nn.Module`` from
@@ -136,12 +148,13 @@ def torch_gallery_model(spec: str, model: nn.Module, preprocessing: Preprocessin
     """Gallery model of a network that takes float images (B, 3, S, S) in [0, 1].
 
     Raises:
-        CompatError: When it does not map images of that size to one vector each.
+        CompatError: When it does not map images of that resolution to one vector each.
     """
     from compat.embedding import embed
 
     model.requires_grad_(False)
-    blank = np.zeros((2, preprocessing.size, preprocessing.size, 3), dtype=np.uint8)
+    side = preprocessing.resolution
+    blank = np.zeros((2, side, side, 3), dtype=np.uint8)
 
     def run(pixels: np.ndarray, *, batch: int, description: str | None) -> np.ndarray:
         return embed(model, pixels, batch=batch, description=description)
@@ -150,49 +163,48 @@ def torch_gallery_model(spec: str, model: nn.Module, preprocessing: Preprocessin
         dimension = run(blank, batch=2, description=None).shape[1]
     except CompatError as error:
         raise CompatError(f"{spec}: {error}") from error
-    except Exception as error:  # any layer may refuse the size in its own way
+    except Exception as error:  # any layer may refuse the resolution in its own way
         raise CompatError(
-            f"{spec} cannot embed images of {preprocessing.size} px ({reason(error)}): choose "
-            "another size."
+            f"{spec} cannot embed images of {side} px ({reason(error)}): choose another resolution."
         ) from error
-    macs = _count_macs(model, preprocessing.size)
+    macs = _count_macs(model, side)
     return GalleryModel(spec, dimension, preprocessing, _weights_digest(model), macs, run)
 
 
-def _count_macs(model: nn.Module, size: int) -> int | None:
+def _count_macs(model: nn.Module, resolution: int) -> int | None:
     from searchspaces import count_macs
 
     try:
-        return count_macs(model, size)
+        return count_macs(model, resolution)
     except Exception:  # a user's network need not be traceable to be embedded with
         return None
 
 
-def trained_network(arch: str, dimension: int, preprocessing: Preprocessing) -> nn.Module:
+def trained_network(backbone: str, dimension: int, preprocessing: Preprocessing) -> nn.Module:
     """The network that `querynas gallery train` trains: timm backbone, then Linear and BatchNorm.
 
     Args:
-        arch: ``timm:NAME``; random start.
+        backbone: ``timm:NAME``; random start.
         dimension: Width of the embedding.
         preprocessing: Its mean and std are applied inside.
     """
     from torch import nn
 
-    if not arch.startswith("timm:"):
-        raise CompatError(f"Cannot train {arch!r}: name an architecture as timm:NAME.")
-    backbone = _create_timm(arch.removeprefix("timm:"), pretrained=False)
+    if not backbone.startswith("timm:"):
+        raise CompatError(f"Cannot train {backbone!r}: name a backbone as timm:NAME.")
+    network = _create_timm(backbone.removeprefix("timm:"), pretrained=False)
     head = nn.Sequential(
-        nn.Linear(_pooled_width(backbone, preprocessing.size), dimension, bias=False),
+        nn.Linear(_pooled_width(network, preprocessing.resolution), dimension, bias=False),
         nn.BatchNorm1d(dimension),
     )
-    return _normalising(nn.Sequential(backbone, head), preprocessing)
+    return _normalising(nn.Sequential(network, head), preprocessing)
 
 
 def save_gallery_model(
     model: nn.Module,
     path: Path,
     *,
-    arch: str,
+    backbone: str,
     dimension: int,
     preprocessing: Preprocessing,
     classifier: torch.Tensor,
@@ -208,7 +220,7 @@ def save_gallery_model(
     metadata = {
         "version": str(_Header.NEWEST),
         "format": _FORMAT,
-        "arch": arch,
+        "backbone": backbone,
         "dimension": str(dimension),
         "preprocessing": preprocessing.model_dump_json(),
         "classes": json.dumps(list(classes)),
@@ -226,14 +238,14 @@ def _from_training(spec: str, path: Path) -> GalleryModel:
     metadata, weights = read_safetensors(path, error=CompatError, remedy=remedy)
     if metadata.get("format") != _FORMAT:
         raise CompatError(
-            f"{path} does not describe its architecture: give a file of `querynas gallery train`, "
+            f"{path} does not describe its network: give a file of `querynas gallery train`, "
             f"or name it as timm:NAME,checkpoint={path}."
         )
     header = validated(_Header, metadata, str(path), error=CompatError, remedy=remedy)
     vectors = weights.pop(_CLASSIFIER, None)
     try:
-        _check_count(header.arch, sum(value.numel() for value in weights.values()))
-        model = trained_network(header.arch, header.dimension, header.preprocessing)
+        _check_count(header.backbone, sum(value.numel() for value in weights.values()))
+        model = trained_network(header.backbone, header.dimension, header.preprocessing)
     except CompatError as error:
         raise CompatError(f"{path}: {error}") from error
     load_tensors(model, weights, str(path), error=CompatError)
@@ -249,16 +261,16 @@ def _from_training(spec: str, path: Path) -> GalleryModel:
     return replace(loaded, classifier=dict(zip(header.classes, vectors.numpy(), strict=True)))
 
 
-def _check_count(arch: str, count: int) -> None:
-    """Refuse weights that are too few for an architecture, before there is memory for it."""
+def _check_count(backbone: str, count: int) -> None:
+    """Refuse weights that are too few for a backbone, before there is memory for it."""
     import torch
 
     with torch.device("meta"):
-        network = _create_timm(arch.removeprefix("timm:"), pretrained=False)
+        network = _create_timm(backbone.removeprefix("timm:"), pretrained=False)
     expected = sum(value.numel() for value in network.parameters())
     if count < expected:
         raise CompatError(
-            f"it holds {count:,} numbers, but its architecture {arch!r} has {expected:,}; copy it "
+            f"it holds {count:,} numbers, but its backbone {backbone!r} has {expected:,}; copy it "
             "again or train it anew."
         )
 
@@ -275,7 +287,7 @@ def _from_timm(spec: str, name: str, options: Mapping[str, str]) -> GalleryModel
         load_checkpoint(model, chosen.checkpoint, error=CompatError)
     config = timm.data.resolve_model_data_config(model)
     preprocessing = Preprocessing(
-        size=chosen.size or config["input_size"][-1],
+        resolution=chosen.resolution or config["input_size"][-1],
         fit="squash" if config.get("crop_mode") == "squash" else "crop",
         mean=config["mean"],
         std=config["std"],
@@ -332,8 +344,8 @@ def _from_factory(spec: str, name: str, options: Mapping[str, str]) -> GalleryMo
             f"{name} returned a {type(model).__name__}, expected a torch.nn.Module that maps "
             "images (B, 3, S, S) in [0, 1] to (B, d)."
         )
-    described = dict(getattr(model, "preprocessing", {}))
-    return torch_gallery_model(spec, model, Preprocessing(**{"size": 224} | _AS_IT_IS | described))
+    described = _OfOthers(**dict(getattr(model, "preprocessing", {})))
+    return torch_gallery_model(spec, model, Preprocessing(**dict(described)))
 
 
 def _from_onnx(spec: str, path: Path) -> GalleryModel:
@@ -341,14 +353,14 @@ def _from_onnx(spec: str, path: Path) -> GalleryModel:
 
     from searchspaces.support.onnx_files import open_onnx, read_onnx_input
 
-    remedy = "export it with a fixed image size"
+    remedy = "export it with a fixed resolution"
     given = read_onnx_input(path, error=CompatError, remedy=remedy)
-    fixed, size = given.batch, given.side
-    if size is None:
+    fixed, side = given.batch, given.side
+    if side is None:
         raise CompatError(f"{path} takes images of any size, expected (batch, 3, S, S); {remedy}.")
     providers = onnxruntime.get_available_providers()
-    session = open_onnx(path, size, error=CompatError, remedy=remedy, providers=providers)
-    preprocessing = Preprocessing(size=size, **_AS_IT_IS)
+    session = open_onnx(path, side, error=CompatError, remedy=remedy, providers=providers)
+    preprocessing = Preprocessing(**dict(_OfOthers(resolution=side)))
 
     def run(pixels: np.ndarray, *, batch: int, description: str | None) -> np.ndarray:
         from tqdm import tqdm
@@ -365,7 +377,7 @@ def _from_onnx(spec: str, path: Path) -> GalleryModel:
                 found = np.asarray(session.run(None, {given.name: padded})[0], np.float32)
             except Exception as error:  # onnxruntime's errors share no public type
                 raise CompatError(
-                    f"{path} cannot embed images of {size} px ({reason(error)}): export it again."
+                    f"{path} cannot embed images of {side} px ({reason(error)}): export it again."
                 ) from error
             if found.ndim != 2 or len(found) != len(padded) or not np.isfinite(found).all():
                 raise CompatError(
@@ -375,7 +387,7 @@ def _from_onnx(spec: str, path: Path) -> GalleryModel:
             parts.append(found[: len(images)])
         return np.concatenate(parts)
 
-    dimension = run(np.zeros((2, size, size, 3), np.uint8), batch=2, description=None).shape[1]
+    dimension = run(np.zeros((2, side, side, 3), np.uint8), batch=2, description=None).shape[1]
     weights = hashlib.sha256()
     for file in (path, path.with_name(f"{path.name}.data")):
         if file.exists():
@@ -394,12 +406,12 @@ def _normalising(model: nn.Module, preprocessing: Preprocessing) -> nn.Module:
     return nn.Sequential(Normalize(mean, std), model)
 
 
-def _pooled_width(backbone: nn.Module, size: int) -> int:
+def _pooled_width(backbone: nn.Module, resolution: int) -> int:
     import torch
 
     backbone.eval()
     with torch.inference_mode():
-        width = int(backbone(torch.zeros(1, 3, size, size)).shape[-1])
+        width = int(backbone(torch.zeros(1, 3, resolution, resolution)).shape[-1])
     backbone.train()
     return width
 

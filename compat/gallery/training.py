@@ -31,34 +31,37 @@ from compat.training import Course, Descent, fit
 from compat.training.checkpoint import Checkpoint
 from searchspaces.support.seeding import seeded
 
+_HASHED_AS = {"backbone": "arch", "resolution": "size", "lr": "learning_rate"}
+"""Names of a recipe's fields in the hash that begun trainings are bound to: those of the first."""
+
 
 @dataclass(frozen=True)
 class TrainingRecipe:
     """How a gallery model is trained.
 
     Attributes:
-        arch: ``timm:NAME``, from a random start.
+        backbone: ``timm:NAME``, from a random start.
         dimension: Width of the embedding.
-        size, fit: Input in pixels, and how pictures are brought to it.
+        resolution, fit: Input in pixels, and how pictures are brought to it.
         epochs: Passes over the training images.
         views: Augmented pictures per image to draw from, besides the image itself.
         flip: Mirror half of the pictures.
         batch: Images per step.
-        learning_rate: Peak of the one-cycle schedule of AdamW.
+        lr: Peak of the one-cycle schedule of AdamW.
         weight_decay: Of AdamW.
         scale, margin: Of CosFace.
         seed: Of weights and order.
     """
 
-    arch: str = "timm:resnet18"
+    backbone: str = "timm:resnet18"
     dimension: int = 256
-    size: int = 64
+    resolution: int = 64
     fit: Fit = "crop"
     epochs: int = 20
     views: int = 4
     flip: bool = True
     batch: int = 128
-    learning_rate: float = 2e-3
+    lr: float = 2e-3
     weight_decay: float = 0.05
     scale: float = 32.0
     margin: float = 0.2
@@ -101,17 +104,17 @@ def train_gallery_model(
     out = _new_file(Path(out))
     data = _TrainingData.load(images, splits.train, recipe, strict, cache)
     device = pick_device()
-    preprocessing = Preprocessing(size=recipe.size, fit=recipe.fit)
+    preprocessing = Preprocessing(resolution=recipe.resolution, fit=recipe.fit)
     with seeded(recipe.seed):
-        model = trained_network(recipe.arch, recipe.dimension, preprocessing)
+        model = trained_network(recipe.backbone, recipe.dimension, preprocessing)
         loss = CosFace(recipe.dimension, len(data.names), scale=recipe.scale, margin=recipe.margin)
     trained = nn.ModuleDict({"model": model.to(memory_format=torch.channels_last), "loss": loss})
     optimizer = torch.optim.AdamW(
-        trained.to(device).parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        trained.to(device).parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay
     )
     steps = len(_batches(np.arange(len(data.labels)), recipe.batch))
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, total_steps=max(2, recipe.epochs * steps)
+        optimizer, recipe.lr, total_steps=max(2, recipe.epochs * steps)
     )
     checkpoint = Checkpoint(out.with_name(f"{out.name}.partial"), _settings(recipe, data))
 
@@ -127,13 +130,13 @@ def train_gallery_model(
         Course(recipe.epochs, steps, lambda epoch: data.epoch(epoch, recipe), recipe.seed),
         Descent(optimizer, schedule, device=device, half=has_fast_bfloat16(device)),
         title="train the gallery network",
-        remedy=f"lower the learning rate ({recipe.learning_rate})",
+        remedy=f"lower the learning rate ({recipe.lr})",
         checkpoint=checkpoint,
     )
     save_gallery_model(
         model.cpu(),
         out,
-        arch=recipe.arch,
+        backbone=recipe.backbone,
         dimension=recipe.dimension,
         preprocessing=preprocessing,
         classifier=loss.weight,
@@ -168,13 +171,15 @@ class _TrainingData:
                 "a gallery model learns to tell classes apart."
             )
         decoded = decode(
-            images.take(labelled), recipe.size, fit=recipe.fit, strict=strict, cache=cache
+            images.take(labelled), recipe.resolution, fit=recipe.fit, strict=strict, cache=cache
         )
         views = None
         if recipe.views:
             # mirroring is drawn anew in every epoch instead
             drawn = ViewRecipe(count=recipe.views, seed=recipe.seed, flip=False)
-            views = decode_views(decoded.images, drawn, recipe.size, fit=recipe.fit, cache=cache)
+            views = decode_views(
+                decoded.images, drawn, recipe.resolution, fit=recipe.fit, cache=cache
+            )
         known, labels = np.unique(decoded.images.labels, return_inverse=True)
         names = [decoded.images.classes[label] for label in known]
         return cls(decoded.pixels, views, labels, names, decoded.images.ids.tolist())
@@ -206,7 +211,8 @@ def _batches(rows: np.ndarray, size: int) -> list[np.ndarray]:
 
 def _settings(recipe: TrainingRecipe, data: _TrainingData) -> dict[str, Any]:
     """What an unfinished training is bound to."""
-    content = json.dumps([asdict(recipe), data.labels.tolist(), data.ids])
+    hashed = {_HASHED_AS.get(name, name): value for name, value in asdict(recipe).items()}
+    content = json.dumps([hashed, data.labels.tolist(), data.ids])
     return {**asdict(recipe), "recipe and images": sha256(content.encode()).hexdigest()}
 
 
@@ -228,7 +234,9 @@ def _paragon(
     if not len(val.queries) or not len(val.gallery):
         return None
     rows = np.union1d(val.queries, val.gallery)
-    decoded = decode(images.take(rows), preprocessing.size, fit=preprocessing.fit, cache=cache)
+    decoded = decode(
+        images.take(rows), preprocessing.resolution, fit=preprocessing.fit, cache=cache
+    )
     found = decoded.images
     queries = np.flatnonzero(np.isin(found.ids, images.ids[val.queries]))
     gallery = np.flatnonzero(np.isin(found.ids, images.ids[val.gallery]))

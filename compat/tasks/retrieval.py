@@ -87,9 +87,9 @@ class RetrievalTask:
         return evaluate(asking[queries], answering[gallery], self.truth, metric=self.metric)
 
 
-def readable(images: ImageSet, size: int, fit: Fit) -> np.ndarray:
+def readable(images: ImageSet, resolution: int, fit: Fit) -> np.ndarray:
     """Decode images that all have gallery vectors; one lost would shift the rows of the others."""
-    decoded = decode(images, size, fit=fit)
+    decoded = decode(images, resolution, fit=fit)
     if decoded.broken:
         raise CompatError(
             f"The gallery has vectors for {len(decoded.broken)} images that cannot be read now "

@@ -44,17 +44,19 @@ class StudyData:
         """The task that tables report: test classes."""
         return self._task(self.splits.test)
 
-    def training(self, size: int) -> TrainingSet:
-        """Return the training pictures at ``size`` pixels, views of the gallery included."""
+    def training(self, resolution: int) -> TrainingSet:
+        """Return the training pictures at ``resolution`` pixels, views of the gallery included."""
         images = self.images.take(self.splits.train)
         rows = self.gallery.rows(images.ids)
         plain = np.asarray(self.gallery.vectors[rows], dtype=np.float32)
-        pictures = [readable(images, size, self.fit)]
+        pictures = [readable(images, resolution, self.fit)]
         vectors = [plain]
         if self.gallery.view_recipe is not None and self.gallery.view_vectors is not None:
             place = {row: i for i, row in enumerate(self.gallery.view_rows.tolist())}
             chosen = [place[row] for row in rows.tolist()]
-            pictures += list(decode_views(images, self.gallery.view_recipe, size, fit=self.fit))
+            pictures += list(
+                decode_views(images, self.gallery.view_recipe, resolution, fit=self.fit)
+            )
             vectors += [np.asarray(v[chosen], np.float32) for v in self.gallery.view_vectors]
         known = np.unique(images.labels[images.labels >= 0])
         labels = np.where(images.labels < 0, -1, np.searchsorted(known, images.labels))

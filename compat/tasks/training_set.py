@@ -17,7 +17,7 @@ class TrainingSet:
 
     Attributes:
         pictures: One array per view, the first being the plain images; each uint8
-            (N, size, size, 3), memory-mapped.
+            (N, resolution, resolution, 3), memory-mapped.
         targets: Gallery vectors and labels of view-major rows: row v·N + i is view v of image i.
     """
 
@@ -52,7 +52,7 @@ class TrainingSet:
     def sample(self, count: int, *, seed: int) -> tuple[np.ndarray, Tensor]:
         """Return ``count`` plain training images, seeded, and their unit gallery vectors.
 
-        Images are uint8 (count, size, size, 3), vectors float32 (count, d).
+        Images are uint8 (count, resolution, resolution, 3), vectors float32 (count, d).
         """
         rng = np.random.default_rng(seed)
         rows = np.sort(rng.permutation(len(self))[:count])

@@ -3,21 +3,23 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
-from pydantic import Field, JsonValue, ValidationError
+from pydantic import Field, JsonValue, ValidationError, field_validator
 from torch import Tensor
 
 from compat.errors import CompatError
 from searchspaces.support.errors import reason
 from searchspaces.support.files import write_atomically
 from searchspaces.support.problems import problem_of
+from searchspaces.support.renaming import under_new_names
 from searchspaces.support.section import Versioned
 from searchspaces.support.settings import bind_settings
 from searchspaces.support.tensors import read_torch_file
 
 _MISFITS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, OverflowError)
+_RENAMED = {"arch": "backbone", "size": "resolution", "learning_rate": "lr"}  # settings
 _RESTART = "delete it to train from the start"
 
 
@@ -32,9 +34,16 @@ class Stateful(Protocol):
 
 
 class _State(Versioned):
+    NEWEST: ClassVar = 2
+
     settings: dict[str, JsonValue]
     epochs: int = Field(ge=0)
     parts: dict[str, dict[Any, Any]]
+
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _settings_of_today(cls, settings: Any) -> Any:
+        return under_new_names(settings, _RENAMED)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from nas.cli.options import Seed, Test, Val
+from nas.cli.options import RenamedOptions, Seed, Test, Val
 from nas.cli.prune import Criterion
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Rule(StrEnum):
     sum = "sum"
 
 
-@app.command()
+@app.command(cls=RenamedOptions)
 def train(
     model: Annotated[str, typer.Argument(help="timm name or a saved query model, .safetensors.")],
     gallery: Annotated[Path, typer.Option(help="Gallery folder.")],
@@ -80,7 +80,7 @@ def train(
     epochs: Annotated[int, typer.Option(min=1, help="Epochs.")] = 20,
     batch: Annotated[int, typer.Option(min=2, help="Images per step.")] = 128,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 3e-3,
-    size: Annotated[int, typer.Option(min=8, help="Input of a timm model, pixels.")] = 64,
+    resolution: Annotated[int, typer.Option(min=8, help="Input of a timm model, pixels.")] = 64,
     pretrained: Annotated[bool, typer.Option(help="Start a timm model from its weights.")] = True,
     val: Val = 0.15,
     test: Test = 0.25,
@@ -104,7 +104,7 @@ def train(
             "order": order.value,
             "loss": loss_of(loss),
             "pairwise": pairwise,
-            "size": size,
+            "resolution": resolution,
             "pretrained": pretrained,
             "training": {"epochs": epochs, "batch": batch, "lr": lr},
             "split": {"val": val, "test": test, "seed": seed},

@@ -11,7 +11,7 @@ from nas.errors import StudyError
 from searchspaces import Architecture
 from searchspaces.support.files import write_atomically
 from searchspaces.support.reading import check_file, read_json
-from searchspaces.support.section import Dimension, Section, Side, Versioned
+from searchspaces.support.section import Dimension, Resolution, Section, Versioned
 
 Format = Literal["safetensors", "onnx", "torch-export"]
 
@@ -63,7 +63,7 @@ class ArchitectureCard(Section):
 class InputCard(Section):
     """What the file takes: float32 (B, 3, resolution, resolution); it normalises inside."""
 
-    resolution: Side
+    resolution: Resolution
     fit: Literal["crop", "squash"]
     range: Literal["[0, 1]"] = "[0, 1]"
     layout: Literal["NCHW"] = "NCHW"

@@ -35,7 +35,7 @@ class Reference:
 
     Attributes:
         backbone: Name of a timm model.
-        size: Side of its square input in pixels.
+        resolution: Side of its square input in pixels.
         training: Epochs, batch, learning rate.
         pretrained: Whether to start from timm's published weights.
         seed: Of weights, centres and order.
@@ -43,7 +43,7 @@ class Reference:
     """
 
     backbone: str
-    size: int
+    resolution: int
     training: TrainingConfig
     pretrained: bool = True
     seed: int = 0
@@ -155,20 +155,20 @@ def _train(
         features=features,
     )
     device = pick_device()
-    pictures = data.training(reference.size).pictures
+    pictures = data.training(reference.resolution).pictures
     training = TrainingSet(pictures, targets).to(device)
     loss = create_loss(name, training.targets, seed=reference.seed)
     with seeded(reference.seed):
         query = timm_query_model(
             reference.backbone,
             dimension,
-            resolution=reference.size,
+            resolution=reference.resolution,
             pretrained=reference.pretrained,
         )
     sides = _Sides(query, head)
 
     def losses(images: Tensor, batch: Batch, step: int) -> Iterator[Tensor]:
-        embeddings = sides.query(resize(images, reference.size)).float()
+        embeddings = sides.query(resize(images, reference.resolution)).float()
         with torch.autocast(images.device.type, enabled=False):
             target = sides.gallery(*(rows[batch.rows] for rows in batch.targets.features))
             yield loss(embeddings, target, batch)
@@ -201,7 +201,7 @@ def _training_part(
 def _how(reference: Reference) -> dict[str, object]:
     return {
         "jointly": reference.backbone,
-        "size": reference.size,
+        "resolution": reference.resolution,
         "training": reference.training.model_dump(mode="json"),
         "seed": reference.seed,
     }

@@ -245,7 +245,7 @@ def _given(config: NestConfig, dimension: int) -> QueryModel:
     return open_query_model(
         config.model,
         dimension,
-        resolution=None if is_saved(config.model) else config.size,
+        resolution=None if is_saved(config.model) else config.resolution,
         pretrained=config.pretrained,
         seed=config.seed,
     )

@@ -1,7 +1,7 @@
 """What a nested model is made of and how it is trained: the settings, and their file."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -36,13 +36,15 @@ class NestConfig(Section):
         loss: Towards the gallery vectors, as in a study file.
         pairwise: Weight of 1 − cosine to the embeddings of the larger capacities.
         order: Criterion of `pruning.cut` by which channels are put in order.
-        size: Side of a timm model's input in pixels.
+        resolution: Side of a timm model's input in pixels.
         pretrained: Whether a timm model starts from its published weights.
         training: Epochs, batch, learning rate.
         calibration_images: Training images for adaptive BN.
         split: Class shares.
         seed: Of weights, scores and order of images.
     """
+
+    RENAMED: ClassVar = {"size": "resolution"}
 
     model: str
     gallery: str
@@ -54,7 +56,7 @@ class NestConfig(Section):
     loss: str | dict[str, Any] = "regression"
     pairwise: float = Field(0.0, ge=0, le=1e6)
     order: str = "taylor"
-    size: int = Field(64, ge=8, le=MOST_SIDE)
+    resolution: int = Field(64, ge=8, le=MOST_SIDE)
     pretrained: bool = True
     training: TrainingConfig = TrainingConfig()
     calibration_images: CalibrationImages = 1024
@@ -64,6 +66,8 @@ class NestConfig(Section):
 
 class NestFile(Versioned):
     """``nest.json``: the settings, and the gallery that the nest was begun with."""
+
+    NEWEST: ClassVar = 2
 
     config: NestConfig
     gallery_fingerprint: str = Field(alias="gallery fingerprint")

@@ -1,9 +1,12 @@
 """What every section of our files is made of."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
+
+from searchspaces.support.renaming import under_new_names
 
 NEWER = "newer"
 """The type of pydantic's error about a file of a later version, see `Versioned`."""
@@ -13,17 +16,29 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 MOST_SIDE = 2048
 
-Side = Annotated[int, Field(ge=1, le=MOST_SIDE)]
-"""Side of a square query image in pixels."""
+Resolution = Annotated[int, Field(ge=1, le=MOST_SIDE)]
+"""Side of a network's square input in pixels."""
 
 Dimension = Annotated[int, Field(ge=1, le=1 << 16)]
 """Number of dimensions of a gallery space."""
 
 
 class Section(BaseModel):
-    """A frozen group of fields that knows no others; its numbers are finite."""
+    """A frozen group of fields that knows no others; its numbers are finite.
+
+    Attributes:
+        RENAMED: Names that its fields have now, by those that they had once. What is read may have
+            either, what is written has the new ones.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    RENAMED: ClassVar[Mapping[str, str]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _under_new_names(cls, content: Any) -> Any:
+        return under_new_names(content, cls.RENAMED)
 
 
 class Versioned(Section):

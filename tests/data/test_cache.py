@@ -275,12 +275,12 @@ def test_a_cache_that_is_a_file(folder: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "fit", "message"),
-    [(0, "crop", "'size' is 0"), (8, "corp", "'fit' is 'corp'.*'crop' or 'squash'")],
+    ("resolution", "fit", "message"),
+    [(0, "crop", "'resolution' is 0"), (8, "corp", "'fit' is 'corp'.*'crop' or 'squash'")],
 )
-def test_bad_settings(folder: Any, tmp_path: Path, size: Any, fit: Any, message: str) -> None:
+def test_bad_settings(folder: Any, tmp_path: Path, resolution: Any, fit: Any, message: str) -> None:
     with pytest.raises(CompatError, match=message):
-        decode(open_data(folder), size, fit=fit, cache=tmp_path)
+        decode(open_data(folder), resolution, fit=fit, cache=tmp_path)
 
 
 def test_no_images(folder: Any, tmp_path: Path) -> None:

@@ -1,13 +1,11 @@
 """What querynas wrote before files carried a format version still opens, goes on and exports."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_backbone  # noqa: F401  timm knows its network from here on
 
 from compat.gallery import GallerySpace
 from nas.candidates.latency_table import open_table
@@ -21,31 +19,9 @@ from nas.study.run import Run
 from pruning import load_model
 from searchspaces import count_macs, create_space
 
-Cli = Callable[..., tuple[int, str, str]]
 Done = Callable[[str], str]
 
 DATA = "facades:classes=12,images=6,size=24,seed=0"
-
-
-@pytest.fixture(autouse=True)
-def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with the old files; paths inside them are relative to it."""
-    folder = tmp_path / "unversioned"
-    shutil.copytree(Path(__file__).parent / "unversioned", folder)
-    monkeypatch.chdir(folder)
-    return folder
-
-
-@pytest.fixture
-def done(cli: Cli) -> Done:
-    """Run a command line that must succeed; its standard output."""
-
-    def run(line: str) -> str:
-        code, printed, complaint = cli(*line.split())
-        assert code == 0, complaint
-        return printed
-
-    return run
 
 
 @pytest.mark.parametrize("name", ["gallery", "reduced", "codes", "fused", "hashed"])

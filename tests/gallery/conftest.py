@@ -20,7 +20,7 @@ class Tiny(nn.Module):
         super().__init__()
         torch.manual_seed(seed)
         self.linear = nn.Linear(12, width)
-        self.preprocessing = {"size": 16, "fit": "squash"}
+        self.preprocessing = {"resolution": 16, "fit": "squash"}
         self.calls = 0
 
     def forward(self, images):

@@ -89,7 +89,7 @@ def write(
         "model": "timm:resnet18",
         "model_digest": "abc",
         "model_macs": 1000,
-        "preprocessing": Preprocessing(size=32, fit="squash"),
+        "preprocessing": Preprocessing(resolution=32, fit="squash"),
         "data": "pictures",
         "view_recipe": RECIPE if views else None,
     }

@@ -63,7 +63,7 @@ def test_an_enhanced_model_gives_unit_vectors_of_the_same_space(model: Any, step
     np.testing.assert_array_equal(vectors, enhanced.embed(pixels))
     np.testing.assert_allclose(vectors, enhanced.embed(pixels, batch=1), atol=1e-6)
     assert enhanced.macs == model.macs
-    assert enhanced.preprocessing == model.preprocessing.model_copy(update={"size": LARGE})
+    assert enhanced.preprocessing == model.preprocessing.model_copy(update={"resolution": LARGE})
     assert enhanced.spec == f"tinynet:make enhanced by {', '.join(steps)}"
 
 
@@ -256,7 +256,7 @@ def test_a_gallery_of_an_enhanced_model_is_an_ordinary_one(
     space = build_gallery(facades, enhanced, tmp_path / "g", views=VIEWS, train=TRAIN)
     space.verify()
     assert (space.dimension, space.manifest.model_macs) == (model.dimension, model.macs)
-    assert space.preprocessing.size == LARGE
+    assert space.preprocessing.resolution == LARGE
     pixels = decode(facades, LARGE, fit="squash").pixels
     np.testing.assert_allclose(space.vectors, enhanced.embed(pixels), atol=1e-6)
     views = decode_views(facades.take(space.view_rows), VIEWS, LARGE, fit="squash")
@@ -292,7 +292,7 @@ def test_an_interrupted_build_is_continued(model: Any, facades: Any, tmp_path: P
 
 
 def test_the_command_builds_what_a_study_can_align_to(tmp_path: Path) -> None:
-    model = "timm:resnet10t,pretrained=false,size=32"
+    model = "timm:resnet10t,pretrained=false,resolution=32"
     options = ["--data", FACADES, "--model", model, "--views", "1", "--out", str(tmp_path / "g")]
     options += ["--val", str(PARTS.val), "--test", str(PARTS.test)]
     done = CliRunner().invoke(
@@ -314,7 +314,7 @@ def test_the_command_builds_what_a_study_can_align_to(tmp_path: Path) -> None:
 
 
 def test_the_command_explains_an_unknown_step(tmp_path: Path) -> None:
-    options = ["--data", FACADES, "--model", "timm:resnet10t,pretrained=false,size=32"]
+    options = ["--data", FACADES, "--model", "timm:resnet10t,pretrained=false,resolution=32"]
     done = CliRunner().invoke(
         app, ["gallery", "build", *options, "--out", str(tmp_path / "g"), "--enhance", "region"]
     )

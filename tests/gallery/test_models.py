@@ -1,5 +1,6 @@
 """Every way to name a gallery model."""
 
+import importlib
 import shutil
 import subprocess
 import sys
@@ -27,9 +28,9 @@ def normalised(pixels: Any, mean: Any, std: Any) -> Any:
 
 
 def test_a_random_start_must_be_asked_for_and_is_always_the_same() -> None:
-    spec = "timm:resnet10t,pretrained=false,size=32"
+    spec = "timm:resnet10t,pretrained=false,resolution=32"
     model = load_gallery_model(spec)
-    assert (model.dimension, model.preprocessing.size, model.spec) == (512, 32, spec)
+    assert (model.dimension, model.preprocessing.resolution, model.spec) == (512, 32, spec)
     again = load_gallery_model(spec)
     assert model.digest == again.digest
     np.testing.assert_array_equal(model.embed(PIXELS), again.embed(PIXELS))
@@ -48,7 +49,7 @@ def test_a_checkpoint_gives_the_models_own_features(tmp_path: Path, kind: Any) -
         torch.save({"state_dict": wrapped, "epoch": 3}, path)
     else:
         torch.save(weights, path)
-    model = load_gallery_model(f"timm:resnet10t,checkpoint={path},size=32")
+    model = load_gallery_model(f"timm:resnet10t,checkpoint={path},resolution=32")
     config = timm.data.resolve_model_data_config(network)
     with torch.inference_mode():
         images = normalised(PIXELS, config["mean"], config["std"])
@@ -99,15 +100,19 @@ def test_pretrained_weights_without_a_network_are_an_error_not_a_random_start() 
     ("spec", "message"),
     [
         ("timm:resnet81", "no model 'resnet81'.*did you mean 'resnet18'"),
-        ("timm:resnet18,sizes=3", r"unknown field 'sizes'.*did you mean 'size'"),
+        ("timm:resnet18,resolutions=3", r"unknown field 'resolutions'.*did you mean 'resolution'"),
         ("timm:resnet18,pretrained=perhaps", "'pretrained' is 'perhaps'"),
         ("timm:resnet18,pretrained", "'pretrained' is no key=value"),
-        ("timm:resnet10t,pretrained=false,size=big", "'size' is 'big'"),
-        ("timm:vit_tiny_patch16_224,pretrained=false,size=32", "cannot embed images of 32 px"),
+        ("timm:resnet10t,pretrained=false,resolution=big", "'resolution' is 'big'"),
+        (
+            "timm:vit_tiny_patch16_224,pretrained=false,resolution=32",
+            "cannot embed images of 32 px",
+        ),
         ("resnet18", "names no gallery model, expected timm:NAME"),
         ("gone.safetensors", "There is no file"),
         ("gone.onnx", "There is no file"),
         ("no_such_module:make", "Cannot import 'no_such_module'.*install it"),
+        ("timm:test_resnet,size=32,resolution=32", "`size` is the old name of `resolution`, and"),
         ("tinynet:mak", r"no function 'mak' \(did you mean 'make'"),
         ("tinynet:make,depth=3", "does not take the options"),
         ("tinynet:number", "returned a int, expected a torch.nn.Module"),
@@ -120,17 +125,40 @@ def test_wrong_specs_are_explained(tinynet: str, spec: Any, message: str) -> Non
         load_gallery_model(spec)
 
 
+def test_a_spec_may_name_the_resolution_as_it_once_did() -> None:
+    old, new = (
+        load_gallery_model(f"timm:test_resnet,pretrained=false,{name}=32")
+        for name in ("size", "resolution")
+    )
+    assert (old.preprocessing, old.digest) == (new.preprocessing, new.digest)
+
+
+def test_a_factory_may_name_its_resolution_as_it_once_did(
+    tinynet: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module(tinynet.partition(":")[0])
+    make = module.make
+
+    def of_before(**options: str) -> Any:
+        network = make(**options)
+        network.preprocessing = {"size": network.preprocessing["resolution"]}
+        return network
+
+    monkeypatch.setattr(module, "make", of_before)
+    assert load_gallery_model(tinynet).preprocessing.resolution == 16
+
+
 def test_a_factory_gets_its_options_and_states_its_preprocessing(tinynet: str) -> None:
     model = load_gallery_model(f"{tinynet},width=9")
     assert model.dimension == 9
-    assert (model.preprocessing.size, model.preprocessing.fit) == (16, "squash")
+    assert (model.preprocessing.resolution, model.preprocessing.fit) == (16, "squash")
     assert model.preprocessing.mean == (0, 0, 0)
     with pytest.raises(CompatError, match=r"takes images of shape \(16, 16, 3\)"):
         model.embed(PIXELS)
 
 
 def test_a_trained_file_describes_itself(tmp_path: Path) -> None:
-    preprocessing = Preprocessing(size=32, fit="squash", mean=(0.4, 0.5, 0.6))
+    preprocessing = Preprocessing(resolution=32, fit="squash", mean=(0.4, 0.5, 0.6))
     torch.manual_seed(0)
     network = trained_network("timm:resnet10t", 12, preprocessing)
     for _ in range(2):
@@ -140,7 +168,7 @@ def test_a_trained_file_describes_itself(tmp_path: Path) -> None:
     save_gallery_model(
         network,
         path,
-        arch="timm:resnet10t",
+        backbone="timm:resnet10t",
         dimension=12,
         preprocessing=preprocessing,
         classifier=weights,
@@ -158,7 +186,7 @@ def test_a_trained_file_describes_itself(tmp_path: Path) -> None:
     with pytest.raises(CompatError, match=r"cut\.safetensors is not a readable"):
         load_gallery_model(str(tmp_path / "cut.safetensors"))
     save_file(network.state_dict(), tmp_path / "plain.safetensors")
-    with pytest.raises(CompatError, match="does not describe its architecture"):
+    with pytest.raises(CompatError, match="does not describe its network"):
         load_gallery_model(str(tmp_path / "plain.safetensors"))
 
 
@@ -178,7 +206,7 @@ def test_an_onnx_model_equals_the_torch_one(tmp_path: Path, batch: Any) -> None:
         dynamic_axes={"images": {0: "batch"}} if batch == "dynamic" else None,
     )
     model = load_gallery_model(str(path))
-    assert (model.dimension, model.preprocessing.size) == (8, 32)
+    assert (model.dimension, model.preprocessing.resolution) == (8, 32)
     expected = embed(network, PIXELS, description=None)
     np.testing.assert_allclose(model.embed(PIXELS, batch=3), expected, atol=1e-5)
 
@@ -192,7 +220,7 @@ def test_an_onnx_model_of_any_size_is_refused(tmp_path: Path) -> None:
         input_names=["images"],
         dynamic_axes={"images": {0: "batch", 2: "height", 3: "width"}},
     )
-    with pytest.raises(CompatError, match="export it with a fixed image size"):
+    with pytest.raises(CompatError, match="export it with a fixed resolution"):
         load_gallery_model(str(tmp_path / "net.onnx"))
     (tmp_path / "text.onnx").write_text("no model")
     with pytest.raises(CompatError, match=r"text\.onnx is no ONNX file"):

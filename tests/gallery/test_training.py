@@ -19,7 +19,9 @@ from compat.errors import CompatError
 from compat.gallery import TrainingRecipe, load_gallery_model, train_gallery_model
 from compat.losses.margin import ArcFace, CosFace
 
-RECIPE = TrainingRecipe(arch="timm:resnet10t", dimension=8, size=32, epochs=2, views=1, batch=8)
+RECIPE = TrainingRecipe(
+    backbone="timm:resnet10t", dimension=8, resolution=32, epochs=2, views=1, batch=8
+)
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def test_training_ends_in_a_file_that_describes_itself(
     assert paragon.queries == 12
     assert f"validation paragon: mAP {paragon.map:.3f}" in capsys.readouterr().err
     model = load_gallery_model(str(out))
-    assert (model.dimension, model.preprocessing.size) == (8, 32)
+    assert (model.dimension, model.preprocessing.resolution) == (8, 32)
     vectors = model.embed(decode(photographs, 32).pixels)
     assert np.isfinite(vectors).all()
     with pytest.raises(CompatError, match="exists already"):
@@ -73,7 +75,7 @@ held_out = Retrieval(np.flatnonzero(images.labels >= 4), np.flatnonzero(images.l
 train_gallery_model(
     images, Splits(np.flatnonzero(images.labels < 4), held_out, held_out), sys.argv[2],
     TrainingRecipe(
-        arch="timm:resnet10t", dimension=8, size=32, epochs=2, views=1, batch=8
+        backbone="timm:resnet10t", dimension=8, resolution=32, epochs=2, views=1, batch=8
     ),
 )
 """
@@ -106,12 +108,12 @@ def test_what_cannot_be_trained_is_explained(photographs: Any, splits: Any, tmp_
         train_gallery_model(photographs, one_class, out, RECIPE)
     with pytest.raises(CompatError, match=r"must end in \.safetensors"):
         train_gallery_model(photographs, splits, tmp_path / "model.pt", RECIPE)
-    with pytest.raises(CompatError, match="name an architecture as timm:NAME"):
-        train_gallery_model(photographs, splits, out, replace(RECIPE, arch="resnet18"))
+    with pytest.raises(CompatError, match="name a backbone as timm:NAME"):
+        train_gallery_model(photographs, splits, out, replace(RECIPE, backbone="resnet18"))
     with pytest.raises(CompatError, match="no model 'resnet_18'"):
-        train_gallery_model(photographs, splits, out, replace(RECIPE, arch="timm:resnet_18"))
+        train_gallery_model(photographs, splits, out, replace(RECIPE, backbone="timm:resnet_18"))
     with pytest.raises(CompatError, match=r"became nan in epoch .* lower the learning"):
-        train_gallery_model(photographs, splits, out, replace(RECIPE, learning_rate=1e30))
+        train_gallery_model(photographs, splits, out, replace(RECIPE, lr=1e30))
 
 
 @pytest.mark.parametrize("scale", [8.0, 64.0])

@@ -68,7 +68,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     (
         *("nest", "train", "tiny_net", "--gallery", "gallery", "--data", "nowhere", "--out", "OUT"),
         *("--capacities", "50%,100%", "--per-step", "2", "--loss", "ssp", "--pairwise", "0.1"),
-        *("--size", "24", "--epochs", "1", "--batch", "16", "--lr", "0.01", "--val", "0.2"),
+        *("--resolution", "24", "--epochs", "1", "--batch", "16", "--lr", "0.01", "--val", "0.2"),
         *("--test", "0.2", "--seed", "0"),
     ),
     (
@@ -90,7 +90,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ),
     (
         *("gallery", "train", "--data", "nowhere", "--out", "OUT.safetensors", "--epochs", "1"),
-        *("--arch", "timm:tiny_net", "--size", "24", "--dimension", "8", "--val", "0.2"),
+        *("--backbone", "timm:tiny_net", "--resolution", "24", "--dimension", "8", "--val", "0.2"),
         *("--test", "0.2", "--seed", "0"),
     ),
     ("gallery", "import", "--vectors", "nowhere.npy", "--out", "OUT", "--ids", "ids.txt"),
@@ -98,11 +98,11 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("gallery", "compress", "gallery", "--bytes", "2", "--bits", "4", "--out", "OUT"),
     (
         *("gallery", "fuse", "gallery", "reduced", "--data", "nowhere", "--out", "OUT"),
-        *("--dimension", "4", "--epochs", "1", "--size", "24", "--val", "0.2", "--seed", "0"),
+        *("--dimension", "4", "--epochs", "1", "--resolution", "24", "--val", "0.2", "--seed", "0"),
     ),
     (
         *("gallery", "hash", "gallery", "--data", "nowhere", "--bits", "8", "--out", "OUT"),
-        *("--epochs", "1", "--size", "24", "--seed", "0"),
+        *("--epochs", "1", "--resolution", "24", "--seed", "0"),
     ),
 )
 

@@ -57,7 +57,7 @@ def plain(out: Path) -> GallerySpace:
             model="timm:resnet18",
             model_digest="abc",
             model_macs=1000,
-            preprocessing=Preprocessing(size=32, fit="squash"),
+            preprocessing=Preprocessing(resolution=32, fit="squash"),
             data="pictures",
             view_recipe=ViewRecipe(count=VIEWS, seed=3),
         ),
@@ -160,12 +160,13 @@ def changed(path: Path, **fields: Any) -> Path:
         ({"metric": ["cosine"]}, r"the field 'metric' is \['cosine'\]"),
         ({"count": 1e30}, "the field 'count' is 1e"),
         ({"classes": "abc"}, "the field 'classes' is 'abc'"),
-        ({"preprocessing": {"size": 99999}}, "'size' is 99999"),
+        ({"preprocessing": {"resolution": 99999}}, "'resolution' is 99999"),
+        ({"preprocessing": {"resolution": 9, "size": 9}}, "`size` is the old name of `resolution`"),
         ({"views": None}, "speak of different numbers of views"),
         ({"files": {"../../secret.npy": {"bytes": 1, "sha256": "0" * 64}}}, "'files"),
         ({"metric": "hamming"}, "goes with the codes 'sign', and only with them"),
         ({"derivation": [{"step": "fuse"}]}, "sources' is missing"),
-        ({"version": 7}, r"of version 7, and .* up to 1: update querynas\.$"),
+        ({"version": 7}, r"of version 7, and .* up to 2: update querynas\.$"),
     ],
 )
 def test_wrong_fields_are_named(tmp_path: Path, fields: dict[str, Any], sentence: str) -> None:
@@ -252,7 +253,7 @@ def test_the_note_of_an_unfinished_build(tmp_path: Path, content: str) -> None:
     model = GalleryModel(
         "mean",
         3,
-        Preprocessing(size=16),
+        Preprocessing(resolution=16),
         "0",
         None,
         lambda pixels, **_: pixels.mean(axis=(1, 2)).astype(np.float32),

@@ -23,7 +23,7 @@ from compat.gallery import load_gallery_model, save_gallery_model
 from compat.gallery.models import trained_network
 
 ARCH = "timm:test_efficientnet"
-SIZE = 32
+RESOLUTION = 32
 DATA_SPECS = (
     "facades:classes=2,images=2,size=16,seed=0",
     "facades",
@@ -37,8 +37,8 @@ DATA_SPECS = (
     "PLACE/list.csv",
 )
 MODEL_SPECS = (
-    f"{ARCH},pretrained=false,size={SIZE}",
-    f"{ARCH},checkpoint=PLACE/w.pth,size={SIZE}",
+    f"{ARCH},pretrained=false,resolution={RESOLUTION}",
+    f"{ARCH},checkpoint=PLACE/w.pth,resolution={RESOLUTION}",
     "PLACE/model.safetensors",
     "PLACE/model.onnx",
     "no_such_module:make,width=3",
@@ -50,7 +50,9 @@ def mutated_text(text: str, draw: random.Random) -> str:
     for _ in range(draw.choice((1, 1, 2, 4))):
         place = draw.randrange(len(text) + 1)
         end = place + draw.randrange(6)
-        other = draw.choice((*VALUES, "=", ",", ":", ",size=99999", ",size=0", "9" * 50, "\0", "~"))
+        other = draw.choice(
+            (*VALUES, "=", ",", ":", ",resolution=99999", ",resolution=0", "9" * 50, "\0", "~")
+        )
         text = draw.choice(
             (
                 text[:place] + text[end:],
@@ -89,11 +91,11 @@ def model_specs(folder: Path, seed: int, count: int) -> Iterator[Case]:
 
 def trained(path: Path) -> dict[str, str]:
     """Write a gallery model as `gallery train` does; return what its header says."""
-    preprocessing = Preprocessing(size=SIZE)
+    preprocessing = Preprocessing(resolution=RESOLUTION)
     save_gallery_model(
         trained_network(ARCH, 8, preprocessing),
         path,
-        arch=ARCH,
+        backbone=ARCH,
         dimension=8,
         preprocessing=preprocessing,
         classifier=torch.ones(2, 8),
@@ -134,7 +136,7 @@ def trained_files(folder: Path, seed: int, count: int) -> Iterator[Case]:
         yield case(what)
 
 
-def onnx_model(batch: Any = "batch", size: Any = SIZE, width: int = 4) -> bytes:
+def onnx_model(batch: Any = "batch", size: Any = RESOLUTION, width: int = 4) -> bytes:
     """A mean over the image, and a linear layer."""
     weight = np.random.default_rng(0).standard_normal((3, width)).astype(np.float32)
     nodes = [
@@ -248,10 +250,10 @@ def test_a_module_whose_name_no_file_can_have() -> None:
         load_gallery_model(f"{'n' * 300}:make")
 
 
-@pytest.mark.parametrize("size", [99999, 0, -3])
-def test_sizes_out_of_bounds(size: int) -> None:
-    with pytest.raises(CompatError, match="'size' is"):
-        load_gallery_model(f"{ARCH},pretrained=false,size={size}")
+@pytest.mark.parametrize("resolution", [99999, 0, -3])
+def test_resolutions_out_of_bounds(resolution: int) -> None:
+    with pytest.raises(CompatError, match="'resolution' is"):
+        load_gallery_model(f"{ARCH},pretrained=false,resolution={resolution}")
 
 
 @pytest.mark.parametrize("sizes", [{"size": 99999}, {"batch": 10**6}])
@@ -263,18 +265,26 @@ def test_onnx_models_out_of_bounds(tmp_path: Path, sizes: dict[str, int]) -> Non
 
 def test_a_small_file_cannot_ask_for_a_large_network(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    header = trained(path) | {"arch": "timm:vit_giant_patch14_224"}
+    header = trained(path) | {"backbone": "timm:vit_giant_patch14_224"}
     save_file(load_file(path), path, metadata=header)
-    with pytest.raises(CompatError, match=r"holds [\d,]+ numbers, but its architecture .* has 1,"):
+    with pytest.raises(CompatError, match=r"holds [\d,]+ numbers, but its backbone .* has 1,"):
+        load_gallery_model(str(path))
+
+
+def test_a_model_file_may_name_its_backbone_in_one_way_only(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    header = trained(path)
+    save_file(load_file(path), path, metadata=header | {"arch": header["backbone"]})
+    with pytest.raises(CompatError, match=r"model\.safetensors: `arch` is the old name of `backb"):
         load_gallery_model(str(path))
 
 
 def test_a_later_version_of_a_model_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     header = trained(path)
-    assert header["version"] == "1"
-    save_file(load_file(path), path, metadata=header | {"version": "2"})
-    with pytest.raises(CompatError, match=r"of version 2, and .* update querynas"):
+    assert header["version"] == "2"
+    save_file(load_file(path), path, metadata=header | {"version": "3"})
+    with pytest.raises(CompatError, match=r"of version 3, and .* update querynas"):
         load_gallery_model(str(path))
     del header["version"]  # as files were written before
     save_file(load_file(path), path, metadata=header)

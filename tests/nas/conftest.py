@@ -29,7 +29,7 @@ def gallery_of(made_once: MadeOnce) -> GalleryOf:
         def make(out: Path) -> None:
             images = open_data(DATA)
             torch.manual_seed(0)
-            model = load_gallery_model(f"timm:{network},pretrained=false,size=32")
+            model = load_gallery_model(f"timm:{network},pretrained=false,resolution=32")
             build_gallery(images, model, out, views=ViewRecipe(count=1), train=split(images).train)
 
         return made_once(f"gallery-{network}", make)

@@ -109,7 +109,7 @@ def test_ids_and_vectors_of_different_length_are_refused(cli: Cli, tmp_path: Pat
 
 
 def test_images_that_cannot_be_used_are_refused(cli: Cli, photos: Path, tmp_path: Path) -> None:
-    build = ("gallery", "build", "--model", "timm:resnet10t,pretrained=false,size=32")
+    build = ("gallery", "build", "--model", "timm:resnet10t,pretrained=false,resolution=32")
     out = ("--out", tmp_path / "g")
     refused(cli(*build, "--data", tmp_path / "nowhere", *out), "nowhere")
     (photos / "empty").mkdir()
@@ -171,7 +171,7 @@ def test_a_corrupt_cache_is_named(
     cache = tmp_path / "cache"
     monkeypatch.setenv("QUERYNAS_CACHE", str(cache))
     build = ("gallery", "build", "--data", photos, "--views", "0")
-    model = ("--model", "timm:resnet10t,pretrained=false,size=32")
+    model = ("--model", "timm:resnet10t,pretrained=false,resolution=32")
     assert cli(*build, *model, "--out", tmp_path / "g")[0] == 0
     largest = max(cache.rglob("*.npy"), key=lambda p: p.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:100])
@@ -243,9 +243,9 @@ def test_evaluate_refuses_another_gallery(cli: Cli, tiny_run: Run, tmp_path: Pat
     code, _, err = cli(*export, "--format", "safetensors")
     assert code == 0, err
     images = open_data(tiny_run.config.data)
-    other = load_gallery_model("timm:resnet10t,pretrained=false,size=64")
+    other = load_gallery_model("timm:resnet10t,pretrained=false,resolution=64")
     build_gallery(images, other, tmp_path / "other")
-    narrow = load_gallery_model("timm:mobilenetv3_small_050,pretrained=false,size=32")
+    narrow = load_gallery_model("timm:mobilenetv3_small_050,pretrained=false,resolution=32")
     build_gallery(images, narrow, tmp_path / "narrow")
     evaluate = ("evaluate", file, "--data", tiny_run.config.data, "--gallery")
     refused(cli(*evaluate, tmp_path / "other"), "--any-gallery")
@@ -262,3 +262,26 @@ def test_profile_counts_what_fvcore_counts(cli: Cli) -> None:
     assert done["macs"] == pytest.approx(1819e6 * (64 / 224) ** 2, rel=0.02)
     refused(cli("profile", "timm:resnet18", "--input", "64"), "3x224x224")
     refused(cli("profile", "model.bin"), "timm:NAME")
+
+
+OLD_OPTIONS = [
+    ("gallery train --data no-data --out m.safetensors", "--arch timm:a", "--backbone timm:a"),
+    ("gallery train --data no-data --out m.safetensors", "--size 24", "--resolution 24"),
+    ("gallery fuse g h --data no-data --out o", "--size=24", "--resolution 24"),
+    ("gallery hash g --data no-data --bits 8 --out o", "--size 24", "--resolution=24"),
+    ("nest tiny_net --gallery g --data no-data --out o", "--size 24", "--resolution 24"),
+]
+
+
+@pytest.mark.parametrize(("command", "old", "new"), OLD_OPTIONS)
+def test_old_options_are_taken_but_not_shown(cli: Cli, command: str, old: str, new: str) -> None:
+    before, now = (each.replace("=", " ").split()[0] for each in (old, new))
+    _, shown, _ = cli(*command.split(" --")[0].split()[:2], "--help")
+    assert now in shown
+    assert before not in shown
+    code, _, complaint = cli(*command.split(), *old.split())
+    assert code == 2
+    assert complaint.startswith("querynas: ")
+    code, _, complaint = cli(*command.split(), *old.split(), *new.split())
+    assert code == 2
+    assert complaint.startswith(f"querynas: {before} is the old name of {now}, and both are there")

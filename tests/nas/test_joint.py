@@ -41,7 +41,7 @@ def data(gallery: Path) -> StudyData:
 
 
 def reference(**fields: Any) -> Reference:
-    given = {"backbone": "mobilenetv3_small_050", "size": 32, "pretrained": False}
+    given = {"backbone": "mobilenetv3_small_050", "resolution": 32, "pretrained": False}
     return Reference(**(given | {"training": SHORT} | fields))
 
 
@@ -130,7 +130,7 @@ def test_the_commands(
     steps = [step["step"] for step in GallerySpace.open(hashed).manifest.derivation]
     assert steps == ["fuse", "hash"]
     how = ["--jointly", "timm:mobilenetv3_small_050", "--no-pretrained"]
-    how += ["--epochs", "1", "--size", "32", "--query", str(tmp_path / "query.safetensors")]
+    how += ["--epochs", "1", "--resolution", "32", "--query", str(tmp_path / "query.safetensors")]
     done = run(
         app,
         ["gallery", "hash", str(gallery), *common, "--bits", "16", "--out", str(jointly), *how],

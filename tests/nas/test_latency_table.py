@@ -86,10 +86,10 @@ def test_a_sum_of_blocks_is_the_latency_where_latencies_add_up(
     seed: int, table: LatencyTable
 ) -> None:
     space = MBConvSpace(**OPTIONS)
-    arch = space.sample(random.Random(seed))
-    expected = space.macs(arch, DIMENSION) * 1e-9 + WRAPPING
+    architecture = space.sample(random.Random(seed))
+    expected = space.macs(architecture, DIMENSION) * 1e-9 + WRAPPING
     assert table.overhead == pytest.approx(WRAPPING)
-    assert table.seconds(space, arch, DIMENSION) == pytest.approx(expected, abs=1e-12)
+    assert table.seconds(space, architecture, DIMENSION) == pytest.approx(expected, abs=1e-12)
 
 
 def test_a_union_has_a_table_if_all_its_spaces_have_blocks(tmp_path: Path) -> None:
@@ -99,9 +99,9 @@ def test_a_union_has_a_table_if_all_its_spaces_have_blocks(tmp_path: Path) -> No
     table = calibrate([union], tmp_path / "t.json", dimension=4, timer=counting_clock)
     space = create_space("union", **options)
     rng = random.Random(0)
-    for arch in (space.sample(rng) for _ in range(10)):
-        expected = space.macs(arch, 4) * 1e-9 + WRAPPING
-        assert table.seconds(space, arch, 4) == pytest.approx(expected, abs=1e-12)
+    for architecture in (space.sample(rng) for _ in range(10)):
+        expected = space.macs(architecture, 4) * 1e-9 + WRAPPING
+        assert table.seconds(space, architecture, 4) == pytest.approx(expected, abs=1e-12)
 
 
 def test_a_union_of_a_space_without_blocks_has_no_table(tmp_path: Path) -> None:
@@ -241,9 +241,9 @@ def test_blocks_and_networks_run_in_both_runtimes(
     name: str, options: dict[str, Any], runtime: Runtime
 ) -> None:
     space = create_space(name, **options)
-    arch = space.sample(random.Random(0))
-    recipes = blockwise(space).blocks(arch, DIMENSION)
-    network = space.build(arch, DIMENSION)
+    architecture = space.sample(random.Random(0))
+    recipes = blockwise(space).blocks(architecture, DIMENSION)
+    network = space.build(architecture, DIMENSION)
     for module, shape in [
         *((recipe.make(), recipe.shape) for recipe in (recipes[0], recipes[1], recipes[-1])),
         (network, (3, network.resolution, network.resolution)),

@@ -20,6 +20,7 @@ from nas.deployment.evaluate import evaluate_file
 from nas.deployment.profile import profile
 from nas.errors import StudyError
 from nas.recipes import Nest, NestConfig
+from nas.recipes.nest_settings import NestFile
 from nas.reporting.cross_tests import CrossTests, cross_tests, heatmap
 from pruning import PruningError, load_model, save_model
 from pruning.nested import METHODS, NestedModel, integrate
@@ -35,7 +36,7 @@ def config(gallery: Path, **fields: Any) -> NestConfig:
         "gallery": str(gallery),
         "data": DATA,
         "capacities": (0.3, 0.6, 1.0),
-        "size": 32,
+        "resolution": 32,
         "pretrained": False,
         "training": TrainingConfig(epochs=4, batch=16, validate_every=2, ema=0.5),
         "calibration_images": 64,
@@ -266,7 +267,7 @@ def test_the_command(gallery: Path, tmp_path: Path) -> None:
     run = CliRunner().invoke
     out = str(tmp_path / "n")
     arguments = ["timm:test_resnet", "--gallery", str(gallery), "--data", DATA, "--out", out]
-    arguments += ["--capacities", "40,100", "--epochs", "1", "--batch", "32", "--size", "32"]
+    arguments += ["--capacities", "40,100", "--epochs", "1", "--batch", "32", "--resolution", "32"]
     done = run(app, [*arguments, "--no-pretrained"])
     assert done.exit_code == 0, done.output
     assert re.search(r"40% +│ 0\.\d{4} │ 0\.\d{4} │", done.output)
@@ -287,9 +288,26 @@ def test_the_command(gallery: Path, tmp_path: Path) -> None:
     assert "begun with method = 'structured', not 'masks'" in str(done.exception)
 
 
+@pytest.mark.parametrize("version", [0, 1])
+def test_settings_under_their_old_names_are_the_same(
+    gallery: Path, tmp_path: Path, version: int
+) -> None:
+    NestFile.of(config(gallery), "f00").write(tmp_path)
+    written = json.loads((tmp_path / "nest.json").read_text())
+    assert (written["version"], written["config"]["resolution"]) == (2, 32)
+    old = written["config"] | {"size": written["config"].pop("resolution")}
+    (tmp_path / "nest.json").write_text(json.dumps(written | {"version": version, "config": old}))
+    assert NestFile.read(tmp_path).config == config(gallery)
+    both = written | {"config": old | {"resolution": 32}}
+    (tmp_path / "nest.json").write_text(json.dumps(both))
+    with pytest.raises(StudyError, match="the field 'config': `size` is the old name of `resolu"):
+        NestFile.read(tmp_path)
+
+
 def test_the_seed_divides_the_classes_too(gallery: Path, tmp_path: Path) -> None:
     arguments = ["timm:test_resnet", "--gallery", str(gallery), "--data", DATA]
-    arguments += ["--out", str(tmp_path / "n"), "--size", "32", "--no-pretrained", "--seed", "1"]
+    arguments += ["--out", str(tmp_path / "n"), "--resolution", "32"]
+    arguments += ["--no-pretrained", "--seed", "1"]
     done = CliRunner().invoke(app, arguments)
     assert "views of other training images" in str(done.exception)  # the gallery's seed is 0
 

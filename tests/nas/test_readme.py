@@ -19,16 +19,16 @@ Cli = Callable[..., tuple[int, str, str]]
 
 TEXT = Path("README.md").read_text()
 IMAGES = "facades:classes=16,images=8,size=32,seed=0"
-UNTRAINED = "timm:test_resnet,pretrained=false,size=32"
+UNTRAINED = "timm:test_resnet,pretrained=false,resolution=32"
 SMALL_LOSS = {"ssp": {"weight": 1.0, "bits": 4}, "regression": 0.5}
 FEW_BLOCKS = "{resolutions: [32], head_widths: [16], stages: [{widths: [8], depths: [1]}]}"
 ONE_EPOCH = "--no-pretrained --epochs 1 --batch 32"
 SHORTER = {
     "gallery build": "--views 1",
-    "gallery train": "--epochs 1 --size 32 --dimension 16",
+    "gallery train": "--epochs 1 --resolution 32 --dimension 16",
     "latency": f"--options '{FEW_BLOCKS}'",
     "prune": f"{ONE_EPOCH} --resolution 32 --rounds 1 --align-epochs 1 --finish-epochs 1",
-    "nest": f"{ONE_EPOCH} --size 32 --capacities 50,100",
+    "nest": f"{ONE_EPOCH} --resolution 32 --capacities 50,100",
 }
 
 

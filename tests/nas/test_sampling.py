@@ -45,8 +45,8 @@ class Odd:
     def made(self, *values: Any) -> Architecture:
         return Architecture(self.name, dict(zip(self.axes, values, strict=True)))
 
-    def macs(self, arch: Architecture, dimension: int) -> int:
-        side, gate, twice, thickness = (arch.params[name] for name in self.axes)
+    def macs(self, architecture: Architecture, dimension: int) -> int:
+        side, gate, twice, thickness = (architecture.params[name] for name in self.axes)
         gates = {"none": 0, "plain": 1, "full": 40}
         return side**2 * (50 + gates[gate] + thickness**3) * (1 + twice) + dimension
 

@@ -282,7 +282,7 @@ def test_a_run_is_not_continued_with_another_gallery(
 
     begin(tiny_config, tmp_path / "run")
     other = tmp_path / "other"
-    model = load_gallery_model("timm:resnet10t,pretrained=false,size=64")
+    model = load_gallery_model("timm:resnet10t,pretrained=false,resolution=64")
     build_gallery(open_data(tiny_study["data"]), model, other)
     with pytest.raises(StudyError, match="was begun with gallery = "):
         Run.create(tmp_path / "run", changed(tiny_study, gallery=str(other)))

@@ -174,8 +174,8 @@ def test_shared_weights_begin_where_the_earlier_ones_ended(
 @pytest.mark.parametrize(
     ("model", "dimension"),
     [
-        ("timm:resnet10t,pretrained=false,size=64", 512),
-        ("timm:mobilenetv3_small_050,pretrained=false,size=32", 1024),
+        ("timm:resnet10t,pretrained=false,resolution=64", 512),
+        ("timm:mobilenetv3_small_050,pretrained=false,resolution=32", 1024),
     ],
 )
 def test_the_projection_into_another_gallery_space_begins_anew(
@@ -243,7 +243,7 @@ def test_weights_that_may_know_held_out_images_are_not_taken(
     tiny_study: dict[str, Any], earlier: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     gallery = another_gallery(
-        tiny_study, "timm:resnet10t,pretrained=false,size=32", tmp_path / "other"
+        tiny_study, "timm:resnet10t,pretrained=false,resolution=32", tmp_path / "other"
     )
     config = warm(tiny_study, earlier, gallery=gallery, split={"seed": 5})
     run = Run.create(tmp_path / "run", config)

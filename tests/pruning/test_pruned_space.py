@@ -15,7 +15,7 @@ SPACE = PrunedSpace(
 )
 
 
-def architecture(**changes: Any) -> Any:
+def chosen(**changes: Any) -> Any:
     params = {"resolution": 32, "criterion": "magnitude"}
     params |= {name: 0.0 for name in SPACE.distributions() if name.startswith("ratio_")}
     return Architecture("pruned", params | changes)
@@ -29,51 +29,53 @@ def test_it_is_a_search_space_with_one_ratio_per_stage(uncut: Any) -> None:
 
 
 def test_built_models_cost_what_the_space_says() -> None:
-    arch = SPACE.sample(random.Random(4))
-    model = SPACE.build(arch, 16)
-    assert count_macs(model, model.resolution) == SPACE.macs(arch, 16)
-    assert model.resolution == arch.params["resolution"]
+    architecture = SPACE.sample(random.Random(4))
+    model = SPACE.build(architecture, 16)
+    assert count_macs(model, model.resolution) == SPACE.macs(architecture, 16)
+    assert model.resolution == architecture.params["resolution"]
     assert model.dimension == 16
 
 
 def test_cutting_more_costs_less() -> None:
-    costs = [SPACE.macs(architecture(ratio_layer3=ratio), 16) for ratio in (0.0, 0.25, 0.5, 0.875)]
+    costs = [SPACE.macs(chosen(ratio_layer3=ratio), 16) for ratio in (0.0, 0.25, 0.5, 0.875)]
     assert costs == sorted(costs, reverse=True)
     assert len(set(costs)) == 4
 
 
 def test_derived_models_inherit_their_weights(uncut: Any) -> None:
     aligned = uncut("resnet10t")
-    arch = architecture(ratio_layer4=0.5)
-    model = SPACE.derive(aligned, arch)
+    architecture = chosen(ratio_layer4=0.5)
+    model = SPACE.derive(aligned, architecture)
     name = "backbone.network.layer1.0.conv1.weight"
     assert torch.equal(model.get_parameter(name), aligned.get_parameter(name))
-    assert count_macs(model, 32) == SPACE.macs(arch, 16)
+    assert count_macs(model, 32) == SPACE.macs(architecture, 16)
 
 
 def test_derived_models_can_have_another_resolution(uncut: Any) -> None:
-    arch = architecture(resolution=48, ratio_layer4=0.5)
-    model = SPACE.derive(uncut("resnet10t"), arch)
+    architecture = chosen(resolution=48, ratio_layer4=0.5)
+    model = SPACE.derive(uncut("resnet10t"), architecture)
     assert model.resolution == model.origin["timm"]["resolution"] == 48
     assert uncut("resnet10t").resolution == 32
-    assert count_macs(model, 48) == SPACE.macs(arch, 16)
+    assert count_macs(model, 48) == SPACE.macs(architecture, 16)
 
 
 def test_a_transformer_keeps_the_resolution_it_was_aligned_at(uncut: Any) -> None:
     space = PrunedSpace("vit_tiny_patch16_224", resolutions=(32, 48))
-    arch = Architecture("pruned", {**space.sample(random.Random(0)).params, "resolution": 48})
+    architecture = Architecture(
+        "pruned", {**space.sample(random.Random(0)).params, "resolution": 48}
+    )
     with pytest.raises(PruningError, match="aligned at 32 pixels and cannot change to 48"):
-        space.derive(uncut("vit_tiny_patch16_224"), arch)
+        space.derive(uncut("vit_tiny_patch16_224"), architecture)
 
 
 def test_models_of_other_backbones_are_refused(uncut: Any) -> None:
     with pytest.raises(PruningError, match=r"cuts 'resnet10t', but .* model of 'lcnet_050'"):
-        SPACE.derive(uncut("lcnet_050"), architecture())
+        SPACE.derive(uncut("lcnet_050"), chosen())
 
 
 def test_a_study_and_a_fixed_trial_speak_to_the_space() -> None:
-    arch = SPACE.sample(random.Random(2))
-    assert SPACE.suggest(optuna.trial.FixedTrial(dict(arch.params))) == arch
+    architecture = SPACE.sample(random.Random(2))
+    assert SPACE.suggest(optuna.trial.FixedTrial(dict(architecture.params))) == architecture
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     study.optimize(lambda trial: SPACE.macs(SPACE.suggest(trial), 16), n_trials=3)
@@ -81,9 +83,12 @@ def test_a_study_and_a_fixed_trial_speak_to_the_space() -> None:
 
 
 def test_neighbours_differ_in_one_parameter() -> None:
-    arch = SPACE.sample(random.Random(3))
-    for other in SPACE.neighbours(arch):
-        assert sum(other.params[name] != arch.params[name] for name in arch.params) == 1
+    architecture = SPACE.sample(random.Random(3))
+    for other in SPACE.neighbours(architecture):
+        assert (
+            sum(other.params[name] != architecture.params[name] for name in architecture.params)
+            == 1
+        )
 
 
 def test_without_resolutions_the_backbone_takes_its_own() -> None:
@@ -121,4 +126,4 @@ def test_an_unknown_backbone_is_named() -> None:
 
 def test_an_architecture_off_the_grid_is_refused() -> None:
     with pytest.raises(SearchSpaceError, match="ratio_layer1"):
-        SPACE.macs(architecture(ratio_layer1=0.3), 16)
+        SPACE.macs(chosen(ratio_layer1=0.3), 16)

@@ -16,11 +16,14 @@ values = (
 
 @given(st.dictionaries(st.text(), values))
 def test_json_and_pickle_round_trips_keep_value_hash_and_digest(params: Any) -> None:
-    arch = Architecture("mbconv", params)
-    for copy in (Architecture.from_json(arch.to_json()), pickle.loads(pickle.dumps(arch))):
-        assert copy == arch
-        assert hash(copy) == hash(arch)
-        assert copy.digest == arch.digest
+    architecture = Architecture("mbconv", params)
+    for copy in (
+        Architecture.from_json(architecture.to_json()),
+        pickle.loads(pickle.dumps(architecture)),
+    ):
+        assert copy == architecture
+        assert hash(copy) == hash(architecture)
+        assert copy.digest == architecture.digest
 
 
 def test_order_of_parameters_does_not_matter() -> None:
@@ -44,11 +47,11 @@ def test_another_value_or_space_makes_another_digest() -> None:
 
 def test_architectures_cannot_be_changed() -> None:
     source = {"a": 1}
-    arch = Architecture("s", source)
+    architecture = Architecture("s", source)
     source["a"] = 2
-    assert arch.params["a"] == 1
+    assert architecture.params["a"] == 1
     with pytest.raises(TypeError):
-        arch.params["a"] = 3
+        architecture.params["a"] = 3
 
 
 @pytest.mark.parametrize("value", [None, [1], {"x": 1}, float("nan"), float("inf")])

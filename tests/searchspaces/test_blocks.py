@@ -112,12 +112,12 @@ def disturb(model: Any) -> Any:
 @settings(max_examples=60)
 @given(seeds, st.sampled_from(SPACES))
 def test_the_blocks_compute_what_the_network_computes(seed: int, space: Any) -> None:
-    arch = space.sample(random.Random(seed))
-    model = disturb(space.build(arch, DIMENSION))
+    architecture = space.sample(random.Random(seed))
+    model = disturb(space.build(architecture, DIMENSION))
     weights = [t for name, t in model.state_dict().items() if name not in ("mean", "std")]
     images = torch.rand(2, 3, model.resolution, model.resolution)
     maps = images
-    for recipe in space.blocks(arch, DIMENSION):
+    for recipe in space.blocks(architecture, DIMENSION):
         assert maps.shape[1:] == recipe.shape
         block = recipe.make().eval()
         block.load_state_dict({name: weights.pop(0) for name in block.state_dict()})
@@ -137,7 +137,11 @@ def every_architecture(space: Any) -> Any:
 @pytest.mark.parametrize("space", SPACES[:-1])
 def test_every_block_is_listed_and_no_other(space: Any) -> None:
     listed = [recipe.key for recipe in space.every_block(DIMENSION)]
-    needed = {r.key for arch in every_architecture(space) for r in space.blocks(arch, DIMENSION)}
+    needed = {
+        r.key
+        for architecture in every_architecture(space)
+        for r in space.blocks(architecture, DIMENSION)
+    }
     assert len(listed) == len(set(listed))
     assert set(listed) == needed
 

@@ -64,7 +64,7 @@ def test_what_training_scripts_write_is_loaded(state: State, tmp_path: Path, how
     assert found
     for name, tensor in found.items():
         torch.testing.assert_close(tensor, state[name], atol=1e-3, rtol=1e-3)
-    embedded = load_gallery_model(f"timm:{NAME},checkpoint={tmp_path / 'w.pth'},size=32")
+    embedded = load_gallery_model(f"timm:{NAME},checkpoint={tmp_path / 'w.pth'},resolution=32")
     assert embedded.dimension == 1280
 
 

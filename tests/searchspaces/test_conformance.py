@@ -42,13 +42,13 @@ def broken(name: str, method: Callable[..., Any]) -> MBConvSpace:
     return space
 
 
-def without_origin(self: MBConvSpace, arch: Architecture, dimension: int) -> Any:
-    model = MBConvSpace.build(self, arch, dimension)
+def without_origin(self: MBConvSpace, architecture: Architecture, dimension: int) -> Any:
+    model = MBConvSpace.build(self, architecture, dimension)
     model.origin = None
     return model
 
 
-def another_origin(self: MBConvSpace, arch: Architecture, dimension: int) -> Any:
+def another_origin(self: MBConvSpace, architecture: Architecture, dimension: int) -> Any:
     return MBConvSpace.build(self, self.largest(), dimension)
 
 
@@ -56,8 +56,8 @@ def with_another_weight(self: MBConvSpace, dimension: int) -> Any:
     supernet = MBConvSpace.supernet(self, dimension)
     extract = supernet.extract
 
-    def changed(arch: Architecture) -> Any:
-        model = extract(arch)
+    def changed(architecture: Architecture) -> Any:
+        model = extract(architecture)
         model.projection.linear.weight.data.mul_(-1)
         return model
 
@@ -83,10 +83,10 @@ BROKEN: dict[str, tuple[str, Callable[..., Any], str]] = {
     ),
     "no neighbours": (
         "neighbours",
-        lambda self, arch: iter([arch]),
+        lambda self, architecture: iter([architecture]),
         "neighbours of .* repeat",
     ),
-    "a wrong formula": ("macs", lambda self, arch, dimension: 7, "macs says 7 of"),
+    "a wrong formula": ("macs", lambda self, architecture, dimension: 7, "macs says 7 of"),
     "no origin": ("build", without_origin, "without an origin"),
     "another network": ("build", another_origin, "macs says|is built for"),
     "the wrong largest": ("largest", lambda self: TINY.smallest(), "MACs, but smallest"),
@@ -111,8 +111,8 @@ def test_a_broken_rule_is_noticed(rule: str) -> None:
 
 
 def test_a_space_that_takes_strangers_is_noticed() -> None:
-    def build(self: MBConvSpace, arch: Architecture, dimension: int) -> Any:
-        known = arch if arch.space == "mbconv" else self.sample(random.Random(0))
+    def build(self: MBConvSpace, architecture: Architecture, dimension: int) -> Any:
+        known = architecture if architecture.space == "mbconv" else self.sample(random.Random(0))
         return MBConvSpace.build(self, known, dimension)
 
     with pytest.raises(AssertionError, match="build takes an architecture of the space 'not mb"):

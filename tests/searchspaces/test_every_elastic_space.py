@@ -144,11 +144,11 @@ def smallest(space: Any, **changes: Any) -> Any:
 
 
 every_network = pytest.mark.parametrize(
-    ("name", "arch"),
+    ("name", "architecture"),
     [
-        pytest.param(name, arch, id=f"{name}-{which}")
+        pytest.param(name, architecture, id=f"{name}-{which}")
         for name, case in CASES.items()
-        for which, arch in {
+        for which, architecture in {
             "smallest": smallest(case.space),
             "example": smallest(case.space, **case.example),
             "drawn": case.space.sample(random.Random(3)),
@@ -190,17 +190,17 @@ def test_the_supernet_starts_as_the_largest(name: str) -> None:
 @given(seed=seeds, dimension=st.sampled_from([8, 24]))
 def test_the_formula_counts_what_fvcore_counts(name: str, seed: int, dimension: Any) -> None:
     space = CASES[name].space
-    arch = space.sample(random.Random(seed))
-    model = space.build(arch, dimension)
-    assert space.macs(arch, dimension) == count_macs(model, model.resolution)
+    architecture = space.sample(random.Random(seed))
+    model = space.build(architecture, dimension)
+    assert space.macs(architecture, dimension) == count_macs(model, model.resolution)
 
 
 @every_kind
 def test_the_formula_holds_for_the_default_space(name: str) -> None:
     space = create_space(name)
-    arch = space.sample(random.Random(0))
-    model = space.build(arch, 64)
-    assert space.macs(arch, 64) == count_macs(model, model.resolution)
+    architecture = space.sample(random.Random(0))
+    model = space.build(architecture, 64)
+    assert space.macs(architecture, 64) == count_macs(model, model.resolution)
 
 
 @every_space
@@ -224,30 +224,33 @@ def test_the_size_is_the_product_of_the_numbers_of_values(space: Any) -> None:
 
 @every_space
 def test_neighbours_differ_by_one_step_of_a_number_or_in_one_category(space: Any) -> None:
-    arch = space.sample(random.Random(5))
+    architecture = space.sample(random.Random(5))
     expected = set()
     for name, distribution in space.distributions().items():
-        here = arch.params[name]
+        here = architecture.params[name]
         for value in values_of(distribution):
             if isinstance(distribution, CategoricalDistribution):
                 near = value != here
             else:
                 near = abs(value - here) == distribution.step
             if near:
-                expected.add(Architecture(space.name, {**arch.params, name: value}))
-    around = list(space.neighbours(arch))
+                expected.add(Architecture(space.name, {**architecture.params, name: value}))
+    around = list(space.neighbours(architecture))
     assert len(around) == len(expected)
     assert set(around) == expected
     for other in around:
-        assert sum(other.params[name] != arch.params[name] for name in arch.params) == 1
+        assert (
+            sum(other.params[name] != architecture.params[name] for name in architecture.params)
+            == 1
+        )
         assert space.macs(other, 8) > 0
 
 
 @every_case
 def test_a_fixed_trial_and_a_study_speak_to_the_space(name: str) -> None:
     space = CASES[name].space
-    arch = space.sample(random.Random(7))
-    assert space.suggest(optuna.trial.FixedTrial(dict(arch.params))) == arch
+    architecture = space.sample(random.Random(7))
+    assert space.suggest(optuna.trial.FixedTrial(dict(architecture.params))) == architecture
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(
@@ -276,14 +279,14 @@ def test_outputs_are_unit_vectors_of_the_gallery_dimension(name: str) -> None:
 @given(seed=seeds)
 def test_an_extracted_network_computes_what_the_supernet_computes(name: str, seed: int) -> None:
     space, supernet = CASES[name].space, SUPERNETS[name]
-    arch = space.sample(random.Random(seed))
-    supernet.activate(arch)
+    architecture = space.sample(random.Random(seed))
+    supernet.activate(architecture)
     images = images_for(supernet, 3)
-    alone = supernet.extract(arch)
+    alone = supernet.extract(architecture)
     with torch.no_grad():
         torch.testing.assert_close(alone(images), supernet(images), atol=1e-5, rtol=0)
-    assert alone.resolution == arch.params["resolution"]
-    assert count_parameters(alone) == count_parameters(space.build(arch, DIMENSION))
+    assert alone.resolution == architecture.params["resolution"]
+    assert count_parameters(alone) == count_parameters(space.build(architecture, DIMENSION))
     assert not any("lastic" in type(module).__name__ for module in alone.modules())
 
 
@@ -303,17 +306,19 @@ def test_activating_one_architecture_leaves_no_trace_on_another(name: str) -> No
 
 
 @every_network
-def test_training_a_network_moves_only_the_shared_part_it_uses(name: str, arch: Any) -> None:
+def test_training_a_network_moves_only_the_shared_part_it_uses(
+    name: str, architecture: Any
+) -> None:
     torch.manual_seed(0)
     space = CASES[name].space
     supernet = space.supernet(8).train()
-    supernet.activate(arch)
+    supernet.activate(architecture)
     for module in supernet.modules():
         if isinstance(module, nn.BatchNorm2d):  # those of residuals may start with zeros
             nn.init.ones_(module.weight)
     supernet(images_for(supernet, 4))[:, 0].sum().backward()
-    used = {n: p.shape for n, p in space.build(arch, 8).named_parameters()}
-    if arch == space.smallest():
+    used = {n: p.shape for n, p in space.build(architecture, 8).named_parameters()}
+    if architecture == space.smallest():
         assert CASES[name].shapes.items() <= used.items()
     for parameter_name, parameter in supernet.named_parameters():
         if parameter_name not in used:
@@ -326,11 +331,11 @@ def test_training_a_network_moves_only_the_shared_part_it_uses(name: str, arch: 
 
 
 @every_network
-def test_recalibration_works_through_slices(name: str, arch: Any) -> None:
+def test_recalibration_works_through_slices(name: str, architecture: Any) -> None:
     torch.manual_seed(0)
     supernet = copy.deepcopy(SUPERNETS[name])
-    supernet.activate(arch)
-    alone = supernet.extract(arch)
+    supernet.activate(architecture)
+    alone = supernet.extract(architecture)
     batches = [images_for(alone, 8) for _ in range(3)]
     recalibrate(supernet, batches)
     with torch.no_grad():
@@ -344,13 +349,13 @@ def test_recalibration_works_through_slices(name: str, arch: Any) -> None:
 
 @every_network
 def test_a_folded_network_computes_the_same_and_unfolds_even_after_an_error(
-    name: str, arch: Any
+    name: str, architecture: Any
 ) -> None:
     def fail(model: Any) -> None:
         with folded(model):
             raise RuntimeError("stop")
 
-    model = SUPERNETS[name].extract(arch)
+    model = SUPERNETS[name].extract(architecture)
     images = images_for(model, 8)
     recalibrate(model, [images])
     state = {key: value.clone() for key, value in model.state_dict().items()}
@@ -379,9 +384,9 @@ def test_a_space_is_made_again_from_its_options(space: Any) -> None:
 
 @every_network
 def test_a_network_is_made_again_from_its_origin_and_from_its_file(
-    name: str, arch: Any, tmp_path: Path
+    name: str, architecture: Any, tmp_path: Path
 ) -> None:
-    model = SUPERNETS[name].extract(arch)
+    model = SUPERNETS[name].extract(architecture)
     again = rebuild(json.loads(json.dumps(model.origin)))
     assert again.origin == model.origin
     assert {n: t.shape for n, t in again.state_dict().items()} == {

@@ -34,8 +34,8 @@ def test_gates_and_activations_are_parameters_only_where_there_is_a_choice() -> 
 
 def test_gates_and_activations_follow_the_architecture() -> None:
     def described(**params: Any) -> Any:
-        arch = Architecture("mbconv", {**SWITCHED.largest().params, **params})
-        backbone = SWITCHED.build(arch, 8).backbone
+        architecture = Architecture("mbconv", {**SWITCHED.largest().params, **params})
+        backbone = SWITCHED.build(architecture, 8).backbone
         return [
             (isinstance(stage[0].excite, SqueezeExcite), type(stage[0].expand.activation))
             for stage in backbone.stages

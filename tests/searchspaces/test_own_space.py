@@ -82,10 +82,10 @@ def test_it_can_be_searched_saved_and_loaded(folder: Any) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0))
     study.optimize(lambda trial: space.macs(space.suggest(trial), 8), n_trials=5)
-    arch = space.suggest(optuna.trial.FixedTrial(study.best_params))
-    assert space.macs(arch, 8) == study.best_value
+    architecture = space.suggest(optuna.trial.FixedTrial(study.best_params))
+    assert space.macs(architecture, 8) == study.best_value
     assert space.size() == 2 * 3 * 4
-    model = space.build(arch, 8).eval()
+    model = space.build(architecture, 8).eval()
     save_model(model, folder / "model.safetensors")
     images = torch.rand(2, 3, model.resolution, model.resolution)
     with torch.no_grad():
@@ -124,9 +124,9 @@ def test_its_formula_counts_what_fvcore_counts(seed: int) -> None:
     source = block("python", "class PlainSpace").replace('@register_space("plain")\n', "")
     exec(source, names)
     space = names["PlainSpace"](resolutions=(15, 32), widths=(3, 8), most_layers=5)
-    arch = space.sample(random.Random(seed))
-    model = space.build(arch, 6)
-    assert space.macs(arch, 6) == count_macs(model, model.resolution)
+    architecture = space.sample(random.Random(seed))
+    model = space.build(architecture, 6)
+    assert space.macs(architecture, 6) == count_macs(model, model.resolution)
 
 
 def test_the_first_example_runs(capsys: pytest.CaptureFixture[str]) -> None:

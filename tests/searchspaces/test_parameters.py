@@ -40,8 +40,8 @@ def test_samples_are_points_of_the_space_and_reach_all_values() -> None:
 
 
 def test_round_off_does_not_put_a_value_outside() -> None:
-    arch = Architecture("s", {"side": 32, "ratio": 0.1 + 0.2, "kind": "a"})
-    parameters.check(arch, "s", DISTRIBUTIONS)
+    architecture = Architecture("s", {"side": 32, "ratio": 0.1 + 0.2, "kind": "a"})
+    parameters.check(architecture, "s", DISTRIBUTIONS)
 
 
 @pytest.mark.parametrize(
@@ -55,9 +55,11 @@ def test_round_off_does_not_put_a_value_outside() -> None:
 )
 def test_points_outside_are_refused_by_name(space: Any, changes: Any, words: str) -> None:
     params = {"side": 40, "ratio": 0.1, "kind": "a", **changes}
-    arch = Architecture(space, {name: value for name, value in params.items() if value is not None})
+    architecture = Architecture(
+        space, {name: value for name, value in params.items() if value is not None}
+    )
     with pytest.raises(SearchSpaceError, match=words):
-        parameters.check(arch, "s", DISTRIBUTIONS)
+        parameters.check(architecture, "s", DISTRIBUTIONS)
 
 
 def test_a_continuous_parameter_has_no_grid() -> None:

@@ -62,10 +62,10 @@ def test_a_fresh_kernel_transform_changes_nothing_and_is_trained() -> None:
     plain = RESNET.supernet(8).eval()
     torch.manual_seed(3)
     learnt = RESNET.supernet(8, kernel_transform=True).eval()
-    arch = RESNET.smallest()
+    architecture = RESNET.smallest()
     images = torch.rand(4, 3, 16, 16)
     for supernet in (plain, learnt):
-        supernet.activate(arch)
+        supernet.activate(architecture)
         for block in (block for stage in supernet.backbone.stages for block in stage):
             torch.nn.init.ones_(block.convs[-1].norm.weight)
     torch.testing.assert_close(learnt(images), plain(images))

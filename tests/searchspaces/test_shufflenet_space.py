@@ -58,8 +58,8 @@ def test_the_default_space_suits_small_query_models() -> None:
 
 
 def test_every_layer_has_neighbours_of_its_own() -> None:
-    arch = SHUFFLENET.sample(random.Random(5))
-    assert len(list(SHUFFLENET.neighbours(arch))) == 1 + 1 + 4 * (3 + 2)
+    architecture = SHUFFLENET.sample(random.Random(5))
+    assert len(list(SHUFFLENET.neighbours(architecture))) == 1 + 1 + 4 * (3 + 2)
 
 
 @pytest.mark.parametrize(

@@ -66,12 +66,12 @@ def test_it_has_the_parameters_of_all_with_their_labels() -> None:
 @settings(max_examples=12)
 @given(seeds, st.sampled_from([UNION, NESTED]))
 def test_a_network_is_built_and_counted_by_its_own_space(seed: int, space: Any) -> None:
-    arch = space.sample(random.Random(seed))
-    label = arch.params["space"]
-    assert {name.partition(".")[0] for name in arch.params} == {"space", label}
-    model = space.build(arch, 8)
-    assert space.macs(arch, 8) == count_macs(model, model.resolution)
-    (resolution,) = (v for name, v in arch.params.items() if name.endswith(".resolution"))
+    architecture = space.sample(random.Random(seed))
+    label = architecture.params["space"]
+    assert {name.partition(".")[0] for name in architecture.params} == {"space", label}
+    model = space.build(architecture, 8)
+    assert space.macs(architecture, 8) == count_macs(model, model.resolution)
+    (resolution,) = (v for name, v in architecture.params.items() if name.endswith(".resolution"))
     assert model.resolution == resolution
 
 
@@ -84,12 +84,12 @@ def test_samples_are_spread_over_the_spaces() -> None:
 @settings(max_examples=10)
 @given(seeds)
 def test_neighbours_stay_within_the_space_or_jump_into_each_other_one(seed: int) -> None:
-    arch = UNION.sample(random.Random(seed))
-    label, inner = UNION.split(arch)
-    around = list(UNION.neighbours(arch))
-    assert around == list(UNION.neighbours(arch))
+    architecture = UNION.sample(random.Random(seed))
+    label, inner = UNION.split(architecture)
+    around = list(UNION.neighbours(architecture))
+    assert around == list(UNION.neighbours(architecture))
     assert len(set(around)) == len(around)
-    assert arch not in around
+    assert architecture not in around
     within = [UNION.split(each)[1] for each in around if each.params["space"] == label]
     assert within == list(UNION.members[label].neighbours(inner))
     elsewhere = [each.params["space"] for each in around if each.params["space"] != label]
@@ -125,16 +125,16 @@ def test_no_sampler_proposes_what_cannot_be_built(space: Any, sampler: Any) -> N
 
     study.optimize(objective, n_trials=40)
     assert proposed[:3] == [space.sample(random.Random(seed)) for seed in range(3)]
-    assert {arch.params["space"] for arch in proposed} == set(space.members)
-    for trial, arch in zip(study.trials, proposed, strict=True):
-        assert trial.params == arch.params  # nothing of the other spaces was asked for
+    assert {architecture.params["space"] for architecture in proposed} == set(space.members)
+    for trial, architecture in zip(study.trials, proposed, strict=True):
+        assert trial.params == architecture.params  # nothing of the other spaces was asked for
         assert trial.distributions.items() <= space.distributions().items()
 
 
 def test_a_fixed_trial_chooses_an_architecture() -> None:
     for seed in range(6):
-        arch = NESTED.sample(random.Random(seed))
-        assert NESTED.suggest(optuna.trial.FixedTrial(dict(arch.params))) == arch
+        architecture = NESTED.sample(random.Random(seed))
+        assert NESTED.suggest(optuna.trial.FixedTrial(dict(architecture.params))) == architecture
 
 
 @pytest.mark.parametrize("label", ["small", "shuffled", "known"])
@@ -172,13 +172,13 @@ def test_it_has_no_blocks_where_one_of_its_spaces_has_none(space: Any, label: An
     words = f"'{label}' of the space 'union' is a space 'timm', which does not say which blocks"
     with pytest.raises(SearchSpaceError, match=words):
         space.every_block(8)
-    arch = next(a for a in map(space.sample, map(random.Random, range(99))) if is_known(a))
+    architecture = next(a for a in map(space.sample, map(random.Random, range(99))) if is_known(a))
     with pytest.raises(SearchSpaceError, match=words):
-        space.blocks(arch, 8)
+        space.blocks(architecture, 8)
 
 
-def is_known(arch: Any) -> Any:
-    return "known" in arch.params.values() or "b" in arch.params.values()
+def is_known(architecture: Any) -> Any:
+    return "known" in architecture.params.values() or "b" in architecture.params.values()
 
 
 @pytest.mark.parametrize(
@@ -215,9 +215,9 @@ def test_wrong_options_are_named(spaces: Any, words: str) -> None:
 def test_architectures_outside_are_refused(changes: Any, words: str) -> None:
     inner = UNION.members["small"].sample(random.Random(0))
     params = {"space": "small", **{f"small.{n}": v for n, v in inner.params.items()}, **changes}
-    arch = Architecture("union", {n: v for n, v in params.items() if v is not None})
+    architecture = Architecture("union", {n: v for n, v in params.items() if v is not None})
     with pytest.raises(SearchSpaceError, match=words):
-        UNION.macs(arch, 8)
+        UNION.macs(architecture, 8)
 
 
 def test_an_architecture_of_another_space_is_refused() -> None:

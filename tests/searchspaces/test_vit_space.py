@@ -18,13 +18,13 @@ SUPERNET = eventful_supernet(VIT)
 
 
 def random_arch(space: Any, seed: Any, **fixed: Any) -> Any:
-    arch = space.sample(random.Random(seed))
-    return Architecture(arch.space, {**arch.params, **fixed})
+    architecture = space.sample(random.Random(seed))
+    return Architecture(architecture.space, {**architecture.params, **fixed})
 
 
 def test_attention_is_what_pytorch_computes() -> None:
-    arch = random_arch(VIT, 0, part1_heads=3, width=24)
-    attention = SUPERNET.extract(arch).backbone.blocks[0].attention
+    architecture = random_arch(VIT, 0, part1_heads=3, width=24)
+    attention = SUPERNET.extract(architecture).backbone.blocks[0].attention
     theirs = torch.nn.MultiheadAttention(24, 3, batch_first=True)
     head, kind, channel = np.ogrid[:3, :3, :8]
     rows = (head * 24 + kind * 8 + channel).swapaxes(0, 1).ravel()  # ours to (kind, head, channel)
@@ -74,18 +74,18 @@ def test_no_two_architectures_are_one_network() -> None:
         Architecture("vit", dict(zip(space.distributions(), values, strict=True)))
         for values in product(*grids)
     ]
-    assert len({space.plan(arch) for arch in archs}) == space.size() == len(archs)
+    assert len({space.plan(architecture) for architecture in archs}) == space.size() == len(archs)
 
 
 @pytest.mark.parametrize("stem", ["conv", "patch"])
 def test_every_weight_of_a_small_network_is_trained(stem: Any) -> None:
     supernet = ViTSupernet(VIT, 8).train()
-    arch = random_arch(VIT, 1, stem=stem, patch=4, width=16, depth=2, part1_heads=1)
-    supernet.activate(arch)
+    architecture = random_arch(VIT, 1, stem=stem, patch=4, width=16, depth=2, part1_heads=1)
+    supernet.activate(architecture)
     supernet(torch.rand(4, 3, supernet.resolution, supernet.resolution))[:, 0].sum().backward()
     qkv = supernet.backbone.blocks[0].attention.qkv.weight.grad
     assert qkv[:24, :16].abs().sum(1).all()
-    alone = VIT.build(arch, 8).train()
+    alone = VIT.build(architecture, 8).train()
     alone(torch.rand(4, 3, alone.resolution, alone.resolution))[:, 0].sum().backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in alone.parameters())
 

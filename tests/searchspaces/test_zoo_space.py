@@ -33,8 +33,8 @@ MIXED = TimmSpace(
 def everything(space: Any) -> Any:
     """All architectures that neighbours lead to."""
     found = [space.sample(random.Random(0))]
-    for arch in found:
-        found += [other for other in space.neighbours(arch) if other not in found]
+    for architecture in found:
+        found += [other for other in space.neighbours(architecture) if other not in found]
     return found
 
 
@@ -55,10 +55,10 @@ def test_a_backbone_has_the_choices_that_it_takes() -> None:
 def test_every_architecture_can_be_built_and_costs_what_was_said() -> None:
     architectures = everything(MIXED)
     assert len(architectures) == MIXED.size() == 2 * 1 * 2 + 2 * 2 * 2 + 3 * 2 * 2
-    for arch in architectures:
-        model = MIXED.build(arch, 8)
-        assert MIXED.macs(arch, 8) == count_macs(model, model.resolution)
-        values = {name.rpartition(".")[2]: value for name, value in arch.params.items()}
+    for architecture in architectures:
+        model = MIXED.build(architecture, 8)
+        assert MIXED.macs(architecture, 8) == count_macs(model, model.resolution)
+        values = {name.rpartition(".")[2]: value for name, value in architecture.params.items()}
         assert model.resolution == values["resolution"]
         assert isinstance(model.projection.norm, torch.nn.BatchNorm1d) == (values["head"] == "norm")
         gem = any(isinstance(module, GeneralizedMean) for module in model.modules())
@@ -68,18 +68,20 @@ def test_every_architecture_can_be_built_and_costs_what_was_said() -> None:
 def test_samples_are_spread_over_architectures_and_not_over_backbones() -> None:
     rng = random.Random(0)
     drawn = [MIXED.sample(rng) for _ in range(600)]
-    counts = [drawn.count(arch) for arch in set(drawn)]
+    counts = [drawn.count(architecture) for architecture in set(drawn)]
     assert len(counts) == MIXED.size() == 24
     assert 10 < min(counts) <= max(counts) < 45
 
 
 def test_neighbours_change_one_value_or_the_backbone() -> None:
-    arch = Architecture(
+    architecture = Architecture(
         "timm", {"backbone": "test_resnet", "resolution": 45, "pooling": "gem", "head": "norm"}
     )
-    own = [each for each in MIXED.neighbours(arch) if each.params["backbone"] == "test_resnet"]
+    own = [
+        each for each in MIXED.neighbours(architecture) if each.params["backbone"] == "test_resnet"
+    ]
     assert len(own) == 2 + 1 + 1
-    others = [dict(each.params) for each in MIXED.neighbours(arch) if each not in own]
+    others = [dict(each.params) for each in MIXED.neighbours(architecture) if each not in own]
     assert others == [
         {
             "backbone": "test_vit",
@@ -118,15 +120,15 @@ def test_no_sampler_proposes_what_cannot_be_built(sampler: Any) -> None:
     proposed = []
 
     def objective(trial: Any) -> Any:
-        arch = MIXED.suggest(trial)
-        proposed.append(arch)
-        return MIXED.macs(arch, 8), float(len(arch.params))
+        architecture = MIXED.suggest(trial)
+        proposed.append(architecture)
+        return MIXED.macs(architecture, 8), float(len(architecture.params))
 
     study.optimize(objective, n_trials=40)
     assert set(proposed) <= valid
-    assert len({arch.params["backbone"] for arch in proposed}) > 1
-    for trial, arch in zip(study.trials, proposed, strict=True):
-        assert trial.params == arch.params
+    assert len({architecture.params["backbone"] for architecture in proposed}) > 1
+    for trial, architecture in zip(study.trials, proposed, strict=True):
+        assert trial.params == architecture.params
 
 
 def test_without_resolutions_every_backbone_has_its_own() -> None:
@@ -156,15 +158,15 @@ def test_a_backbone_is_counted_once_on_a_machine(
     monkeypatch.setenv("QUERYNAS_CACHE", str(tmp_path / "cache"))
     searchspaces.zoo._measured.cache_clear()
     space = TimmSpace(["test_resnet"], resolutions=[32], pretrained=False)
-    arch = space.sample(random.Random(0))
-    macs = space.macs(arch, 8)
+    architecture = space.sample(random.Random(0))
+    macs = space.macs(architecture, 8)
     (avg, gem) = sorted((tmp_path / "cache").rglob("*.json"))
     assert json.loads(avg.read_text())["features"] == json.loads(gem.read_text())["features"] == 96
 
     searchspaces.zoo._measured.cache_clear()
     monkeypatch.setattr(searchspaces.zoo, "count_macs", None)
     again = TimmSpace(["test_resnet"], resolutions=[32], pretrained=False)
-    assert again.macs(arch, 8) == macs
+    assert again.macs(architecture, 8) == macs
     searchspaces.zoo._measured.cache_clear()
 
 
@@ -212,13 +214,13 @@ def test_each_backbone_can_have_a_checkpoint(tmp_path: Path) -> None:
     space = TimmSpace(
         ["test_resnet", "test_vit"], resolutions=[32], checkpoint=str(tmp_path / "{backbone}.pth")
     )
-    for arch in everything(space):
-        if arch.params["backbone"] == "test_resnet":
-            weights = space.build(arch, 8).backbone.network.state_dict()
+    for architecture in everything(space):
+        if architecture.params["backbone"] == "test_resnet":
+            weights = space.build(architecture, 8).backbone.network.state_dict()
             torch.testing.assert_close(weights["conv1.0.weight"], source.conv1[0].weight.data)
         else:
             with pytest.raises(SearchSpaceError, match=r"no file .*test_vit.pth'; check the path"):
-                space.build(arch, 8)
+                space.build(architecture, 8)
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,19 @@ def test_other_settings_are_named(kept: Checkpoint) -> None:
         Checkpoint(kept.path, {**SETTINGS, "warmup": 3}).load(parts(), CPU, epochs=3)
 
 
+def test_settings_that_had_another_name_are_the_same(kept: Checkpoint) -> None:
+    old = {"arch": "timm:resnet18", "size": 32, "learning_rate": 0.1}
+    content = torch.load(kept.path, weights_only=True)
+    torch.save({**content, "settings": old}, kept.path)
+    new = {"backbone": "timm:resnet18", "resolution": 32, "lr": 0.1}
+    assert Checkpoint(kept.path, new).load(parts(), CPU, epochs=3) == 2
+    with pytest.raises(CompatError, match="was begun with resolution = 32, not 64"):
+        Checkpoint(kept.path, {**new, "resolution": 64}).load(parts(), CPU, epochs=3)
+    torch.save({**content, "settings": {**old, "lr": 0.1}}, kept.path)
+    with pytest.raises(CompatError, match=r"`learning_rate` is the old name of `lr`, and both"):
+        Checkpoint(kept.path, new).load(parts(), CPU, epochs=3)
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -1,4 +1,4 @@
-"""Square crops of a picture, all brought to the size that the gallery model takes."""
+"""Square crops of a picture, all brought to the resolution that the gallery model takes."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def whole(side: int) -> Box:
 def zooms(picture: np.ndarray) -> list[Box]:
     """The picture at the scales 1/√2, mirrored at its border, and √2, as four overlapping corners.
 
-    Radenović et al. (TPAMI 2019) embed a picture at several sizes with one network. A gallery
-    model takes one size only, so here the window grows and shrinks instead.
+    Radenović et al. (TPAMI 2019) embed a picture at several resolutions with one network. A gallery
+    model takes one only, so here the window grows and shrinks instead.
 
     Args:
         picture: (L, L, 3).
@@ -51,13 +51,13 @@ def zooms(picture: np.ndarray) -> list[Box]:
     return [Box((side - wide) / 2, (side - wide) / 2, wide), *corners]
 
 
-def cut(picture: np.ndarray, box: Box, size: int) -> np.ndarray:
+def cut(picture: np.ndarray, box: Box, resolution: int) -> np.ndarray:
     """The box's content, resized with antialiasing; beyond its border the picture is mirrored.
 
     Args:
         picture: (L, L, 3) uint8.
         box: What to show.
-        size: Side of the crop in pixels, S.
+        resolution: Side of the crop in pixels, S.
 
     Returns:
         (S, S, 3) uint8.
@@ -66,5 +66,6 @@ def cut(picture: np.ndarray, box: Box, size: int) -> np.ndarray:
     margin = math.ceil(max(0, -box.left, -box.top, *(end - len(picture) for end in ends)))
     mirrored = np.pad(picture, ((margin, margin), (margin, margin), (0, 0)), mode="symmetric")
     part = (box.left + margin, box.top + margin, ends[0] + margin, ends[1] + margin)
-    image = Image.fromarray(mirrored).resize((size, size), Image.Resampling.BILINEAR, box=part)
+    square = (resolution, resolution)
+    image = Image.fromarray(mirrored).resize(square, Image.Resampling.BILINEAR, box=part)
     return np.asarray(image)

@@ -36,7 +36,7 @@ def enhance(model: GalleryModel, steps: Sequence[str]) -> GalleryModel:
     all four.
 
     Args:
-        model: Any gallery model; its input size does not change.
+        model: Any gallery model; its resolution does not change.
         steps: Names; their order does not matter. None at all give ``model`` itself.
 
     Returns:
@@ -51,7 +51,7 @@ def enhance(model: GalleryModel, steps: Sequence[str]) -> GalleryModel:
     chosen = _known(steps)
     if not chosen:
         return model
-    small = model.preprocessing.size
+    small = model.preprocessing.resolution
     side = round(small * ZOOM)
     cropping = [_CROPPING[step] for step in chosen if step in _CROPPING]
     crops = passes(chosen)
@@ -88,7 +88,7 @@ def enhance(model: GalleryModel, steps: Sequence[str]) -> GalleryModel:
     return replace(
         model,
         spec=f"{model.spec} enhanced by {', '.join(chosen)}",
-        preprocessing=model.preprocessing.model_copy(update={"size": side}),
+        preprocessing=model.preprocessing.model_copy(update={"resolution": side}),
         digest=sha256(json.dumps([_VERSION, model.digest, chosen]).encode()).hexdigest(),
         _embed=run,
     )

@@ -3,15 +3,16 @@
 import typer
 
 from nas.cli.gallery import build, compress, fuse, hash, import_, info, reduce, train
+from nas.cli.options import RenamedOptions
 
 __all__ = ["app"]
 
 app = typer.Typer(help="Make the fixed gallery space, once.", no_args_is_help=True)
-app.command()(train.train)
+app.command(cls=RenamedOptions)(train.train)
 app.command()(build.build)
 app.command("import")(import_.import_)
 app.command()(reduce.reduce)
 app.command()(compress.compress)
-app.command()(fuse.fuse)
-app.command("hash")(hash.hash_)
+app.command(cls=RenamedOptions)(fuse.fuse)
+app.command("hash", cls=RenamedOptions)(hash.hash_)
 app.command()(info.info)

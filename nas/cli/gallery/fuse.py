@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from nas.cli.gallery.options import Data, Jointly, Pretrained, Query
-from nas.cli.options import Epochs, Seed, Size, Test, Val
+from nas.cli.options import Epochs, Resolution, Seed, Test, Val
 
 
 def fuse(
@@ -20,7 +20,7 @@ def fuse(
     jointly: Jointly = None,
     pretrained: Pretrained = True,
     epochs: Epochs = 20,
-    size: Size = 64,
+    resolution: Resolution = 64,
     query: Query = None,
     val: Val = 0.15,
     test: Test = 0.25,
@@ -46,7 +46,7 @@ def fuse(
     if jointly is not None:
         reference = Reference(
             backbone=jointly.removeprefix("timm:"),
-            size=size,
+            resolution=resolution,
             pretrained=pretrained,
             training=TrainingConfig(epochs=epochs),
             seed=seed,

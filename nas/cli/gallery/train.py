@@ -6,15 +6,17 @@ from typing import Annotated
 import typer
 
 from nas.cli.gallery.options import Data, Strict
-from nas.cli.options import Epochs, Seed, Size, Test, Val
+from nas.cli.options import Epochs, Resolution, Seed, Test, Val
 
 
 def train(
     data: Data,
     out: Annotated[Path, typer.Option(help="File to write, .safetensors.")],
-    arch: Annotated[str, typer.Option(help="Network, e.g. timm:resnet18.")] = "timm:resnet18",
+    backbone: Annotated[
+        str, typer.Option(metavar="timm:NAME", help="Network to train, from a random start.")
+    ] = "timm:resnet18",
     epochs: Epochs = 16,
-    size: Size = 64,
+    resolution: Resolution = 64,
     dimension: Annotated[
         int, typer.Option(min=2, max=65_536, help="Dimension of the gallery.")
     ] = 256,
@@ -30,7 +32,12 @@ def train(
 
     images = open_data(data)
     recipe = TrainingRecipe(
-        arch=arch, dimension=dimension, size=size, epochs=epochs, flip=flip, seed=seed
+        backbone=backbone,
+        dimension=dimension,
+        resolution=resolution,
+        epochs=epochs,
+        flip=flip,
+        seed=seed,
     )
     splits = split(images, val=val, test=test, seed=seed)
     train_gallery_model(images, splits, out, recipe, strict=strict)
