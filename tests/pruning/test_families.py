@@ -13,9 +13,11 @@ import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
+from timm.models.regnet import RegStage
 from timm.utils.model import reparameterize_model
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pruning import (
     SUPPORTED,
@@ -96,6 +98,62 @@ def silenced(model: Any, kept: Any) -> Any:
     return model
 
 
+class Operators(TorchDispatchMode):
+    """Notes the operators that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.run: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.run.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def without_repeats(model: Any) -> Any:
+    """A copy with one block of each kind, whose export takes less than half of the time.
+
+    Blocks are of one kind if they run the same operators in the same order and leave the shape of
+    their maps as it is; blocks that change the shape all stay. Layers of a few operators are none.
+    """
+    model = copy.deepcopy(model)
+    places = [
+        (each, name)
+        for each in model.modules()
+        if isinstance(each, nn.Sequential | RegStage)
+        for name, _ in each.named_children()
+    ]
+    kinds, starts = set(), []
+    operators = Operators()
+
+    def begin(*_: Any) -> None:
+        starts.append(len(operators.run))
+
+    def end(holder: Any, name: str, taken: Any, given: Any) -> None:
+        kind = tuple(operators.run[starts.pop() :])
+        if given.shape == taken[0].shape and len(kind) > 3:
+            if kind in kinds:
+                setattr(holder, name, nn.Identity())
+            kinds.add(kind)
+
+    for holder, name in places:
+        child = getattr(holder, name)
+        child.register_forward_pre_hook(begin)
+        child.register_forward_hook(
+            lambda _, taken, given, holder=holder, name=name: end(holder, name, taken, given)
+        )
+    with operators:
+        outputs(model)
+    for holder, name in places:
+        getattr(holder, name)._forward_pre_hooks.clear()
+        getattr(holder, name)._forward_hooks.clear()
+    left = Operators()
+    with left:
+        outputs(model)
+    assert set(left.run) == set(operators.run)
+    return model
+
+
 @pytest.mark.parametrize("name", [*SUPPORTED.values(), "fastvit_sa12", "ghostnetv2_100"])
 def test_a_cut_network_is_the_whole_one_without_the_channels_that_went(
     name: str, monkeypatch: pytest.MonkeyPatch
@@ -146,7 +204,7 @@ def test_cut_networks_are_timm_networks(name: str) -> None:
 
 @every_family
 def test_cut_networks_give_the_same_in_onnx_runtime(name: str, tmp_path: Path) -> None:
-    pruned, file = half(name).eval(), str(tmp_path / "model.onnx")
+    pruned, file = without_repeats(half(name)), str(tmp_path / "model.onnx")
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         torch.onnx.export(
