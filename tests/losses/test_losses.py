@@ -5,19 +5,12 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from references import DIMENSION, softmax, unit
 from torch import Tensor
 
 from compat.errors import CompatError
 from compat.losses import create_loss, list_losses, parse_loss, register_loss
 from compat.targets import AlignmentTargets
-
-DIMENSION = 8
-
-
-def unit(rows: int, seed: int, dimension: int = DIMENSION) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    vectors = torch.randn(rows, dimension, generator=generator, dtype=torch.float64)
-    return F.normalize(vectors, dim=1)
 
 
 @pytest.fixture
@@ -33,11 +26,6 @@ def targets() -> AlignmentTargets:
 def value(config: object, targets: AlignmentTargets, query: Tensor, rows: Tensor) -> Tensor:
     loss = create_loss(config, targets).double()  # type: ignore[arg-type]
     return loss(query, targets.vectors[rows].double(), targets.batch(rows))
-
-
-def softmax(logits: list[float]) -> list[float]:
-    exponentials = [math.exp(v - max(logits)) for v in logits]
-    return [e / sum(exponentials) for e in exponentials]
 
 
 def kl(p: list[float], q: list[float]) -> float:

@@ -341,7 +341,8 @@ def test_a_run_from_before_there_were_warm_starts_goes_on(
     content = json.loads(file.read_text())
     del content["identity"]["warm_start"]
     file.write_text(json.dumps(content))
-    Run.create(earlier, StudyConfig.model_validate(tiny_study))
+    config = StudyConfig.model_validate(tiny_study)
+    assert Run.create(earlier, config).config == config
 
 
 def test_a_space_contains_what_it_draws_and_nothing_else() -> None:

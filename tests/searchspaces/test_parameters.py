@@ -42,6 +42,8 @@ def test_samples_are_points_of_the_space_and_reach_all_values() -> None:
 def test_round_off_does_not_put_a_value_outside() -> None:
     architecture = Architecture("s", {"side": 32, "ratio": 0.1 + 0.2, "kind": "a"})
     parameters.check(architecture, "s", DISTRIBUTIONS)
+    near = parameters.neighbours(architecture.params, DISTRIBUTIONS)
+    assert sorted({round(each["ratio"], 9) for each in near}) == [0.2, 0.3]
 
 
 @pytest.mark.parametrize(
