@@ -4,9 +4,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from handmade import COUNT, WIDTH, correlated, write
 
 from compat.data.images import ImageSet
 from compat.data.sources import open_data
+from compat.gallery import GallerySpace
 
 TINY_NETWORK = '''
 import os, signal
@@ -79,3 +81,9 @@ def photograph_folder(real_data: Path, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="session")
 def photographs(photograph_folder: Path) -> ImageSet:
     return open_data(photograph_folder)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> GallerySpace:
+    """A gallery with labels, classes, a classifier and views."""
+    return write(tmp_path / "source", correlated(COUNT, WIDTH))
