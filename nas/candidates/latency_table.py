@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
-from scipy.stats import kendalltau, pearsonr, spearmanr
 from torch import nn
 from tqdm import tqdm
 
@@ -243,6 +242,8 @@ class Check:
 
     def correlations(self, proxy: Sequence[float]) -> dict[str, float]:
         """Return Pearson's r, Spearman's ρ and Kendall's τ of a proxy with the measured seconds."""
+        from scipy.stats import kendalltau, pearsonr, spearmanr  # slow to import
+
         return {
             "pearson": float(pearsonr(proxy, self.measured).statistic),
             "spearman": float(spearmanr(proxy, self.measured).statistic),

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import RBF, ConstantKernel
 
 _GAIN = 0.1  # how much scores differ between two rungs, one standard deviation
 _SCORE, _DECADES = 0.2, 1.0  # differences in score and in MACs over which gains become unrelated
@@ -51,6 +49,9 @@ def gains(
     Returns:
         Gains, float64 (draws, N).
     """
+    from sklearn.gaussian_process import GaussianProcessRegressor  # slow to import
+    from sklearn.gaussian_process.kernels import RBF, ConstantKernel
+
     process = GaussianProcessRegressor(
         ConstantKernel(_GAIN**2, "fixed") * RBF(1.0, "fixed"),
         alpha=_NOISE**2,

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import optuna
 from optuna.trial import TrialState
-from scipy.stats import kendalltau
 
 from nas.candidates.routes import Candidate
 from nas.config.budget import format_macs
@@ -77,6 +76,8 @@ def _say_how_well_ordered(below: list[Record], grown: Mapping[int, Record]) -> N
     parents = [r for r in below if r.trial in grown]
     if len(parents) < _ORDERED:
         return
+    from scipy.stats import kendalltau  # slow to import
+
     after = [grown[r.trial].cross_test for r in parents]
     logger.info(
         "%d models were aligned on; the scores they had before order them with a Kendall tau of "

@@ -5,9 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
 from searchspaces import Architecture, SearchSpace, parameters
 
@@ -47,6 +44,10 @@ def regress(known: np.ndarray, scores: Sequence[float], new: np.ndarray) -> tupl
     Returns:
         Mean and standard deviation of the predicted scores, float64 (M,) each.
     """
+    from sklearn.exceptions import ConvergenceWarning  # slow to import
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+
     kernel = ConstantKernel() * RBF(2.0, (0.1, 100.0)) + WhiteKernel(0.01, (1e-5, 1.0))
     process = GaussianProcessRegressor(kernel, normalize_y=True, random_state=0)
     with warnings.catch_warnings():  # a prior at the end of its range is as good as any

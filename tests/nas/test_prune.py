@@ -7,8 +7,11 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -28,6 +31,8 @@ from nas.study.front import Record
 from nas.study.run import Run
 from pruning import PruningError, Target, cut, load_model, save_model
 from searchspaces import Architecture, QueryModel, count_macs, timm_query_model
+
+Cli = Callable[..., tuple[int, str, str]]
 
 DATA = "facades:classes=16,images=8,size=32,seed=0"  # of the gallery in conftest.py
 SHORT = {"epochs": 1, "batch": 32, "validate_every": 1}
@@ -56,6 +61,17 @@ def config(gallery: Path, **changes: Any) -> PruneConfig:
 def pruned(gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> Pruned:
     """A finished pruning in two rounds; read it, do not change it."""
     return prune(config(gallery), tmp_path_factory.mktemp("pruned") / "run")
+
+
+@pytest.fixture
+def no_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only steps are looked at: the pruned model is not exported, which takes most of the time."""
+
+    def unwritten(run: Run, record: Record, format: Any, path: Path) -> Any:
+        return Mock(path=path, collapsed=None)
+
+    module = import_module("nas.recipes.prune")  # the facade has the function of this name
+    monkeypatch.setattr(module, "export", unwritten)
 
 
 def trainings(finish: bool = True) -> Trainings:
@@ -118,6 +134,7 @@ class Stopped(Exception):
     pass
 
 
+@pytest.mark.usefixtures("no_files")
 def test_a_pruning_that_is_stopped_before_every_training_goes_on(
     pruned: Pruned, gallery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,7 +164,7 @@ def test_a_pruning_that_is_stopped_before_every_training_goes_on(
     assert [r.cross_test for r in steps] == pytest.approx(scores, abs=1e-6)
 
 
-def test_a_killed_pruning_goes_on(gallery: Path, tmp_path: Path) -> None:
+def test_a_killed_pruning_goes_on(gallery: Path, tmp_path: Path, cli: Cli) -> None:
     out = tmp_path / "run"
     arguments = ["prune", "resnet10t", "--gallery", gallery, "--data", DATA, "--target", "0.5x"]
     arguments += ["--out", out, "--no-pretrained", "--resolution", 32, "--batch", 32]
@@ -161,14 +178,14 @@ def test_a_killed_pruning_goes_on(gallery: Path, tmp_path: Path) -> None:
     assert process.wait() == -signal.SIGKILL
     before = Run.open(out).records()
     assert 2 <= len(before) < 4
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    code, printed, complaint = cli(*arguments)
+    assert code == 0, complaint
     after = Run.open(out).records()
     assert after[: len(before)] == before
     assert [r.fidelity for r in after] == ["uncut", "round 1 of 2", "round 2 of 2", "finished"]
-    assert "round 2 of 2" in done.stdout
-    assert "Test classes, pruned: cross-test mAP" in done.stdout
-    assert re.search(r"0\.4\d\d of the MACs and \d\.\d+ of the latency in ONNX", done.stdout)
+    assert "round 2 of 2" in printed
+    assert "Test classes, pruned: cross-test mAP" in printed
+    assert re.search(r"0\.4\d\d of the MACs and \d\.\d+ of the latency in ONNX", printed)
 
 
 def finished(database: Path) -> int:
@@ -181,6 +198,7 @@ def finished(database: Path) -> int:
         return 0
 
 
+@pytest.mark.usefixtures("no_files")
 def test_a_round_that_has_reached_its_figure_already_is_not_cut(
     gallery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +216,7 @@ def test_a_round_that_has_reached_its_figure_already_is_not_cut(
     assert first.macs == second.macs < 0.6 * uncut.macs
 
 
+@pytest.mark.usefixtures("no_files")
 def test_growing_fades_and_then_cuts(gallery: Path, tmp_path: Path) -> None:
     settings = config(gallery, schedule="growing", criterion="magnitude")
     uncut, faded, cut, last = prune(settings, tmp_path).steps
@@ -221,6 +240,7 @@ def test_other_settings_are_refused(pruned: Pruned, gallery: Path) -> None:
         prune(config(gallery, target="0.3x"), pruned.run.path)
 
 
+@pytest.mark.usefixtures("no_files")
 def test_a_model_of_this_gallery_is_not_aligned_again(
     pruned: Pruned, gallery: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

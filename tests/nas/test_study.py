@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from nas.study.ladder import finish
 from nas.study.run import Run
 from nas.study.search import search
 from searchspaces import count_macs
+
+Cli = Callable[..., tuple[int, str, str]]
 
 
 def changed(study: dict[str, Any], **fields: Any) -> StudyConfig:
@@ -395,13 +398,11 @@ def completed_trials(database: Path) -> int:
         return 0
 
 
-def test_a_killed_search_goes_on(tiny_study: dict[str, Any], tmp_path: Path) -> None:
+def test_a_killed_search_goes_on(tiny_study: dict[str, Any], tmp_path: Path, cli: Cli) -> None:
     study = {**tiny_study, **only(tiny_study, "slices"), "trials": 12}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
-    command = [
-        *(sys.executable, "-c", "from nas.cli import main; main()", "search"),
-        *(str(tmp_path / "study.yaml"), "--out", str(tmp_path / "run")),
-    ]
+    arguments = ["search", str(tmp_path / "study.yaml"), "--out", str(tmp_path / "run")]
+    command = [sys.executable, "-c", "from nas.cli import main; main()", *arguments]
     process = subprocess.Popen(command, env=os.environ, stderr=subprocess.DEVNULL)
     database = tmp_path / "run" / "study.db"
     deadline = time.monotonic() + 120
@@ -412,8 +413,8 @@ def test_a_killed_search_goes_on(tiny_study: dict[str, Any], tmp_path: Path) -> 
     kept = Run.open(tmp_path / "run").records()
     assert 3 <= len(kept) < 12
 
-    finished = subprocess.run(command, env=os.environ, capture_output=True, text=True)
-    assert finished.returncode == 0, finished.stderr
+    code, _, complaint = cli(*arguments)
+    assert code == 0, complaint
     after = Run.open(tmp_path / "run").records()
     assert len(after) == 12
     assert after[: len(kept)] == kept
