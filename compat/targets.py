@@ -1,6 +1,6 @@
 """What alignment trains towards: gallery vectors of training images and what derives from them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -48,6 +48,8 @@ class AlignmentTargets:
             or None where it is not known.
         features: Further gallery-side vectors of the same pictures, each float32 (M, d_i), for
             losses that mix several; empty otherwise.
+        centre: (d,) float32, which has been taken from all of these vectors, and which losses take
+            from the query model's; None for nothing.
     """
 
     vectors: Tensor
@@ -55,6 +57,7 @@ class AlignmentTargets:
     labels: Tensor
     classifier: Tensor | None = None
     features: tuple[Tensor, ...] = ()
+    centre: Tensor | None = None
     _neighbours: dict[int, Tensor] = field(default_factory=dict, repr=False)
     _anchors: dict[tuple[int, int, int, int], Tensor] = field(default_factory=dict, repr=False)
 
@@ -78,6 +81,29 @@ class AlignmentTargets:
         """Return the batch of the given rows, int64 (B,)."""
         return Batch(rows, self.labels[rows], self)
 
+    def centred(self) -> "AlignmentTargets":
+        """Return the same targets seen from the mean of ``gallery``, of length one again.
+
+        Pooled features that are never negative lie in a cone: what all of them share is a large
+        part of every cosine and tells no image from another. Losses of centred vectors are spent
+        on the rest. Scores are not touched: the query model still embeds in the space as it is.
+        """
+        centre = self.gallery.mean(dim=0)
+        classifier = self.classifier
+        return replace(
+            self,
+            vectors=F.normalize(self.vectors - centre, dim=1),
+            gallery=F.normalize(self.gallery - centre, dim=1),
+            classifier=None if classifier is None else F.normalize(classifier, dim=1) - centre,
+            centre=centre,
+            _neighbours={},
+            _anchors={},
+        )
+
+    def seen_from_centre(self, embeddings: Tensor) -> Tensor:
+        """Take the centre from unit vectors (B, d) and give them length one again."""
+        return embeddings if self.centre is None else F.normalize(embeddings - self.centre, dim=1)
+
     def to(self, device: torch.device) -> "AlignmentTargets":
         """Return the same targets on ``device``."""
         return AlignmentTargets(
@@ -86,6 +112,7 @@ class AlignmentTargets:
             self.labels.to(device),
             None if self.classifier is None else self.classifier.to(device),
             tuple(features.to(device) for features in self.features),
+            None if self.centre is None else self.centre.to(device),
         )
 
     def prototypes(self) -> Tensor:

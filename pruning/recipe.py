@@ -105,6 +105,8 @@ def load_model(path: str | Path) -> QueryModel:
         model = outline(recipe.origin)
     except Exception as error:  # spaces outside this package raise types of their own
         raise PruningError(f"the network in {path} cannot be made here: {reason(error)}") from error
+    if "projection.linear.bias" not in tensors:  # as files of before
+        model.projection.be_linear()
     forget(model)
     prepare(model)
     _set_tensors(path, model, tensors)

@@ -21,21 +21,26 @@ POOLINGS = ("avg", "gem")
 
 
 class Projection(nn.Module):
-    """A linear map without bias from pooled features to the gallery's dimension.
+    """An affine map from pooled features to the gallery's dimension.
 
     Args:
         channels: Number of pooled features.
         dimension: Number of dimensions of the gallery space.
-        norm: Whether a BatchNorm comes before the linear map.
+        norm: Whether a BatchNorm comes before the map.
     """
 
     def __init__(self, channels: int, dimension: int, *, norm: bool = False) -> None:
         super().__init__()
         self.norm = nn.BatchNorm1d(channels) if norm else nn.Identity()
-        self.linear = nn.Linear(channels, dimension, bias=False)
+        self.linear = nn.Linear(channels, dimension)
+        nn.init.zeros_(self.linear.bias)
 
     def forward(self, features: Tensor) -> Tensor:
         return self.linear(self.norm(features))
+
+    def be_linear(self) -> None:
+        """Drop the bias, as models of before have none."""
+        self.linear.register_parameter("bias", None)
 
 
 class QueryModel(nn.Module):

@@ -45,6 +45,8 @@ class Supernet(QueryModel):
         """
         with seeded(0):  # all of its weights are replaced
             model = self.space.build(architecture, self.dimension)
+        if self.projection.linear.bias is None:
+            model.projection.be_linear()
         shared = self.state_dict()
         for name, tensor in model.state_dict().items():
             tensor.copy_(shared_part(shared[name], tensor.shape))

@@ -138,6 +138,21 @@ class WeightedSum(CompatibilityLoss):
         return [cast(CompatibilityLoss, loss) for loss in self.losses]
 
 
+class Centred(CompatibilityLoss):
+    """A loss of vectors seen from the centre of targets that were `AlignmentTargets.centred`."""
+
+    def __init__(self, loss: CompatibilityLoss) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def prepare(self, targets: AlignmentTargets) -> None:
+        self.loss.prepare(targets)
+
+    def forward(self, query: Tensor, target: Tensor, batch: Batch) -> Tensor:
+        found: Tensor = self.loss(batch.targets.seen_from_centre(query), target, batch)
+        return found
+
+
 def list_losses() -> list[str]:
     """Return the names of all registered losses."""
     return sorted(_LOSSES)
@@ -201,6 +216,8 @@ def create_loss(
             ) from error
     loss = terms[0][1] if len(terms) == 1 and terms[0][0] == 1.0 else WeightedSum(terms)
     if targets is not None:
+        if targets.centre is not None:
+            loss = Centred(loss)
         with seeded(seed, targets.vectors.device):
             loss.prepare(targets)
     return loss

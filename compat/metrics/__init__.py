@@ -16,12 +16,14 @@ from compat.metrics.criteria import (
 from compat.metrics.neighbours import largest_k, nearest
 from compat.metrics.overlap import neighbourhood_overlap
 from compat.metrics.ranking import rank_disagreement
+from compat.metrics.shape import Shape, shape
 from compat.metrics.top_k import top_k_kl
 
 __all__ = [
     "AdvBCTScores",
     "Agreement",
     "Criteria",
+    "Shape",
     "adv_bct",
     "agreement",
     "anchor_kl",
@@ -35,6 +37,7 @@ __all__ = [
     "nearest",
     "neighbourhood_overlap",
     "rank_disagreement",
+    "shape",
     "top_k_kl",
     "update_gain",
 ]

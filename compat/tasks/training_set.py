@@ -40,10 +40,18 @@ class TrainingSet:
         views = rng.integers(len(self.pictures), size=len(self))
         for start in range(0, max(1, len(order) - size + 1), size):
             chosen = order[start : start + size]
-            view = views[chosen]
-            images = np.stack([self.pictures[v][i] for v, i in zip(view, chosen, strict=True)])
-            rows = torch.from_numpy(view * len(self) + chosen).to(device)
-            yield to_float(as_images(images), device), self.targets.batch(rows)
+            rows = views[chosen] * len(self) + chosen
+            images = to_float(as_images(self.pictured(rows)), device)
+            yield images, self.targets.batch(torch.from_numpy(rows).to(device))
+
+    def pictured(self, rows: np.ndarray) -> np.ndarray:
+        """Return the pictures of view-major rows (n,), uint8 (n, size, size, 3)."""
+        view, image = np.divmod(rows, len(self))
+        return np.stack([self.pictures[v][i] for v, i in zip(view, image, strict=True)])
+
+    def centred(self) -> "TrainingSet":
+        """Return the same set with its targets seen from their centre."""
+        return TrainingSet(self.pictures, self.targets.centred())
 
     def to(self, device: torch.device) -> "TrainingSet":
         """Return the same set with its targets on ``device``."""

@@ -30,6 +30,7 @@ def align(
     device: torch.device,
     validate: Callable[[nn.Module], float] | None = None,
     checkpoint: Path | None = None,
+    from_start: bool = True,
     title: str,
     quiet: bool = False,
 ) -> Fitted:
@@ -49,6 +50,7 @@ def align(
             ``config.validate_every`` epochs and at the end. Without it the last weights are kept.
         checkpoint: File that keeps the state after every validation, so that a killed training
             continues; removed by the caller when its result is stored.
+        from_start: Whether the network as it comes may be the best one.
         title: Words for the progress bar.
         quiet: Whether to show no bar, for trainings of a few steps inside another bar.
 
@@ -71,6 +73,7 @@ def align(
             lambda epoch: data.epoch(config.batch, seed=seed + epoch, device=device),
             seed,
             rest=config.validate_every,
+            from_start=from_start,
         ),
         Descent(
             optimizer,

@@ -14,7 +14,7 @@ class Fitted:
 
     Attributes:
         best: Highest validation score seen, or nan without validation.
-        epoch: The epoch (1-based) that reached it and whose weights were kept.
+        epoch: The epoch that reached it and whose weights were kept, from 1; 0 is the start.
         history: Validation score by epoch.
     """
 

@@ -32,6 +32,8 @@ class Course(Generic[Item]):
             and are afterwards as they were.
         rest: Epochs from one rest to the next: there, and at the end, models are scored and the
             state is kept.
+        from_start: Whether the network as it comes is scored too, as epoch 0, so that no training
+            ends below its own start.
     """
 
     epochs: int
@@ -39,6 +41,7 @@ class Course(Generic[Item]):
     batches: Callable[[int], Iterable[Item]]
     seed: int
     rest: int = 1
+    from_start: bool = True
 
 
 def fit(
@@ -80,6 +83,8 @@ def fit(
     if checkpoint is not None:
         done = checkpoint.load(parts, descent.device, epochs=course.epochs)
         descent.advance(done * course.steps)
+    if best is not None and course.from_start and not done:
+        best.look(0)
     progress = tqdm(
         total=course.epochs * course.steps,
         initial=done * course.steps,

@@ -1,4 +1,4 @@
-"""Adaptive BN and adaptive projection: fit a slice to its gallery without training it."""
+"""Adaptive BN and adaptive projection: fit a slice or a cut to its gallery without training it."""
 
 from collections.abc import Sequence
 
@@ -17,10 +17,12 @@ def adapt(model: QueryModel, batches: Sequence[Tensor], targets: Tensor) -> None
 
     Subnetworks share one projection, which suits none of them quite; but the targets of a
     projection are known, so the best one for a subnetwork's own features comes in closed form. With
-    X the features (n, f), G the targets and W the shared projection, it is cW + D, where c fits
-    XW to G and D is the ridge regression of what is left, G − cXW, on X. Its penalty is chosen by
-    generalised cross-validation (`compat.predictors.maps.ridge_map`), so that few images hardly
-    move W. The result takes W's norm, which training afterwards is used to.
+    X the features (n, f), G the targets and XW + b the shared projection, it has the weight cW + D,
+    where c fits it to G, and D is the ridge regression, with an intercept, of what is left on X.
+    Its penalty is chosen by generalised cross-validation (`compat.predictors.maps.ridge_map`), so
+    that few images hardly move W. The bias leads the mean of X to that of G. A projection without
+    bias, of models of before, stays without. The result takes W's norm, which training afterwards
+    is used to.
 
     Features are those of the pass that estimates the statistics: every batch is normalised by
     itself. A model without BatchNorm has its projection fitted all the same.
@@ -48,23 +50,41 @@ def adapt(model: QueryModel, batches: Sequence[Tensor], targets: Tensor) -> None
             "A subnetwork's features are zero or not finite, so no projection can be fitted to "
             "them; train the supernet with a lower `lr`."
         )
-    fitted = _fitted(features, vectors, shared)
-    fitted *= np.linalg.norm(shared) / np.linalg.norm(fitted)
-    linear.weight.copy_(torch.from_numpy(fitted.T))
+    if linear.bias is None:
+        weight, bias = _fitted(features, vectors, shared), None
+    else:
+        weight, bias = _fitted_affine(features, vectors, shared, linear.bias.double().cpu().numpy())
+    stretch = np.linalg.norm(shared) / np.linalg.norm(weight)
+    linear.weight.copy_(torch.from_numpy(stretch * weight.T))
+    if bias is not None:
+        linear.bias.copy_(torch.from_numpy(stretch * bias))
 
 
-def _fitted(features: np.ndarray, vectors: np.ndarray, shared: np.ndarray) -> np.ndarray:
-    scatter, cross = features.T @ features, features.T @ vectors
-    before = scatter @ shared
-    overlap = np.vdot(shared, cross)
-    scale = overlap / np.vdot(shared, before)
+def _fitted_affine(
+    features: np.ndarray, vectors: np.ndarray, shared: np.ndarray, bias: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The weight (f, d), and the bias (d,) that leads the features' mean to the vectors'."""
+    start, end = features.mean(axis=0), vectors.mean(axis=0)
+    weight = _fitted(features, vectors, shared, bias)
+    return weight, end - start @ weight
+
+
+def _fitted(
+    features: np.ndarray, vectors: np.ndarray, shared: np.ndarray, bias: np.ndarray | None = None
+) -> np.ndarray:
+    """The shared weight, stretched, and the ridge regression of what it leaves; (f, d)."""
+    found = features @ shared if bias is None else features @ shared + bias
+    scale = np.vdot(found, vectors) / np.vdot(found, found)
+    left = vectors - scale * found
+    if bias is not None:
+        features, left = features - features.mean(axis=0), left - left.mean(axis=0)
     moments = Moments(
         count=len(features),
         mean=np.zeros(len(shared)),
         scale=np.ones(len(shared)),
         offset=np.zeros(len(shared.T)),
-        scatter=scatter,
-        cross=cross - scale * before,
-        energy=float(np.vdot(vectors, vectors) - scale * overlap),
+        scatter=features.T @ features,
+        cross=features.T @ left,
+        energy=float(np.vdot(left, left)),
     )
     return scale * shared + ridge_map(moments).weights

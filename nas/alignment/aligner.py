@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from compat.tasks.retrieval import RetrievalTask
 from compat.tasks.training_set import TrainingSet
 from compat.training import Fitted, TrainingConfig, align
 from nas.alignment.adaptation import adapt
+from nas.alignment.start import fit_projection
 from searchspaces import Architecture, QueryModel, Supernet, recalibrate
 
 _BATCH = 256  # calibration images at a time
@@ -32,6 +34,8 @@ class Aligner:
         loss: The compatibility loss as the study file names it.
         seed: Seed of the order of images.
         device: Where to train.
+        centred: Whether losses see vectors from the centre of the gallery's.
+        fitted: Whether projections are fitted in closed form before they are trained.
     """
 
     data: TrainingSet
@@ -39,6 +43,24 @@ class Aligner:
     loss: str | dict[str, Any]
     seed: int
     device: torch.device
+    centred: bool = True
+    fitted: bool = True
+
+    @cached_property
+    def towards(self) -> TrainingSet:
+        """The training pictures and what losses see of their gallery vectors."""
+        return self.data.centred() if self.centred else self.data
+
+    def begin(self, model: QueryModel) -> None:
+        """Give a network that is to be trained its projection, in place.
+
+        It is fitted to the gallery vectors of the training pictures, see `fit_projection`; without
+        `fitted` it stays random, and without a bias, as before there was a fit.
+        """
+        if self.fitted:
+            fit_projection(model.to(self.device), self.data, seed=self.seed)
+        else:
+            model.projection.be_linear()
 
     def align(
         self,
@@ -46,10 +68,14 @@ class Aligner:
         config: TrainingConfig,
         *,
         checkpoint: Path | None = None,
+        from_start: bool = True,
         title: str = "align",
         quiet: bool = False,
     ) -> Fitted:
-        """Train a query model in place towards the gallery vectors; keep its best epoch."""
+        """Train a query model in place towards the gallery vectors; keep its best epoch.
+
+        That may be its start, unless ``from_start`` is off.
+        """
         loss = self.new_loss()
 
         def losses(images: Tensor, batch: Batch, step: int) -> Iterator[Tensor]:
@@ -58,13 +84,14 @@ class Aligner:
         return align(
             model,
             losses,
-            self.data,
+            self.towards,
             config,
             loss=loss,
             seed=self.seed,
             device=self.device,
             validate=self.cross_test,
             checkpoint=checkpoint,
+            from_start=from_start,
             title=title,
             quiet=quiet,
         )
@@ -81,7 +108,7 @@ class Aligner:
         loss = self.new_loss().to(self.device).eval()
 
         def losses(model: QueryModel) -> Iterator[Tensor]:
-            drawn = self.data.epoch(size, seed=self.seed, device=self.device)
+            drawn = self.towards.epoch(size, seed=self.seed, device=self.device)
             for images, batch in islice(drawn, batches):
                 yield _loss_of(model, images, batch, loss)
 
@@ -89,7 +116,7 @@ class Aligner:
 
     def new_loss(self) -> CompatibilityLoss:
         """Return the compatibility loss as a training begins with it."""
-        return create_loss(self.loss, self.data.targets, seed=self.seed)
+        return create_loss(self.loss, self.towards.targets, seed=self.seed)
 
     def slice(self, supernet: Supernet, architecture: Architecture, calibration: int) -> QueryModel:
         """Cut a subnetwork out of the supernet; adapt its BatchNorm and its projection.
@@ -97,9 +124,18 @@ class Aligner:
         Both come from ``calibration`` training images.
         """
         model = supernet.extract(architecture).to(self.device)
-        batches, targets = self._sample(model.resolution, calibration)
-        adapt(model, batches, targets)
+        adapt(model, *self._sample(model.resolution, calibration))
         return model
+
+    def refit(self, model: QueryModel, images: int) -> None:
+        """Fit a network to its gallery again after a cut: BatchNorm, and the projection.
+
+        Without `fitted` BatchNorm alone, as `calibrate`. Both come from ``images`` training images.
+        """
+        if self.fitted:
+            adapt(model, *self._sample(model.resolution, images))
+        else:
+            self.calibrate(model, images)
 
     def calibrate(self, model: QueryModel, images: int) -> None:
         """Adaptive BN: re-estimate BatchNorm statistics on ``images`` training images."""

@@ -22,4 +22,4 @@ def fade(
     training = training.model_copy(update={"validate_every": training.epochs})
     steps = training.epochs * max(1, len(aligner.data) // training.batch)
     with fading(model, removed_weights(model, pruned), steps):
-        aligner.align(model, training, title=title, quiet=quiet)
+        aligner.align(model, training, from_start=False, title=title, quiet=quiet)

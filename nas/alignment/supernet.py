@@ -67,7 +67,7 @@ def train_supernet(
             distill=config.distill,
             steps=config.epochs * max(1, len(aligner.data) // config.batch),
         ),
-        aligner.data,
+        aligner.towards,
         config,
         loss=loss,
         seed=aligner.seed,
@@ -132,7 +132,9 @@ def sandwich_losses(
             if teacher is None:
                 teacher = query.detach()
             elif distill:
-                value = (1 - distill) * value + distill * distance(query, teacher, batch)
+                seen = batch.targets.seen_from_centre
+                apart = distance(seen(query), seen(teacher), batch)
+                value = (1 - distill) * value + distill * apart
             yield value / (2 + len(drawn))
 
     return losses

@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from compat.gallery import Codes, GallerySpace
+from compat.metrics import shape
 from nas.config.budget import format_macs
 from nas.config.objectives import COSTS, OBJECTIVES
 from nas.deployment.evaluate import Evaluation
@@ -18,6 +20,8 @@ from nas.statistics.ties import Ties
 from nas.study.front import Record
 from nas.study.run import Run
 from searchspaces.support.files import write_atomically
+
+_LOOKED_AT = 2048  # vectors of a gallery by which its shape is judged
 
 
 def stdout_console() -> Console:
@@ -45,10 +49,29 @@ def print_gallery(space: GallerySpace) -> None:
         "data": space.manifest.data or "unknown",
         "views of training images": str(space.view_recipe or "none"),
         "fingerprint": space.fingerprint,
+        "shape": _shape(space),
     }
     for name, value in rows.items():
         table.add_row(name, _plain(value))
     stdout_console().print(table)
+
+
+def _shape(space: GallerySpace) -> str:
+    """What all vectors share, and what follows for losses."""
+    rows = np.linspace(0, len(space.vectors) - 1, min(len(space.vectors), _LOOKED_AT), dtype=int)
+    if len(rows) < 2:
+        return "unknown (one vector)"
+    found = shape(np.asarray(space.vectors[rows], dtype=np.float32))
+    follows = (
+        "a cone: what all vectors share is a large part of every cosine, so losses are of centred "
+        "vectors"
+        if found.conical
+        else "no cone: centring changes little"
+    )
+    return (
+        f"mean cosine {found.mean_cosine:.2f}, effective rank {found.effective_rank:.0f} of "
+        f"{space.dimension} ({follows})"
+    )
 
 
 def _plain(text: str) -> Text:

@@ -15,6 +15,7 @@ from pydantic import (
 
 from compat.tasks.split import SplitConfig
 from compat.training.config import Epochs, LearningRate, TrainingConfig
+from nas.config.alignment import AlignmentConfig
 from nas.config.objectives import COSTS, BudgetConfig, Objective, ObjectiveName, bounds
 from nas.config.yaml_text import parse_yaml, read_yaml
 from nas.errors import StudyError
@@ -149,13 +150,12 @@ class ScreenConfig(Section):
     doubt: float = Field(0.1, gt=0, lt=1)
 
 
-class StudyConfig(Section):
+class StudyConfig(AlignmentConfig):
     """Everything that defines a search study."""
 
     data: str
     gallery: str
     spaces: dict[SpaceName, RouteConfig] = Field(min_length=1, max_length=100)
-    loss: str | dict[str, Any] = "regression"
     objectives: tuple[ObjectiveName, ...] = Field(
         ("macs", "cross_test"), min_length=1, max_length=4
     )

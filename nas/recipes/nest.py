@@ -12,6 +12,7 @@ from compat.device import pick_device
 from compat.losses import create_loss
 from compat.tasks.study_data import StudyData, load_study_data
 from nas.alignment.aligner import Aligner
+from nas.config.alignment import as_begun
 from nas.deployment.card import Validation
 from nas.deployment.formats import format_of
 from nas.deployment.opening import is_saved, open_query_model
@@ -55,7 +56,9 @@ class Nest:
         """
         path = Path(path)
         if (path / "nest.json").exists():
-            before, now = (c.model_dump(mode="json") for c in (cls.open(path).config, config))
+            before = cls.open(path).config.model_dump(mode="json")
+            config = as_begun(config, before)
+            now = config.model_dump(mode="json")
             bind_settings(f"The nest '{path}'", before, now, error=StudyError)
         return cls(path, config)
 
@@ -209,6 +212,8 @@ class Nest:
             loss=self.config.loss,
             seed=self.config.seed,
             device=device,
+            centred=self.config.centred,
+            fitted=self.config.projection == "fitted",
         )
 
     def _untrained(self) -> NestedModel:
@@ -225,9 +230,11 @@ class Nest:
         model = _given(config, self.data.gallery.dimension)
         # refused here, before any work, if the capacities or the network do not fit
         groups = NestedModel(model, config.capacities, method=config.method).groups
+        aligner = self._aligner_of(model)
+        if not is_saved(config.model):
+            aligner.begin(model)
         if not groups:
             return model
-        aligner = self._aligner_of(model)
         losses = aligner.batch_losses(batches=_ORDER_BATCHES, size=config.training.batch)
         with seeded(config.seed):  # for the order "random"
             return order_channels(

@@ -3,22 +3,23 @@
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from compat.tasks.split import SplitConfig
 from compat.training import TrainingConfig
+from nas.config.alignment import AlignmentConfig, with_what_was
 from nas.config.study import CalibrationImages
 from nas.errors import StudyError
 from pruning.nested import Method
 from pruning.nested.merging import Gradients
 from searchspaces.support.files import write_atomically
 from searchspaces.support.reading import read_json
-from searchspaces.support.section import MOST_SIDE, Section, Seed, Versioned
+from searchspaces.support.section import MOST_SIDE, Seed, Versioned
 
 Capacity = Annotated[float, Field(gt=0, le=1)]
 
 
-class NestConfig(Section):
+class NestConfig(AlignmentConfig):
     """Everything that defines a nested model.
 
     Attributes:
@@ -33,7 +34,7 @@ class NestConfig(Section):
             between them (the sandwich rule of Yu and Huang, "Universally slimmable networks and
             improved training techniques", ICCV 2019), in whole percent; of "switchable" only such
             as are in ``capacities``. By default all of ``capacities`` and no others.
-        loss: Towards the gallery vectors, as in a study file.
+        loss, projection, centred: As in a study file.
         pairwise: Weight of 1 − cosine to the embeddings of the larger capacities.
         order: Criterion of `pruning.cut` by which channels are put in order.
         resolution: Side of a timm model's input in pixels.
@@ -53,7 +54,6 @@ class NestConfig(Section):
     gradients: Gradients | None = None
     capacities: tuple[Capacity, ...] = Field((0.2, 0.4, 0.6, 0.8, 1.0), max_length=100)
     per_step: int | None = Field(None, ge=2, le=100)
-    loss: str | dict[str, Any] = "regression"
     pairwise: float = Field(0.0, ge=0, le=1e6)
     order: str = "taylor"
     resolution: int = Field(64, ge=8, le=MOST_SIDE)
@@ -71,6 +71,11 @@ class NestFile(Versioned):
 
     config: NestConfig
     gallery_fingerprint: str = Field(alias="gallery fingerprint")
+
+    @field_validator("config", mode="before")
+    @classmethod
+    def _as_then(cls, value: Any) -> Any:
+        return with_what_was(value)
 
     @classmethod
     def of(cls, config: NestConfig, fingerprint: str) -> "NestFile":

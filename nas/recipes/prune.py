@@ -12,6 +12,7 @@ import optuna
 
 from compat.device import describe, pick_device
 from compat.losses import create_loss
+from nas.config.alignment import as_begun
 from nas.deployment.card import card_path, read_card
 from nas.deployment.opening import is_saved
 from nas.deployment.write import Exported
@@ -68,7 +69,7 @@ def prune(config: PruneConfig, out: str | Path) -> Pruned:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     run, begun = _begin(config, Path(out))
     target = Target(parse_target(config.target).quantity, begun.bound)
-    records = PruneSteps(run, config, target, _schedule(run, begun)).perform()
+    records = PruneSteps(run, begun.config, target, _schedule(run, begun)).perform()
     uncut = measured_on_test(run, records[0])
     files = tuple(
         export(run, records[-1], format, run.path / f"model.{format}")
@@ -89,7 +90,9 @@ def _begin(config: PruneConfig, out: Path) -> tuple[Run, PruneFile]:
     create_loss(config.loss)  # a misspelt loss should not wait for hours of data
     if (out / "prune.json").exists():
         begun = PruneFile.read(out)
-        before, now = (each.model_dump(mode="json") for each in (begun.config, config))
+        before = begun.config.model_dump(mode="json")
+        config = as_begun(config, before)
+        now = config.model_dump(mode="json")
         bind_settings(f"The folder '{out}'", before, now, error=StudyError)
         run = Run.create(out, study_of(config))
     else:

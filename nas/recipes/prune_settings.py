@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from compat.tasks.split import SplitConfig
 from compat.training import TrainingConfig
+from nas.config.alignment import AlignmentConfig, with_what_was
 from nas.config.study import (
     CalibrationImages,
     FinishTraining,
@@ -20,10 +21,10 @@ from pruning.cutting import Scope
 from searchspaces import QueryModel, own_resolution
 from searchspaces.support.files import write_atomically
 from searchspaces.support.reading import read_json
-from searchspaces.support.section import MOST_SIDE, Section, Seed, Versioned
+from searchspaces.support.section import MOST_SIDE, Seed, Versioned
 
 
-class PruneConfig(Section):
+class PruneConfig(AlignmentConfig):
     """Everything that defines the pruning of one model.
 
     Attributes:
@@ -36,7 +37,7 @@ class PruneConfig(Section):
         schedule: "one_shot", "iterative" or "growing", see `nas.recipes.schedules`.
         rounds: Rounds of cutting and re-aligning; other schedules train for as long.
         round_to: Widths are multiples of this.
-        loss: Towards the gallery vectors, as in a study file.
+        loss, projection, centred: As in a study file.
         resolution: Side of a timm model's input in pixels; its own by default.
         pooling: Of a timm model.
         pretrained: Whether a timm model starts from its published weights.
@@ -60,7 +61,6 @@ class PruneConfig(Section):
     schedule: Literal["one_shot", "iterative", "growing"] = "iterative"
     rounds: int = Field(5, ge=1, le=1000)
     round_to: int = Field(8, ge=1, le=1024)
-    loss: str | dict[str, Any] = "regression"
     resolution: int | None = Field(None, ge=8, le=MOST_SIDE)
     pooling: Literal["avg", "gem"] = "avg"
     pretrained: bool = True
@@ -86,6 +86,11 @@ class PruneFile(Versioned):
     config: PruneConfig
     uncut: float = Field(gt=0)
     bound: float = Field(gt=0)
+
+    @field_validator("config", mode="before")
+    @classmethod
+    def _as_then(cls, value: Any) -> Any:
+        return with_what_was(value)
 
     @classmethod
     def read(cls, folder: Path) -> "PruneFile":
@@ -121,6 +126,8 @@ def study_of(config: PruneConfig) -> StudyConfig:
         gallery=config.gallery,
         spaces={"pruned": space},
         loss=config.loss,
+        projection=config.projection,
+        centred=config.centred,
         split=config.split,
         seed=config.seed,
     )

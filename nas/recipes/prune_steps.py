@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 
 from nas.alignment.fading import fade
 from nas.candidates.routes import Candidate
+from nas.deployment.opening import is_saved
 from nas.recipes.prune_settings import PruneConfig, uncut_model
 from nas.recipes.schedules import Step
 from nas.study.front import Record
@@ -72,13 +73,16 @@ class PruneSteps:
         if step.cut_to is not None and figure(model, self.target.quantity) > step.cut_to:
             last = step.cut_to == self.target.value
             model = self._reach(model, step.cut_to, TOLERANCE if last else _LOOSE)
-            aligner.calibrate(model, self.config.calibration_images)
+            aligner.refit(model, self.config.calibration_images)
         save_model(model, file)
         return model
 
     def _before(self, index: int) -> QueryModel:
         if index == 0:
-            return uncut_model(self.config, self.run.data.gallery.dimension)
+            model = uncut_model(self.config, self.run.data.gallery.dimension)
+            if self.steps[0].training is not None or not is_saved(self.config.model):
+                self.run.aligner.begin(model)
+            return model
         return self.run.model(self._done()[index - 1])
 
     def _reach(self, model: QueryModel, value: float, tolerance: float = TOLERANCE) -> QueryModel:

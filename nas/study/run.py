@@ -18,6 +18,7 @@ from compat.tasks.study_data import StudyData, load_study_data
 from nas.alignment.aligner import Aligner
 from nas.candidates.proposal import Proposal
 from nas.candidates.routes import Route, create_route
+from nas.config.alignment import as_begun
 from nas.config.plugins import import_trusted
 from nas.config.study import StudyConfig
 from nas.errors import StudyError
@@ -68,11 +69,10 @@ class Run:
         """
         path = Path(path)
         run = cls(path, config, storage)
-        identity = run._identity()
         if is_run(path) and run.begun:
             known = read_run_file(path)
-            bind_settings(f"The run '{path}'", known.settings(), identity, error=StudyError)
-            run = cls(path, config, storage or known.storage)
+            run = cls(path, as_begun(config, known.identity), storage or known.storage)
+            bind_settings(f"The run '{path}'", known.settings(), run._identity(), error=StudyError)
         return run
 
     def save(self) -> None:
@@ -101,7 +101,7 @@ class Run:
         path = Path(path)
         file, config = read_run_file(path), read_study(path)
         import_trusted(config.imports, path, trust=trust_imports)
-        return cls(path, config, file.storage)
+        return cls(path, as_begun(config, file.identity), file.storage)
 
     @cached_property
     def data(self) -> StudyData:
@@ -193,6 +193,8 @@ class Run:
             loss=self.config.loss,
             seed=self.config.seed,
             device=device,
+            centred=self.config.centred,
+            fitted=self.config.projection == "fitted",
         )
 
     def prepare(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
+from nas.config.alignment import as_begun
 from nas.config.study import StudyConfig, parse_config
 from nas.config.yaml_text import read_yaml
 from nas.errors import StudyError
@@ -53,7 +54,7 @@ class RunFile(Versioned):
         """Return the identity, and the settings that did not exist yet when the run was begun."""
         own = {k: v for k, v in self.identity.items() if k != FINGERPRINT}
         with contextlib.suppress(ValidationError):  # a setting is gone: whoever compares says which
-            own = StudyConfig.model_validate(own).model_dump(mode="json")
+            own = as_begun(StudyConfig.model_validate(own), own).model_dump(mode="json")
         return {**own, FINGERPRINT: self.gallery_fingerprint}
 
 

@@ -51,7 +51,7 @@ class StagedSupernet(Supernet):
     ) -> None:
         plan = space.full_plan()
         projection = Projection(plan.features, dimension)
-        projection.linear = ElasticLinear(plan.features, dimension, bias=False)
+        projection.linear = ElasticLinear(plan.features, dimension)
         super().__init__(space.backbone(plan, ELASTIC), projection, resolution=plan.resolution)
         self.space = space
         if kernel_transform:

@@ -42,7 +42,7 @@ class ViTSupernet(Supernet):
     def __init__(self, space: EntangledPlans, dimension: int) -> None:
         plan = space.full_plan()
         projection = Projection(plan.width, dimension)
-        projection.linear = ElasticLinear(plan.width, dimension, bias=False)
+        projection.linear = ElasticLinear(plan.width, dimension)
         backbone = ViTBackbone(plan, ELASTIC, space.stem_plans())
         super().__init__(backbone, projection, resolution=plan.resolution)
         self.space = space

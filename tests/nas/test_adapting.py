@@ -25,9 +25,12 @@ class Flat(nn.Module):
         return self.norm(images.flatten(1)[:, :FEATURES])
 
 
-def query_model(norm: bool = False) -> QueryModel:
+def query_model(norm: bool = False, bias: bool = True) -> QueryModel:
     torch.manual_seed(0)
-    return QueryModel(Flat(norm), Projection(FEATURES, DIMENSION), resolution=SIDE)
+    model = QueryModel(Flat(norm), Projection(FEATURES, DIMENSION), resolution=SIDE)
+    if not bias:
+        model.projection.be_linear()
+    return model
 
 
 def images(count: int, batches: int = 1) -> list[Tensor]:
@@ -51,16 +54,22 @@ def loss(model: QueryModel, batches: list[Tensor], targets: Tensor) -> float:
 
 
 @pytest.mark.parametrize("norm", [False, True])
-def test_many_images_lead_to_the_least_squares_projection(norm: bool) -> None:
-    model, batches = query_model(norm), images(2000)
+@pytest.mark.parametrize("bias", [False, True])
+def test_many_images_lead_to_the_least_squares_projection(norm: bool, bias: bool) -> None:
+    model, batches = query_model(norm, bias), images(2000)
     model.train()
     with torch.no_grad():
         features = model.pooled(batches[0])
         model.backbone.norm = type(model.backbone.norm)(FEATURES)
     _, targets = towards(features, noise=0.1)
     adapt(model, batches, targets)
-    expected, *_ = np.linalg.lstsq(features.double().numpy(), targets.double().numpy())
-    found = model.projection.linear.weight.detach().numpy().T
+    ones = np.ones((len(features), int(bias)))
+    known = np.concatenate([features.double().numpy(), ones], axis=1)
+    expected, *_ = np.linalg.lstsq(known, targets.double().numpy())
+    linear = model.projection.linear
+    found = linear.weight.detach().numpy().T
+    if bias:
+        found = np.concatenate([found, linear.bias.detach().numpy()[None]])
     scale = np.linalg.norm(found) / np.linalg.norm(expected)
     np.testing.assert_allclose(found, scale * expected, rtol=0, atol=2e-3 * np.abs(found).max())
     assert not model.training

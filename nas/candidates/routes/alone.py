@@ -35,6 +35,7 @@ class TrainedAlone:
     ) -> QueryModel:
         with seeded(aligner.seed):
             model = self.untrained(architecture)
+        aligner.begin(model)
         training = self.retraining.training
         aligner.align(model, training, checkpoint=checkpoint, title=title)
         return model

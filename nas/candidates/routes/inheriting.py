@@ -10,8 +10,11 @@ PROJECTION = "projection."
 """What the names of those tensors of a query model begin with that lead into the gallery space."""
 
 
-def begin_with(model: QueryModel, start: Path) -> None:
+def begin_with(model: QueryModel, start: Path) -> bool:
     """Put weights from a file in a model that is to be trained; without a projection it stays.
+
+    Returns:
+        Whether the file had a projection.
 
     Raises:
         StudyError: The file is damaged, lacks a tensor of the model, or has it in another shape.
@@ -27,3 +30,4 @@ def begin_with(model: QueryModel, start: Path) -> None:
                 "leave out warm_start."
             )
     model.load_state_dict({k: v for k, v in state.items() if k in own}, strict=False)
+    return any(name.startswith(PROJECTION) for name in state)

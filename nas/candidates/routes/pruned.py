@@ -45,6 +45,8 @@ class PrunedRoute:
             checkpoint = folder / f"{self.name}.checkpoint"
             with seeded(aligner.seed):
                 model = self._uncut(start)
+            if start is None or not begin_with(model, start):
+                aligner.begin(model)
             aligner.align(
                 model,
                 self._config.training,
@@ -57,8 +59,8 @@ class PrunedRoute:
         self._aligned = load_model(weights).to(aligner.device)
 
     def _uncut(self, start: Path | None) -> QueryModel:
-        """The backbone before it is aligned, with weights of an earlier run where there are any."""
-        model = timm_query_model(
+        """The backbone as published; with random weights where an earlier run gives others."""
+        return timm_query_model(
             self._config.backbone,
             self.dimension,
             resolution=max(self.space.resolutions),
@@ -66,9 +68,6 @@ class PrunedRoute:
             pretrained=self._config.pretrained and start is None,
             checkpoint=self._config.checkpoint if start is None else None,
         )
-        if start is not None:
-            begin_with(model, start)
-        return model
 
     def untrained(self, architecture: Architecture) -> QueryModel:
         space = replace(self.space, pretrained=False, checkpoint=None)
@@ -79,7 +78,7 @@ class PrunedRoute:
         start, config = self._aligned, self._config
 
         def realign(model: QueryModel) -> None:
-            aligner.calibrate(model, config.calibration_images)
+            aligner.refit(model, config.calibration_images)
             aligner.align(model, config.realign, title="re-align", quiet=True)
 
         schedule = self.space.schedule(architecture)

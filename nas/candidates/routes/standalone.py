@@ -34,6 +34,7 @@ class StandaloneRoute(TrainedAlone):
     def candidate(self, architecture: Architecture, aligner: Aligner) -> Candidate:
         with seeded(aligner.seed):
             model = self.untrained(architecture)
+        aligner.begin(model)
         aligner.align(model, self.training, title="align alone", quiet=True)
         return Candidate(model, "aligned alone", owns_weights=True)
 

@@ -60,6 +60,8 @@ class SupernetRoute(TrainedAlone):
             self._train(supernet, aligner, weights, start)
         remedy = "delete it to train the shared weights again"
         state = read_safetensors(weights, error=StudyError, remedy=remedy)[1]
+        if "projection.linear.bias" not in state:
+            supernet.projection.be_linear()
         load_tensors(supernet, state, f"'{weights}'", error=StudyError)
         self._supernet = supernet.to(aligner.device).eval()
 
@@ -67,8 +69,8 @@ class SupernetRoute(TrainedAlone):
         self, supernet: Supernet, aligner: Aligner, weights: Path, start: Path | None
     ) -> None:
         checkpoint = weights.with_name(f"{self.name}.checkpoint")
-        if start is not None:
-            begin_with(supernet, start)
+        if start is None or not begin_with(supernet, start):
+            aligner.begin(supernet)
         train_supernet(
             aligner,
             supernet,

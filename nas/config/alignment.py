@@ -1,0 +1,45 @@
+"""How query models are aligned, as studies, prunings and nests say it alike."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+from searchspaces.support.section import Section
+
+_BEFORE: Mapping[str, Any] = {"projection": "random", "centred": False}
+"""What older files do not say, and how it was then."""
+
+
+class AlignmentConfig(Section):
+    """What alignments towards one gallery have in common.
+
+    Attributes:
+        loss: Towards the gallery vectors: a name, or weights and options by name.
+        projection: "fitted": in closed form, before any training and after every cut. "random": as
+            a network comes, and without a bias.
+        centred: Whether losses see vectors from the mean of the gallery's; scores never do.
+    """
+
+    loss: str | dict[str, Any] = "regression"
+    projection: Literal["fitted", "random"] = "fitted"
+    centred: bool = True
+
+
+def with_what_was(settings: Any) -> Any:
+    """Add to settings as an older file has them what it does not say."""
+    return {**_BEFORE, **settings} if isinstance(settings, dict) else settings
+
+
+Config = TypeVar("Config", bound=AlignmentConfig)
+
+
+def as_begun(config: Config, begun: Mapping[str, Any]) -> Config:
+    """Return a config that leaves to work which was begun how it goes on.
+
+    Args:
+        config: Whose own words count where it has any.
+        begun: The settings that the work was begun with; older ones lack some.
+    """
+    then = {name: begun.get(name, old) for name, old in _BEFORE.items()}
+    return config.model_copy(
+        update={name: old for name, old in then.items() if name not in config.model_fields_set}
+    )
