@@ -23,6 +23,7 @@ from searchspaces import QueryModel, outline
 from searchspaces.support.errors import reason
 from searchspaces.support.files import write_atomically
 from searchspaces.support.problems import problem_of
+from searchspaces.support.reading import check_json
 from searchspaces.support.section import Versioned
 from searchspaces.support.tensors import read_safetensors
 
@@ -122,11 +123,17 @@ def _recipe(path: Path, metadata: Mapping[str, str]) -> _Recipe:
     if header is None:
         raise PruningError(f"{path} has no '{HEADER}' header: it was not written by save_model")
     try:
-        return TypeAdapter(_Recipe).validate_json(header)
+        recipe = TypeAdapter(_Recipe).validate_json(header)
+        check_json(header)
     except ValidationError as error:
         raise PruningError(
             f"the header of {path} cannot be read: {problem_of(error, _Recipe)}; {_REMEDY}"
         ) from error
+    except ValueError as error:
+        raise PruningError(
+            f"the header of {path} cannot be read: {reason(error)}; {_REMEDY}"
+        ) from error
+    return recipe
 
 
 def _set_tensors(path: Path, model: QueryModel, tensors: Mapping[str, Tensor]) -> None:

@@ -81,26 +81,26 @@ class ImageSet:
             values = getattr(self, field)
             if values is not None and values.shape != (count,):
                 raise CompatError(
-                    f"{self.name}: {field} has shape {values.shape}, expected ({count},) to match "
+                    f"{self.spec}: {field} has shape {values.shape}, expected ({count},) to match "
                     f"the {count} ids."
                 )
         for text in (*self.ids.tolist(), *self.classes):
             if not is_text(text):
                 raise CompatError(
-                    f"{self.name}: the name {text!r} cannot be written as UTF-8 text: rename it."
+                    f"{self.spec}: the name {text!r} cannot be written as UTF-8 text: rename it."
                 )
         names, counts = np.unique(self.ids, return_counts=True)
         if len(names) != count:
             twice = names[counts > 1][0]
-            raise CompatError(f"{self.name}: the id '{twice}' occurs twice; ids must be unique.")
+            raise CompatError(f"{self.spec}: the id '{twice}' occurs twice; ids must be unique.")
         if count and not -1 <= self.labels.min() <= self.labels.max() < len(self.classes):
             raise CompatError(
-                f"{self.name}: labels span {self.labels.min()} to {self.labels.max()}, expected -1 "
+                f"{self.spec}: labels span {self.labels.min()} to {self.labels.max()}, expected -1 "
                 f"(none) to {len(self.classes) - 1}, the last of {len(self.classes)} classes."
             )
         unknown = set() if self.split is None else set(self.split.tolist()) - set(SPLITS)
         if unknown:
-            raise CompatError(f"{self.name}: split holds {sorted(unknown)}, expected {SPLITS}.")
+            raise CompatError(f"{self.spec}: split holds {sorted(unknown)}, expected {SPLITS}.")
 
     def __len__(self) -> int:
         return len(self.ids)

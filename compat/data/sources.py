@@ -22,6 +22,8 @@ from compat.section import Options
 from searchspaces.support.cache import default_cache
 from searchspaces.support.errors import reason
 from searchspaces.support.naming import did_you_mean
+from searchspaces.support.reading import validated
+from searchspaces.support.section import Section
 
 _PUBLISHED: Mapping[str, Callable[..., ImageSet]] = {
     "omniglot": open_omniglot,
@@ -43,10 +45,8 @@ class Revisitop(Options):
     images: str
 
 
-class Published(Options):
+class Published(Section):
     """What the text of a published set may say."""
-
-    SUBJECT: ClassVar = "The published set"
 
     root: str | None = None
     download: bool = False
@@ -114,7 +114,7 @@ def _built_in(name: str, text: str, root: Path | None) -> ImageSet:
     if name == "revisitop":
         files = Revisitop(**given)
         return open_revisitop(_resolved(files.gnd, root), _resolved(files.images, root))
-    chosen = Published(**given)
+    chosen = validated(Published, given, f"The set {name}", error=CompatError)
     if chosen.root is not None:
         place = _resolved(chosen.root, root)
     else:

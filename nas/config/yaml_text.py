@@ -87,6 +87,8 @@ class _Loader(yaml.SafeLoader):
 
     def _size(self, node: Node) -> int:
         inner: list[Node] = []
+        if isinstance(node, ScalarNode):
+            _check_text(node)
         if isinstance(node, MappingNode):
             _check_keys(node)
             inner = [each for pair in node.value for each in pair]
@@ -103,6 +105,14 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
+
+
+def _check_text(node: ScalarNode) -> None:
+    """Refuse half of a surrogate pair, which an escape can make and no file can hold."""
+    try:
+        node.value.encode()
+    except UnicodeEncodeError as error:
+        raise ConstructorError(None, None, "a text is no UTF-8", node.start_mark) from error
 
 
 def _check_keys(node: MappingNode) -> None:

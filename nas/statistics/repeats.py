@@ -1,6 +1,6 @@
 """Candidates trained again with other seeds: how much of a cross-test is luck."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from searchspaces.support.files import write_atomically
 from searchspaces.support.reading import read_json
 from searchspaces.support.section import Section
 
+_REMEDY = "delete it to repeat trials from the start"
 _APART = 100_003  # between seeds: an epoch's order of images is drawn by the seed plus its number
 
 
@@ -152,7 +153,7 @@ def _grouped(run: Run) -> dict[tuple[int, Recipe], Repeated]:
     groups: dict[tuple[int, Recipe], list[Repeat]] = {}
     for each in sorted(_read(_file(run.path)), key=lambda each: each.trial):
         groups.setdefault((each.trial, each.recipe), []).append(each)
-    records = {trial: run.record(trial) for trial, _ in groups}
+    records = _records(run, {trial for trial, _ in groups})
     return {
         (trial, recipe): Repeated(
             record=records[trial],
@@ -164,6 +165,16 @@ def _grouped(run: Run) -> dict[tuple[int, Recipe], Repeated]:
         )
         for (trial, recipe), group in groups.items()
     }
+
+
+def _records(run: Run, trials: Collection[int]) -> dict[int, Record]:
+    found = {each.trial: each for each in run.records() if each.trial in trials}
+    if unknown := sorted(set(trials) - set(found)):
+        raise StudyError(
+            f"'{_file(run.path)}' holds a repeat of trial {unknown[0]}, which the run '{run.path}' "
+            f"has not scored; {_REMEDY}."
+        )
+    return found
 
 
 def _perform(run: Run, record: Record, recipe: Recipe, seed: int) -> None:
@@ -223,5 +234,4 @@ def _file(folder: Path) -> Path:
 def _read(file: Path) -> list[Repeat]:
     if not file.exists():
         return []
-    remedy = "delete it to repeat trials from the start"
-    return read_json(file, list[Repeat], error=StudyError, remedy=remedy)
+    return read_json(file, list[Repeat], error=StudyError, remedy=_REMEDY)

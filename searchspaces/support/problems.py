@@ -68,7 +68,7 @@ def _walk(model: Any, place: Sequence[str | int]) -> tuple[str, list[type[BaseMo
     kinds: list[Any] = [model]
     sections: list[type[BaseModel]] = []
     for part in place:
-        members = [each for kind in kinds for each in _members(kind)]
+        members = [each for kind in kinds for each in kinds_of(kind)]
         sections = [each for each in members if _is_section(each)]
         inner: list[Any] = []
         for each in members:
@@ -88,20 +88,20 @@ def _walk(model: Any, place: Sequence[str | int]) -> tuple[str, list[type[BaseMo
 
 def _paths(kind: Any, before: str = "") -> Iterator[str]:
     """Return the paths of all fields, those in lists and under names of the user's left out."""
-    for each in _members(kind):
+    for each in kinds_of(kind):
         if _is_section(each):
             for name, field in each.model_fields.items():
                 yield before + name
                 yield from _paths(field.annotation, f"{before}{name}.")
 
 
-def _members(kind: Any) -> Iterator[Any]:
+def kinds_of(kind: Any) -> Iterator[Any]:
     """Take annotations and unions apart."""
     if typing.get_origin(kind) is typing.Annotated:
-        yield from _members(typing.get_args(kind)[0])
+        yield from kinds_of(typing.get_args(kind)[0])
     elif typing.get_origin(kind) in (typing.Union, types.UnionType):
         for each in typing.get_args(kind):
-            yield from _members(each)
+            yield from kinds_of(each)
     else:
         yield kind
 

@@ -1,7 +1,9 @@
 """Reading files that anyone may have written: of bounded size, of the expected form, or refused."""
 
+import json
 import os
 import stat
+from collections import Counter
 from pathlib import Path
 from typing import TypeVar
 
@@ -88,15 +90,41 @@ def read_json(
 
     Raises:
         QuerynasError: The given kind of it: as `read_bytes`, or the file is no JSON (in UTF-8, no
-            more than 200 levels deep), or a field is unknown, missing or of the wrong kind.
+            more than 200 levels deep), or a field is unknown, missing, there twice or of the wrong
+            kind.
     """
     content = read_bytes(path, at_most=at_most, error=error, remedy=remedy)
     try:
-        return TypeAdapter(kind).validate_json(content)
+        found = TypeAdapter(kind).validate_json(content)
+        check_json(content)
     except ValidationError as problem:
         if problem.errors()[0]["type"] == NEWER:
             raise error(f"'{path}' is {problem.errors()[0]['msg']}.") from problem
         raise error(f"'{path}' cannot be read: {problem_of(problem, kind)}; {remedy}.") from problem
+    except ValueError as problem:
+        raise error(f"'{path}' cannot be read: {reason(problem)}; {remedy}.") from problem
+    return found
+
+
+def check_json(content: str | bytes) -> None:
+    """Refuse what readers of JSON take in different ways: a field twice, NaN and infinity.
+
+    Raises:
+        ValueError: It holds one of them.
+    """
+    json.loads(content, object_pairs_hook=_once, parse_constant=_no_number)
+
+
+def _once(fields: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(fields)
+    if len(found) < len(fields):
+        twice = Counter(name for name, _ in fields).most_common(1)[0][0]
+        raise ValueError(f"the field '{twice}' is there twice")
+    return found
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number of JSON")
 
 
 def validated(

@@ -1,11 +1,13 @@
 """What every section of our files is made of."""
 
+import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from searchspaces.support.problems import kinds_of
 from searchspaces.support.renaming import under_new_names
 
 NEWER = "newer"
@@ -24,7 +26,7 @@ Dimension = Annotated[int, Field(ge=1, le=1 << 16)]
 
 
 class Section(BaseModel):
-    """A frozen group of fields that knows no others; its numbers are finite.
+    """A frozen group of fields that knows no others; its numbers are finite and no truth values.
 
     Attributes:
         RENAMED: Names that its fields have now, by those that they had once. What is read may have
@@ -37,8 +39,13 @@ class Section(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _under_new_names(cls, content: Any) -> Any:
-        return under_new_names(content, cls.RENAMED)
+    def _prepared(cls, content: Any) -> Any:
+        found = under_new_names(content, cls.RENAMED)
+        for name, field in cls.model_fields.items() if isinstance(found, Mapping) else ():
+            value = found.get(field.alias or name)
+            if _is_truth(value, field.annotation):
+                raise ValueError(f"the field '{field.alias or name}' is {value}: expected a number")
+        return found
 
 
 class Versioned(Section):
@@ -65,3 +72,22 @@ class Versioned(Section):
                 {"found": version, "newest": cls.NEWEST},
             )
         return content
+
+
+def _is_truth(value: Any, kind: Any) -> bool:
+    """Whether a value, or one of those in it, is true or false where a number belongs."""
+    kinds = list(kinds_of(kind))
+    if isinstance(value, bool):
+        return bool not in kinds and (int in kinds or float in kinds)
+    inner: list[Any] = []
+    if isinstance(value, list | tuple):
+        inner = list(value)
+    elif isinstance(value, Mapping):
+        inner = list(value.values())
+    last = [
+        typing.get_args(each)[-1]
+        for each in kinds
+        if typing.get_origin(each) in (list, dict) or typing.get_origin(each) is Mapping
+    ]
+    last += [typing.get_args(each)[0] for each in kinds if typing.get_origin(each) is tuple]
+    return any(_is_truth(each, one) for each in inner for one in last)

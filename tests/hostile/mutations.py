@@ -45,6 +45,7 @@ VALUES: tuple[Any, ...] = (
     *("\ud800", "x" * 5000, "{}", "__import__('os').system('true')", "timm:resnet18", "cosine"),
     *([], [None], [1], ["a"], [0.5, 0.5], [[[[]]]], {}, {"a": 1}, {"": None}, {"size": 99999}),
 )
+OLD = {"size": "resolution", "arch": "backbone"}  # names of fields, and those that they have now
 _BYTES = (b"\0", b"\xff", b"\n", b'"', b"{", b"[", b"\x80\x04", b"\xef\xbb\xbf", b"9" * 30, b"%s")
 
 
@@ -54,12 +55,14 @@ class Case:
 
     Args:
         what: What was done to it.
-        names: Text that the sentence of a refusal has to hold, as a rule the file's name.
-        open: Reads it all.
+        names: Text that the sentence of a refusal has to hold, as a rule the file's name; or
+            several, of which it has to hold one.
+        open: Reads it all, does with it what commands do, and asserts of what came out that it is
+            what the file says: see `says`.
     """
 
     what: str
-    names: str
+    names: str | tuple[str, ...]
     open: Callable[[], object]
 
 
@@ -81,7 +84,10 @@ class Hanging(BaseException):
 
 
 def tally(cases: Cases, folder: Path, *, seed: int = 0, count: int = 200) -> Tally:
-    """Open every case; a clean one opens, or is refused in one sentence that names the file."""
+    """Open every case.
+
+    A clean one is refused in one sentence that names the file, or opens as what the file says.
+    """
     done = Tally()
     with _watched(folder, done.executed), _bell(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # decoders warn of damage before they refuse it
@@ -96,6 +102,9 @@ def tally(cases: Cases, folder: Path, *, seed: int = 0, count: int = 200) -> Tal
                 found = _fault(str(error), case.names)
                 if found:
                     done.unclean.append(f"{case.what}: {found}: {error}")
+            except AssertionError as error:
+                outcome = "wrongly opened"
+                done.unclean.append(f"{case.what}: opened as something else: {str(error)[:200]}")
             except (Exception, Hanging) as error:
                 outcome = "failed"
                 done.unclean.append(f"{case.what}: {type(error).__name__}: {str(error)[:200]}")
@@ -120,12 +129,32 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _fault(sentence: str, names: str) -> str | None:
+def says(written: Any, read: Any) -> bool:
+    """Whether a reader took plain values as they are written: no field left out, none changed.
+
+    The reader may know more fields, those that have defaults. A number in quotes is that number,
+    as it is in YAML and in options of commands; 1 and 0 are truth values, these are no numbers.
+    """
+    if isinstance(written, dict) and isinstance(read, dict):
+        named = {name if name in read else OLD.get(name): name for name in written}
+        return all(new in read and says(written[name], read[new]) for new, name in named.items())
+    if isinstance(written, list) and isinstance(read, list | tuple):
+        return len(written) == len(read) and all(map(says, written, read))
+    if isinstance(read, bool):
+        return str(written).lower() in (("true", "1") if read else ("false", "0"))
+    if isinstance(written, bool):
+        return False
+    if isinstance(written, str) and isinstance(read, int | float):
+        return float(written) == read
+    return bool(written == read)
+
+
+def _fault(sentence: str, names: str | tuple[str, ...]) -> str | None:
     if len(sentence) > LONGEST:
         return f"{len(sentence)} characters"
     if not sentence.isprintable():
         return "unprintable"
-    if names not in sentence:
+    if not any(name in sentence for name in ((names,) if isinstance(names, str) else names)):
         return f"does not name {names!r}"
     return None
 
@@ -180,15 +209,22 @@ def mutated_json(content: Any, seed: int, count: int) -> Iterator[tuple[str, str
         yield f"only {text[:9]!r}", text
     whole = json.dumps(content)
     yield "a field twice", whole.replace("{", '{"a": 1, "a": 2, ', 1)
+    yield "a known field twice", _with_a_field_twice(whole)
     yield "a long number", whole.replace("{", '{"a": ' + "9" * 5000 + ", ", 1)
     yield "surrogate", whole.replace('": "', '": "\\ud800', 1)
     draw = random.Random(seed)
     places = list(_places(content))
-    for number in range(count - 12):
+    for number in range(count - 13):
         place = places[number % len(places)]
         copy = json.loads(whole)
         done = _change(copy, place, draw)
         yield f"{'.'.join(map(str, place))} {done}", json.dumps(copy)
+
+
+def _with_a_field_twice(text: str) -> str:
+    """The first field of the first object once more, with nothing in it."""
+    name = text[text.index("{") :].split('"')[1]
+    return text.replace("{", f'{{"{name}": null, ', 1)
 
 
 def _places(content: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

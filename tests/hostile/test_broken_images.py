@@ -53,13 +53,28 @@ def cases(folder: Path, seed: int, count: int) -> Iterator[Case]:
         path = folder / f"picture.{kind}"
         for what, content in mutated_bytes(picture(kind), seed, each):
             path.write_bytes(content)
-            yield Case(f"{kind} {what}", path.name, lambda path=path: open_rgb(str(path)))
+            yield Case(f"{kind} {what}", path.name, lambda path=path: whole(path))
     draw = random.Random(seed)
     path = folder / "whole.png"
     path.write_bytes(picture("png"))
     for _ in range(len(BOXES)):
         box = draw.choice(BOXES)
-        yield Case(f"box {box}", path.name, lambda box=box: open_rgb(str(path), box))
+        yield Case(f"box {box}", path.name, lambda box=box: boxed(path, box))
+
+
+def whole(path: Path) -> None:
+    """Read an image; as large as its header says."""
+    found = open_rgb(str(path))
+    with Image.open(path) as image:
+        size = image.size
+    assert found.mode == "RGB"
+    assert sorted(found.size) == sorted(size), found.size  # it may be turned
+
+
+def boxed(path: Path, box: list[float]) -> None:
+    """Cut a box out; as large as the box."""
+    found = open_rgb(str(path), box)
+    assert found.size == (round(box[2]) - round(box[0]), round(box[3]) - round(box[1]))
 
 
 def caches(folder: Path, seed: int, count: int) -> Iterator[Case]:
@@ -70,18 +85,20 @@ def caches(folder: Path, seed: int, count: int) -> Iterator[Case]:
         place.write_bytes(picture("png"))
     images, cache = open_data(folder / "images"), folder / "cache"
 
-    def read() -> None:
-        found = decode(images, 8, cache=cache)
-        assert found.pixels.shape == (len(found.images), 8, 8, 3)
-        np.asarray(found.pixels).sum()
+    right = np.array(decode(images, 8, cache=cache).pixels)
 
-    read()
+    def read(file: Path) -> None:
+        found = decode(images, 8, cache=cache)
+        assert len(found.images) == len(right)
+        wanted = np.load(file) if file.suffix == ".npy" else right
+        np.testing.assert_array_equal(found.pixels, wanted)
+
     files = [file for file in sorted(cache.rglob("*")) if file.suffix in (".json", ".npy")]
     for file in files:
         whole = file.read_bytes()
         for what, damaged in mutated_bytes(whole, seed, count // len(files)):
             file.write_bytes(damaged)
-            yield Case(f"{file.name} {what}", "", read)
+            yield Case(f"{file.name} {what}", file.parent.name, lambda file=file: read(file))
         file.write_bytes(whole)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from mutations import VALUES, Case, assert_clean, mutated_bytes, mutated_json
+from mutations import VALUES, Case, assert_clean, mutated_bytes, mutated_json, says
 from safetensors.torch import save
 
 from pruning import PruningError, cut, load_model, removed_weights, save_model
@@ -38,11 +38,23 @@ def valid(kind: str, folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tens
 
 
 def used(path: Path) -> None:
-    """Open a model and do with it what others of our functions do."""
+    """Open a model and do with it what others of our functions do; written, it is the same file."""
     model = load_model(path)
+    assert all(each.isfinite().all() for each in model.state_dict().values())
     model(torch.rand(2, 3, model.resolution, model.resolution))
+    again = path.with_name("again.safetensors")
+    save_model(model, again)
+    assert says(header_of(path), header_of(again)), header_of(path)
     assert model.origin is not None
     removed_weights(rebuild(model.origin), model)
+
+
+def header_of(path: Path) -> dict[str, Any]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        header: dict[str, Any] = json.loads(file.metadata()["querynas.model"])
+    return header
 
 
 def write(path: Path, header: str, tensors: dict[str, torch.Tensor]) -> None:

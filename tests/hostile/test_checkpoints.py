@@ -37,6 +37,7 @@ def network() -> torch.nn.Module:
 
 def loaded(path: Path) -> None:
     load_checkpoint(network(), path, error=CompatError)
+    assert all(each.isfinite().all() for each in network().state_dict().values())
     with torch.no_grad():
         network().eval()(torch.rand(1, 3, 32, 32))
 

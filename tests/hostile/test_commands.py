@@ -143,11 +143,41 @@ def of_values(folder: Path, seed: int, count: int) -> Iterator[Case]:
             words = [word.replace("OUT", f"out/{number}") for word in command]
             words[place] = draw.choice(ANY)
             what = " ".join(word if len(word) < 40 else f"{word[:30]}…" for word in words)
-            yield Case(what, "", partial(_run, words))
+            yield Case(what, _named_in(words), partial(_run, words))
+
+
+class Said(QuerynasError):
+    """What a command said, as it said it."""
+
+    def __init__(self, sentence: str) -> None:
+        ValueError.__init__(self, sentence)
+
+
+def _named_in(words: list[str]) -> tuple[str, ...]:
+    """Options and values of a command line, of which a refusal has to name one."""
+    names: list[str] = []
+    for word in words:
+        names += [form.format(word) for form in ("'{}'", " {}", "/{}")] if len(word) < 3 else []
+        names += [each[:20] for each in _spellings(word) if len(each) > 2]
+    return (*names, "option: -")  # of a value with a hyphen, letter by letter
+
+
+def _spellings(word: str) -> tuple[str, ...]:
+    """A word as sentences write it: as it is, as a path, in quotes, in one line."""
+    return word, str(Path(word)), repr(word)[1:-1], " ".join(word.split())
+
+
+def _boxed(text: str, words: list[str]) -> str:
+    """The sentence in typer's box, which repeats values at any length; they are cut here."""
+    said = "".join(line.strip("│ ") + " " for line in text.splitlines() if line.startswith("│"))
+    for word in words:
+        if len(word) > 100:
+            said = said.replace(" ", "").replace(word, word[:20])
+    return said
 
 
 def _run(words: list[str]) -> None:
-    """Run a command in this process; raise its sentence, or pass where it exits as it should."""
+    """Run a command in this process; raise its sentence, or pass where it gets to its work."""
     said = io.StringIO()
     with (
         mock.patch.object(sys, "argv", ["querynas", *words]),
@@ -162,8 +192,10 @@ def _run(words: list[str]) -> None:
             code = exit.code
         assert code in (0, None, 2), f"exit code {code}"
     lines = [line for line in said.getvalue().splitlines() if line.startswith("querynas: ")]
-    if lines:
-        raise QuerynasError(lines[-1].removeprefix("querynas: "))
+    if code == 2:
+        raise Said(
+            lines[-1].removeprefix("querynas: ") if lines else _boxed(said.getvalue(), words)
+        )
 
 
 KINDS: dict[str, Cases] = {"command lines": of_values}

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from mutations import Case, Cases, assert_clean, mutated_bytes, mutated_json
+from mutations import Case, Cases, assert_clean, mutated_bytes, mutated_json, says
 from onnx import TensorProto, helper, numpy_helper
 
 from nas.deployment.card import Card, card_path
@@ -72,6 +72,8 @@ def carded(path: Path, content: bytes, card: dict[str, Any] | None = None) -> No
 
 def embedded(path: Path) -> None:
     deployed = load_deployed(path)
+    written = json.loads(card_path(path).read_bytes())
+    assert says(written, deployed.card.model_dump(mode="json")), written
     side = deployed.card.input.resolution
     found = deployed.embed(np.zeros((3, side, side, 3), np.uint8))
     assert found.shape == (3, deployed.card.dimension)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mutations import Case, assert_clean, mutated_bytes, mutated_json
+from mutations import Case, assert_clean, mutated_bytes, mutated_json, says
 
 from compat.data.preprocessing import Preprocessing
 from compat.data.views import ViewRecipe
@@ -30,6 +30,7 @@ from compat.gallery.sealing import fresh_folder, seal
 from nas.cli.tables import print_gallery
 
 COUNT, WIDTH, VIEWS = 20, 6, 2
+NAME = "plumage"  # of a folder
 
 
 def plain(out: Path) -> GallerySpace:
@@ -79,9 +80,18 @@ def originals(folder: Path) -> list[Path]:
     return [folder / name for name in ("floats", "product", "signs")]
 
 
+def as_written(path: Path) -> GallerySpace:
+    """Open a gallery whose description is what the file says."""
+    space = GallerySpace.open(path)
+    written = json.loads((path / MANIFEST).read_bytes())
+    assert says(written, space.manifest.model_dump(mode="json")), written
+    assert space.vectors.shape == (written["count"], written["dimension"])
+    return space
+
+
 def used(path: Path) -> None:
     """Open a gallery and do with it what commands do."""
-    space = GallerySpace.open(path)
+    space = as_written(path)
     print_gallery(space)
     space.verify()
     assert len(space.rows(space.ids[:3])) == min(3, len(space))
@@ -94,7 +104,7 @@ def used(path: Path) -> None:
 
 def opened(path: Path) -> None:
     """Open a gallery whose hashes were made to fit, so that no hash gives it away."""
-    space = GallerySpace.open(path)
+    space = as_written(path)
     print_gallery(space)
     space.rows(space.ids[:3])
     np.asarray(space.vectors[:5]).sum()
@@ -103,17 +113,17 @@ def opened(path: Path) -> None:
 def cases(folder: Path, seed: int, count: int) -> Iterator[Case]:
     """The description changed field by field and byte by byte, then every array."""
     places = originals(folder / "whole")
-    path = folder / "gallery"
+    path = folder / NAME
     shutil.rmtree(path, ignore_errors=True)
     for place in places:
         shutil.copytree(place, path)
         whole = (path / MANIFEST).read_bytes()
         for what, text in mutated_json(json.loads(whole), seed, count // 6):
             (path / MANIFEST).write_bytes(text.encode("utf-8", "surrogatepass"))
-            yield Case(f"{place.name}, {what}", "gallery", lambda: used(path))
+            yield Case(f"{place.name}, {what}", NAME, lambda: used(path))
         for what, content in mutated_bytes(whole, seed, count // 18):
             (path / MANIFEST).write_bytes(content)
-            yield Case(f"{place.name}, {what}", "gallery", lambda: used(path))
+            yield Case(f"{place.name}, {what}", NAME, lambda: used(path))
         (path / MANIFEST).write_bytes(whole)
         files = sorted(path.glob("*.npy"))
         for file in files:
@@ -126,7 +136,7 @@ def cases(folder: Path, seed: int, count: int) -> Iterator[Case]:
                 if told:
                     _tell(path, file)
                 what = f"{place.name}, {file.name} {what}{' told' if told else ''}"
-                yield Case(what, "gallery", lambda told=told: (opened if told else used)(path))
+                yield Case(what, NAME, lambda told=told: (opened if told else used)(path))
                 (path / MANIFEST).write_bytes(whole)
             file.write_bytes(content)
         shutil.rmtree(path)

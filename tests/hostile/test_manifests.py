@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -24,6 +25,7 @@ from compat.data.revisitop import read_ground_truth
 from compat.errors import CompatError
 
 COLUMNS = ("path", "label", "split", "bbox", "camera")
+IMAGES = ("a.png", "b.png", "c.png", "passwd")  # those that a row may name
 ROWS = [
     ["a.png", "auk", "train", "1 2 7 9", "3"],
     ["b.png", "", "query", "", ""],
@@ -49,12 +51,31 @@ def table() -> bytes:
 
 
 def read_all(path: Path) -> ImageSet:
-    """Open a manifest and load its images, as whoever decodes them does."""
+    """Open a manifest and load its images, as whoever decodes them does.
+
+    It has the rows that the reader of another library finds in it.
+    """
     images = open_data(path)
+    found = _rows(path)
+    assert [each.partition("#")[0] for each in images.ids] == [row["path"] for row in found]
+    names = [images.classes[label] if label >= 0 else "" for label in images.labels]
+    assert names == [row["label"] for row in found]
     for index in range(len(images)):
         images.source.digest(index)
         images.source.load(index)
     return images
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    """Paths with slashes and labels, as pandas reads them."""
+    if path.suffix == ".parquet":
+        frame = pandas.read_parquet(path, columns=["path", "label"])
+    else:
+        frame = pandas.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    frame = frame[["path", "label"]].fillna("").astype(str)
+    frame["path"] = frame["path"].str.replace("\\", "/")
+    rows: list[dict[str, str]] = frame.to_dict("records")
+    return rows
 
 
 def cases(folder: Path, seed: int, count: int) -> Iterator[Case]:
@@ -63,7 +84,7 @@ def cases(folder: Path, seed: int, count: int) -> Iterator[Case]:
     path = folder / "list.csv"
     for what, damaged in mutated_bytes(text(ROWS), seed, count // 2):
         path.write_bytes(damaged)
-        yield Case(what, "", lambda: read_all(path))
+        yield Case(what, (path.name, *IMAGES), lambda: read_all(path))
     draw = random.Random(seed)
     for number in range(count // 2):
         rows = [list(row) for row in ROWS]
@@ -71,7 +92,8 @@ def cases(folder: Path, seed: int, count: int) -> Iterator[Case]:
         value = draw.choice(VALUES)
         rows[draw.randrange(len(rows))][place] = value
         path.write_bytes(text(rows))
-        yield Case(f"{COLUMNS[place]} = {str(value)[:30]!r}", "", lambda: read_all(path))
+        what = f"{COLUMNS[place]} = {str(value)[:30]!r}"
+        yield Case(what, (path.name, *IMAGES), lambda: read_all(path))
 
 
 def tables(folder: Path, seed: int, count: int) -> Iterator[Case]:
@@ -80,7 +102,7 @@ def tables(folder: Path, seed: int, count: int) -> Iterator[Case]:
     path = folder / "list.parquet"
     for what, damaged in mutated_bytes(table(), seed, count):
         path.write_bytes(damaged)
-        yield Case(what, "", lambda: read_all(path))
+        yield Case(what, (path.name, *IMAGES), lambda: read_all(path))
 
 
 def ground_truth() -> dict[str, Any]:

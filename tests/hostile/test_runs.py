@@ -14,15 +14,18 @@ from typing import Any
 
 import pytest
 import yaml
-from mutations import VALUES, Case, Cases, assert_clean, mutated_bytes, mutated_json
+from mutations import VALUES, Case, Cases, assert_clean, mutated_bytes, mutated_json, says
+from pydantic import BaseModel
 
 from nas.candidates.latency_table import LatencyTable, open_table
 from nas.recipes.nest import Nest
+from nas.recipes.nest_settings import NestFile
 from nas.recipes.prune import PruneFile
 from nas.statistics.repeats import repeated
 from nas.study.held_out import measured_on_test
 from nas.study.query_scores import kept
 from nas.study.run import Run
+from nas.study.run_file import read_run_file
 from nas.study.warm_start import proposals
 
 FORMATS = Path(__file__).parent.parent / "formats"
@@ -77,11 +80,66 @@ def _fields(path: Path, content: bytes) -> Any:
 def of_itself(run: Run) -> None:
     again = Run.open("run")
     _ = again.study_name, again.gallery_fingerprint
+    as_written("run/run.json", read_run_file(Path("run")))
+
+
+def of_study(run: Run) -> None:
+    again = Run.open("run").config
+    _ = again.model_dump_json()
+    found = yaml.safe_load(Path("run/study.yaml").read_bytes())
+    assert says(found, again.model_dump(mode="json")), found
+
+
+def as_written(name: str, content: BaseModel) -> None:
+    """Assert that what was read of a JSON file is what it says."""
+    found = json.loads(Path(name).read_bytes())
+    assert says(found, content.model_dump(mode="json", by_alias=True)), found
+
+
+def of_repeats(run: Run) -> None:
+    groups = repeated(run)
+    found = json.loads(Path("run/repeats.json").read_bytes())
+    assert sum(each.seeds for each in groups) == len(found)
+    assert {each.record.trial for each in groups} == {int(each["trial"]) for each in found}
+    total = sum(each.seeds * each.test.mean for each in groups)
+    assert total == pytest.approx(sum(float(each["test"]) for each in found))
+
+
+def of_proposals(run: Run) -> None:
+    proposed = proposals(run)
+    assert len(proposed) <= len(json.loads(Path("run/warm_start/proposals.json").read_bytes()))
+
+
+def of_scores(run: Run) -> None:
+    measured = measured_on_test(run, run.record(SCORED))
+    found = json.loads(Path("run/test_scores.json").read_bytes())
+    assert says(found[str(SCORED)], measured.model_dump(mode="json"))
+
+
+def of_nest(run: Run) -> None:
+    Nest.open("nested")
+    as_written("nested/nest.json", NestFile.read(Path("nested")))
+
+
+def of_pruning(run: Run) -> None:
+    as_written("cut/prune.json", PruneFile.read(Path("cut")))
+
+
+def of_table(run: Run) -> None:
+    as_written("table.json", open_table("table.json"))
 
 
 def front(run: Run) -> None:
-    """What every command does, and `pareto`."""
-    Run.open("run").front()
+    """What every command does, and `pareto`; the candidates are ones of the study's spaces."""
+    again = Run.open("run")
+    for record in again.front():
+        assert record.macs > 0
+        assert record.route in again.config.spaces
+
+
+def same_front(run: Run) -> None:
+    """What does not belong to a candidate changes none."""
+    assert Run.open("run").front() == run.front()
 
 
 def models(run: Run) -> None:
@@ -95,11 +153,14 @@ def rows_of_databases(folder: Path, seed: int, count: int) -> Iterator[Case]:
     """One value of one row of Optuna's tables, or a row or table less."""
     with inside(folder):
         run = Run.open("run")
+        run.front()
         before = Path("run/study.db").read_bytes()
         for number in range(count):
             draw = random.Random(f"{seed} {number}")
             Path("run/study.db").write_bytes(before)
-            yield Case(_spoilt(Path("run/study.db"), draw), "study", lambda: front(run))
+            what = _spoilt(Path("run/study.db"), draw)
+            judge = front if what.startswith(OF_CANDIDATES) else same_front
+            yield Case(what, "study.db", lambda judge=judge: judge(run))
 
 
 def _spoilt(file: Path, draw: random.Random) -> str:
@@ -159,19 +220,20 @@ def _brought() -> bytes:
     return json.dumps([{"route": "slices", "architecture": architecture}] * 2).encode()
 
 
+OF_CANDIDATES = ("trials", "trial_values", "trial_user_attributes", "studies")
 SCORED = min(map(int, json.loads((FORMATS / "unversioned/run/test_scores.json").read_bytes())))
 ARTIFACT = sorted(path.name for path in (FORMATS / "unversioned/run/artifacts").iterdir())[0]
 
 KINDS: dict[str, Cases] = {
-    "runs: run.json": of_file("run/run.json", of_itself, names="run"),
-    "runs: study.yaml": of_file("run/study.yaml", of_itself),
+    "runs: run.json": of_file("run/run.json", of_itself),
+    "runs: study.yaml": of_file("run/study.yaml", of_study),
     "runs: study.db": of_file("run/study.db", front),
     "runs: rows of study.db": rows_of_databases,
-    "runs: repeats.json": of_file("run/repeats.json", repeated, names="run"),
-    "runs: proposals.json": of_file("run/warm_start/proposals.json", proposals, content=_brought()),
-    "runs: test_scores.json": of_file(
-        "run/test_scores.json", lambda run: measured_on_test(run, run.record(SCORED))
+    "runs: repeats.json": of_file("run/repeats.json", of_repeats),
+    "runs: proposals.json": of_file(
+        "run/warm_start/proposals.json", of_proposals, content=_brought()
     ),
+    "runs: test_scores.json": of_file("run/test_scores.json", of_scores),
     "runs: query_scores": of_file(
         "run/query_scores/trial-0.npy", lambda run: kept(run, run.record(0))
     ),
@@ -180,9 +242,9 @@ KINDS: dict[str, Cases] = {
         "run/shared/slices.safetensors",
         lambda run: run.routes["slices"].prepare(run.aligner, run.shared),
     ),
-    "nests: nest.json": of_file("nested/nest.json", lambda run: Nest.open("nested"), names="nest"),
-    "prunings: prune.json": of_file("cut/prune.json", lambda run: PruneFile.read(Path("cut"))),
-    "latency tables": of_file("table.json", lambda run: open_table("table.json"), content=_table()),
+    "nests: nest.json": of_file("nested/nest.json", of_nest),
+    "prunings: prune.json": of_file("cut/prune.json", of_pruning),
+    "latency tables": of_file("table.json", of_table, content=_table()),
 }
 
 COUNTS = {

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,32 @@ def mutated_text(text: str, draw: random.Random) -> str:
     return text
 
 
+def parts(spec: str) -> tuple[str, ...]:
+    """Of which a refusal has to name one: the whole, or a field or a value of it."""
+    said = str(CompatError(spec))
+    fields = re.split(r"[:,=]", said)
+    paths = (str(Path(each))[:40] for each in fields if len(each) > 5)
+    return (said[:40], *(f"'{each}'" for each in fields), *paths)
+
+
+def shown(spec: str, folder: Path) -> None:
+    """Open data and load an image of every class, as large as the text asks."""
+    images = open_data(spec, root=folder)
+    side = re.search(r"^facades:(?:.*,)?size=(\d+)", spec)
+    for index in range(min(3, len(images))):
+        size = images.source.load(index).size
+        assert not side or size == (int(side[1]),) * 2, size
+
+
+def embedded(spec: str) -> None:
+    """Open a gallery model and embed two images."""
+    model = load_gallery_model(spec)
+    size = model.preprocessing.resolution
+    found = model.embed(np.zeros((2, size, size, 3), np.uint8))
+    assert found.shape == (2, model.dimension)
+    assert np.isfinite(found).all()
+
+
 def data_specs(folder: Path, seed: int, count: int) -> Iterator[Case]:
     """Texts that name data."""
     for name in ("a.png", "b.png"):
@@ -74,7 +101,7 @@ def data_specs(folder: Path, seed: int, count: int) -> Iterator[Case]:
     for number in range(count):
         text = DATA_SPECS[number % len(DATA_SPECS)].replace("PLACE", str(folder))
         spec = mutated_text(text, draw)
-        yield Case(f"{spec[:80]!r}", "", lambda spec=spec: open_data(spec, root=folder))
+        yield Case(f"{spec[:80]!r}", parts(spec), lambda spec=spec: shown(spec, folder))
 
 
 def model_specs(folder: Path, seed: int, count: int) -> Iterator[Case]:
@@ -86,7 +113,7 @@ def model_specs(folder: Path, seed: int, count: int) -> Iterator[Case]:
     for number in range(count):
         text = MODEL_SPECS[number % len(MODEL_SPECS)].replace("PLACE", str(folder))
         spec = mutated_text(text, draw)
-        yield Case(f"{spec[:80]!r}", "", lambda spec=spec: load_gallery_model(spec))
+        yield Case(f"{spec[:80]!r}", parts(spec), lambda spec=spec: embedded(spec))
 
 
 def trained(path: Path) -> dict[str, str]:
@@ -115,7 +142,7 @@ def trained_files(folder: Path, seed: int, count: int) -> Iterator[Case]:
     whole, tensors = path.read_bytes(), load_file(path)
 
     def case(what: str) -> Case:
-        return Case(what, path.name, lambda: load_gallery_model(str(path)))
+        return Case(what, path.name, lambda: embedded(str(path)))
 
     for what, content in mutated_bytes(whole, seed, count // 2):
         path.write_bytes(content)
@@ -161,7 +188,7 @@ def onnx_files(folder: Path, seed: int, count: int) -> Iterator[Case]:
     path = folder / "model.onnx"
     for what, content in mutated_bytes(onnx_model(), seed, count):
         path.write_bytes(content)
-        yield Case(what, path.name, lambda: load_gallery_model(str(path)))
+        yield Case(what, path.name, lambda: embedded(str(path)))
 
 
 def listings(folder: Path, seed: int, count: int) -> Iterator[Case]:
@@ -187,7 +214,8 @@ def listings(folder: Path, seed: int, count: int) -> Iterator[Case]:
         )
         for what, content in mutated_bytes(text.encode(), seed, count // len(files)):
             file.write_bytes(content)
-            yield Case(f"{file.name} {what}", "", lambda name=name: open_data(name))
+            names = (file.name, str(file.parent))
+            yield Case(f"{file.name} {what}", names, lambda name=name: open_data(name))
         file.write_text(text)
 
 

@@ -8,17 +8,23 @@ from typing import Any
 
 import pytest
 import yaml
-from mutations import Case, Cases, assert_clean, mutated_bytes, mutated_json
+from mutations import Case, Cases, assert_clean, mutated_bytes, mutated_json, says
 
 from compat.losses import create_loss
 from nas.candidates.routes import create_route
-from nas.config.study import load_config
+from nas.config.study import load_config, parse_config
 from nas.study.screening import check_screen
 
 FORMATS = Path(__file__).parent.parent / "formats"
 sys.path.append(str(FORMATS))  # timm knows the small network of this study by this module
 import tiny_backbone  # noqa: E402, F401
 
+SECTIONS = (
+    "`spaces.",
+    "loss",
+    "The screen",
+    "no screen",
+)  # that are looked at after the file was read
 STUDY = (FORMATS / "unversioned" / "study.yaml").read_bytes()
 FULL: dict[str, Any] = {
     **yaml.safe_load(STUDY),
@@ -51,12 +57,31 @@ SPACES: dict[str, dict[str, Any]] = {
 
 
 def ready(path: Path) -> None:
-    """What a search does before it looks at any data."""
+    """What a search does before it looks at any data; written, it is the same study."""
     config = load_config(path)
+    dumped = config.model_dump(mode="json")
+    assert parse_config(yaml.safe_dump(dumped), path) == config
+    written = yaml.safe_load(path.read_bytes())
+    assert taken(written, dumped), written
     create_loss(config.loss)
     check_screen(config)
     for name, each in config.spaces.items():
         create_route(name, each, 8).reach()
+
+
+def taken(written: Any, read: Any) -> bool:
+    """Whether no field is left out, no list is cut and no truth value is a number.
+
+    Values may be written in short: a budget as "50M", a loss by its name.
+    """
+    if isinstance(written, dict) and isinstance(read, dict):
+        return all(name in read and taken(value, read[name]) for name, value in written.items())
+    if isinstance(written, list) and isinstance(read, list):
+        return len(written) == len(read) and all(map(taken, written, read))
+    scalars = (bool, int, float)
+    if isinstance(written, scalars) and isinstance(read, scalars):
+        return says(written, read)
+    return True
 
 
 def of_bytes(folder: Path, seed: int, count: int) -> Iterator[Case]:
@@ -94,7 +119,7 @@ def of_yaml(folder: Path, seed: int, count: int) -> Iterator[Case]:
 def _case(folder: Path, what: str, content: bytes) -> Case:
     path = folder / "study.yaml"
     path.write_bytes(content)
-    return Case(what, "", lambda: ready(path))
+    return Case(what, (path.name, *SECTIONS), lambda: ready(path))
 
 
 def _laughs(merge: bool) -> str:

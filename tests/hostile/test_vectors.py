@@ -62,6 +62,13 @@ def imported(path: Path, **options: Any) -> GallerySpace:
         space = import_gallery(path, out, **options)
         space.verify()
         assert len(space.rows(space.ids)) == len(space)
+        assert np.isfinite(space.vectors).all()
+        if "ids" in options:
+            assert space.ids.tolist() == options["ids"].read_text("utf-8").splitlines()
+        if path.suffix == ".npy":
+            rows = np.load(path).astype(np.float32)
+            lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+            np.testing.assert_allclose(space.vectors, rows / lengths, atol=1e-6)
         return space
     finally:
         shutil.rmtree(out, ignore_errors=True)
@@ -85,13 +92,13 @@ def cases(folder: Path, seed: int, count: int) -> Iterator[Case]:
         path = folder / name
         for what, damaged in mutated_bytes(content, seed, count // 4):
             path.write_bytes(damaged)
-            yield Case(f"{name} {what}", "v.", lambda path=path: imported(path))
+            yield Case(f"{name} {what}", name, lambda path=path: imported(path))
     path = folder / "v.npy"
     path.write_bytes(npy())
     ids = folder / "ids.txt"
     for what, damaged in mutated_bytes("\n".join(NAMES).encode(), seed, count // 4):
         ids.write_bytes(damaged)
-        yield Case(f"ids {what}", "", lambda: imported(path, ids=ids))
+        yield Case(f"ids {what}", ids.name, lambda: imported(path, ids=ids))
     path = folder / "v.npz"
     others = arrays_of(VALUES)
     draw = random.Random(seed)
@@ -102,7 +109,7 @@ def cases(folder: Path, seed: int, count: int) -> Iterator[Case]:
             value = np.stack([value] * 3, axis=1)
         path.write_bytes(npz(**{name: value}))
         what = f"{name} of {value.dtype} {value.shape}"
-        yield Case(what, "", lambda path=path: imported(path))
+        yield Case(what, path.name, lambda path=path: imported(path))
 
 
 def tables(folder: Path, seed: int, count: int) -> Iterator[Case]:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from compat.data.folder import open_folder
-from compat.data.images import ImageSet
+from compat.data.images import ImageSet, is_text
 from compat.data.published.fetching import Archive, require_file, unpacked
 from compat.errors import CompatError
 from searchspaces.support.reading import read_text
@@ -79,6 +79,10 @@ def open_cifar10(root: Path, *, download: bool) -> ImageSet:
     remedy = f"delete its folder and unpack {ARCHIVE.file} again"
     names = require_file(folder / "batches.meta.txt", remedy)
     classes = tuple(read_text(names, error=CompatError, remedy=remedy).split())
+    if not all(map(is_text, classes)):
+        raise CompatError(
+            f"The file {names} holds a name that cannot be written as UTF-8 text: {remedy}."
+        )
     files = tuple(str(require_file(folder / name, remedy)) for name in _PARTS)
     labels = [_labels(file, len(classes), remedy) for file in files]
     counts = [len(part) for part in labels]

@@ -37,6 +37,11 @@ def open_cub200(root: Path, *, download: bool) -> ImageSet:
     classes = column("classes.txt")
     paths = column("images.txt")
     numbers = column("image_class_labels.txt")
+    if len(numbers) != len(paths):
+        raise CompatError(
+            f"The file {folder / 'image_class_labels.txt'} lists {len(numbers)} images, but "
+            f"images.txt {len(paths)}: {remedy}."
+        )
     for number in numbers:
         if not number.isdecimal() or not 1 <= int(number[:9]) <= len(classes):
             raise CompatError(

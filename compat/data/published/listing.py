@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from compat.data.images import is_text
 from compat.errors import CompatError
 from searchspaces.support.reading import read_text
 
@@ -28,6 +29,11 @@ def read_rows(path: Path, *, columns: int, header: int = 0) -> list[list[str]]:
             raise CompatError(
                 f"The file {path} has {len(row)} columns in line {number}, expected {columns}: "
                 "unpack the published file again."
+            )
+        if not all(map(is_text, row)):
+            raise CompatError(
+                f"The file {path} has a name in line {number} that cannot be written as UTF-8 "
+                "text: unpack the published file again."
             )
         rows.append(row)
     if not rows:

@@ -8,6 +8,7 @@ from nas.candidates.routes.route import Route
 from nas.candidates.routes.standalone import StandaloneRoute
 from nas.candidates.routes.supernet import SupernetRoute
 from nas.config.study import RouteConfig
+from searchspaces.support.errors import QuerynasError
 
 _KINDS: Mapping[str, Callable[[str, Any, int], Route]] = {
     "supernet": SupernetRoute,
@@ -20,6 +21,10 @@ def create_route(name: str, config: RouteConfig, dimension: int) -> Route:
     """Return the route that a study file describes.
 
     Raises:
-        SearchSpaceError, PruningError: The space's options do not fit.
+        SearchSpaceError, PruningError: The space's options do not fit; names the study file's
+            section.
     """
-    return _KINDS[config.route](name, config, dimension)
+    try:
+        return _KINDS[config.route](name, config, dimension)
+    except QuerynasError as error:
+        raise type(error)(f"`spaces.{name}`: {error}") from error
