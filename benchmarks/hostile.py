@@ -123,7 +123,8 @@ def main() -> None:
         unclean += [f"{name}: {each}" for each in done.unclean + done.executed]
     print("\n| | tried | opened | refused | not clean | code executed |")
     print("|---|---:|---:|---:|---:|---:|")
-    for heading, of in {**sums, "all": sum(sums.values(), Counter[str]())}.items():
+    tried = {heading: of for heading, of in sums.items() if of}
+    for heading, of in {**tried, "all": sum(tried.values(), Counter[str]())}.items():
         words = (f"{of[name]:,}" for name in ("tried", "opened", "refused", "unclean", "executed"))
         print(f"| {heading} | {' | '.join(words)} |")
     print("\n".join(unclean[:50]), file=sys.stderr)
