@@ -15,7 +15,7 @@ from tqdm import tqdm
 from nas.errors import StudyError
 from searchspaces import Architecture, SearchSpace, create_space
 from searchspaces.space import BlockRecipe, BlockwiseSpace
-from searchspaces.support.files import write_atomically
+from searchspaces.support.files import write_json
 from searchspaces.support.reading import read_json
 from searchspaces.support.section import Section, Versioned
 from searchspaces.support.seeding import seeded
@@ -181,7 +181,7 @@ def calibrate(
         table = _time_blocks(table, recipes, out, timer)
     if table.overhead is None:
         table = _fit_overhead(table, opened, random.Random(f"fit {seed}"), timer)
-        _write(table, out)
+        write_json(out, table)
     return table
 
 
@@ -199,9 +199,9 @@ def _time_blocks(
         seconds = max(0.0, timer(recipes[key].make(), recipes[key].shape, table.runtime) - call)
         blocks[key] = min(seconds, blocks.get(key, math.inf))
         if index % _KEPT_EVERY == 0:
-            _write(table.model_copy(update={"blocks": blocks}), out)
+            write_json(out, table.model_copy(update={"blocks": blocks}))
     table = table.model_copy(update={"blocks": blocks, "rounds": table.rounds + 1})
-    _write(table, out)
+    write_json(out, table)
     return table
 
 
@@ -305,10 +305,6 @@ def _begin(fresh: LatencyTable, out: Path) -> LatencyTable:
     remedy = "choose another --out, or delete it"
     bind_settings(f"The latency table '{out}'", before, now, error=StudyError, remedy=remedy)
     return begun
-
-
-def _write(table: LatencyTable, out: Path) -> None:
-    write_atomically(out, lambda file: file.write_text(table.model_dump_json(indent=1)))
 
 
 def _draw(

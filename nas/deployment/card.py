@@ -9,7 +9,7 @@ from compat.evaluation import Metric, Retrieved, Score
 from compat.tasks.split import SplitConfig
 from nas.errors import StudyError
 from searchspaces import Architecture
-from searchspaces.support.files import write_atomically
+from searchspaces.support.files import write_json
 from searchspaces.support.reading import check_file, read_json
 from searchspaces.support.section import Dimension, Resolution, Section, Versioned
 
@@ -150,8 +150,7 @@ def card_path(model: Path) -> Path:
 
 def write_card(model: Path, card: Card) -> Path:
     """Write the card beside its model file."""
-    text = card.model_dump_json(indent=2)
-    return write_atomically(card_path(model), lambda file: file.write_text(text))
+    return write_json(card_path(model), card)
 
 
 def read_card(model: Path) -> Card:

@@ -12,7 +12,7 @@ from nas.config.study import CalibrationImages
 from nas.errors import StudyError
 from pruning.nested import Method
 from pruning.nested.merging import Gradients
-from searchspaces.support.files import write_atomically
+from searchspaces.support.files import write_json
 from searchspaces.support.reading import read_json
 from searchspaces.support.section import MOST_SIDE, Seed, Versioned
 
@@ -95,5 +95,4 @@ class NestFile(Versioned):
 
     def write(self, folder: Path) -> None:
         """Write the file into a folder."""
-        text = self.model_dump_json(indent=2, by_alias=True)
-        write_atomically(folder / "nest.json", lambda file: file.write_text(text, "utf-8"))
+        write_json(folder / "nest.json", self)

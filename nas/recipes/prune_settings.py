@@ -19,7 +19,7 @@ from nas.deployment.opening import is_saved, open_query_model, open_saved
 from nas.errors import StudyError
 from pruning.cutting import Scope
 from searchspaces import QueryModel, own_resolution
-from searchspaces.support.files import write_atomically
+from searchspaces.support.files import write_json
 from searchspaces.support.reading import read_json
 from searchspaces.support.section import MOST_SIDE, Seed, Versioned
 
@@ -104,8 +104,7 @@ class PruneFile(Versioned):
 
     def write(self, folder: Path) -> None:
         """Write the file into a folder."""
-        text = self.model_dump_json(indent=2)
-        write_atomically(folder / "prune.json", lambda file: file.write_text(text, "utf-8"))
+        write_json(folder / "prune.json", self)
 
 
 def study_of(config: PruneConfig) -> StudyConfig:

@@ -13,7 +13,7 @@ from nas.config.alignment import as_begun
 from nas.config.study import StudyConfig, parse_config
 from nas.config.yaml_text import read_yaml
 from nas.errors import StudyError
-from searchspaces.support.files import write_atomically
+from searchspaces.support.files import write_atomically, write_json
 from searchspaces.support.reading import read_json
 from searchspaces.support.section import Versioned
 
@@ -89,7 +89,6 @@ def read_study(folder: Path) -> StudyConfig:
 
 def write_run_file(folder: Path, file: RunFile, config: StudyConfig) -> None:
     """Write both files."""
-    text = file.model_dump_json(indent=2)
-    write_atomically(folder / "run.json", lambda path: path.write_text(text, "utf-8"))
+    write_json(folder / "run.json", file)
     study = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
     write_atomically(folder / "study.yaml", lambda path: path.write_text(study, "utf-8"))

@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from pydantic import BaseModel
+
 _FULL = 1 << 20  # bytes; with less left, a write that failed is taken to have met a full disk
 
 
@@ -31,6 +33,16 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def write_json(path: Path, content: BaseModel) -> Path:
+    """Write what `searchspaces.support.reading.read_json` reads.
+
+    Raises:
+        OSError: As `write_atomically`.
+    """
+    text = content.model_dump_json(indent=2, by_alias=True)
+    return write_atomically(path, lambda file: file.write_text(text, "utf-8"))
 
 
 def _umask() -> int:

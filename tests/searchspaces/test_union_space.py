@@ -1,6 +1,5 @@
 """Several spaces as one: parameters of the chosen space alone, and all else by that space."""
 
-import json
 import random
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_spaces import assert_made_again
 
 import searchspaces.shufflenet
 import searchspaces.zoo  # noqa: F401
@@ -20,7 +20,6 @@ from searchspaces import (
     SearchSpaceError,
     count_macs,
     create_space,
-    rebuild,
 )
 from searchspaces.union import UnionSpace
 
@@ -144,14 +143,7 @@ def test_models_are_made_again_from_their_origin_and_from_their_file(
     inner = UNION.members[label].sample(random.Random(2))
     params = {f"{label}.{name}": value for name, value in inner.params.items()}
     model = UNION.build(Architecture("union", {"space": label, **params}), 8).eval()
-    images = torch.rand(2, 3, model.resolution, model.resolution)
-    again = rebuild(json.loads(json.dumps(model.origin))).eval()
-    again.load_state_dict(model.state_dict())
-    save_model(model, tmp_path / "model.safetensors")
-    loaded = load_model(tmp_path / "model.safetensors")
-    with torch.no_grad():
-        torch.testing.assert_close(again(images), model(images), atol=0, rtol=0)
-        torch.testing.assert_close(loaded(images), model(images), atol=0, rtol=0)
+    assert_made_again(model, tmp_path)
 
 
 def test_a_pruned_backbone_can_be_one_of_the_spaces(tmp_path: Path) -> None:

@@ -9,16 +9,15 @@ import optuna
 import pytest
 import timm
 import torch
+from tiny_spaces import assert_made_again
 
 import searchspaces.zoo
-from pruning import load_model, save_model
 from searchspaces import (
     Architecture,
     SearchSpace,
     SearchSpaceError,
     count_macs,
     create_space,
-    rebuild,
 )
 from searchspaces.query_model import GeneralizedMean
 from searchspaces.zoo import TimmSpace
@@ -198,14 +197,7 @@ def test_counting_leaves_the_users_random_numbers_alone(
 def test_a_model_is_made_again_from_its_origin_and_from_its_file(tmp_path: Path) -> None:
     params = {"backbone": "test_resnet", "resolution": 45, "pooling": "gem", "head": "norm"}
     model = MIXED.build(Architecture("timm", params), 8).eval()
-    images = torch.rand(2, 3, 45, 45)
-    again = rebuild(json.loads(json.dumps(model.origin))).eval()
-    again.load_state_dict(model.state_dict())
-    save_model(model, tmp_path / "model.safetensors")
-    loaded = load_model(tmp_path / "model.safetensors")
-    with torch.no_grad():
-        torch.testing.assert_close(again(images), model(images), atol=0, rtol=0)
-        torch.testing.assert_close(loaded(images), model(images), atol=0, rtol=0)
+    assert_made_again(model, tmp_path)
 
 
 def test_each_backbone_can_have_a_checkpoint(tmp_path: Path) -> None:

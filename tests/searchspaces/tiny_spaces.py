@@ -1,11 +1,22 @@
 """Elastic spaces whose networks are built in milliseconds, and supernets to tell slices apart."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from searchspaces import MBConvSpace, ResNetSpace, ShuffleNetSpace, Supernet, ViTSpace
+from pruning import load_model, save_model
+from searchspaces import (
+    MBConvSpace,
+    QueryModel,
+    ResNetSpace,
+    ShuffleNetSpace,
+    Supernet,
+    ViTSpace,
+    rebuild,
+)
 
 MBCONV = MBConvSpace(
     resolutions=(16, 24),
@@ -98,3 +109,15 @@ def eventful_supernet(space: Any, dimension: int = 12, **options: Any) -> Supern
                 for tensor in module.parameters():
                     tensor.normal_(std=0.2)
     return supernet.eval()
+
+
+def assert_made_again(model: QueryModel, folder: Path) -> None:
+    """That a model's origin and its file each give the same network."""
+    images = torch.rand(2, 3, model.resolution, model.resolution)
+    again = rebuild(json.loads(json.dumps(model.origin))).eval()
+    again.load_state_dict(model.state_dict())
+    save_model(model, folder / "model.safetensors")
+    loaded = load_model(folder / "model.safetensors")
+    with torch.no_grad():
+        torch.testing.assert_close(again(images), model(images), atol=0, rtol=0)
+        torch.testing.assert_close(loaded(images), model(images), atol=0, rtol=0)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from nas.cli.gallery.joint import reference_of, study_of
 from nas.cli.gallery.options import Data, Jointly, Pretrained, Query
 from nas.cli.options import Epochs, Resolution, Seed, Test, Val
 
@@ -30,28 +31,15 @@ def fuse(
     from compat.gallery import GallerySpace
     from compat.gallery.fusing import fuse_galleries
     from compat.gallery.heads import HeadTraining
-    from compat.tasks.split import SplitConfig
-    from compat.tasks.study_data import load_study_data
-    from compat.training.config import TrainingConfig
-    from nas.cli.settings import settings
     from nas.cli.tables import print_gallery
-    from nas.errors import StudyError
-    from nas.recipes.joint import Reference, fuse_jointly, training_rows
+    from nas.recipes.joint import fuse_jointly, training_rows
 
-    if query is not None and jointly is None:
-        raise StudyError("--query keeps the query model of a joint training: give --jointly too.")
-    parts = settings(SplitConfig, {"val": val, "test": test, "seed": seed})
-    study = load_study_data(data, galleries[0], parts)
+    reference = reference_of(
+        jointly, query, resolution=resolution, pretrained=pretrained, epochs=epochs, seed=seed
+    )
+    study = study_of(data, galleries[0], val=val, test=test, seed=seed)
     others = [GallerySpace.open(path) for path in galleries[1:]]
-    if jointly is not None:
-        reference = Reference(
-            backbone=jointly.removeprefix("timm:"),
-            resolution=resolution,
-            pretrained=pretrained,
-            training=TrainingConfig(epochs=epochs),
-            seed=seed,
-            out=query,
-        )
+    if reference is not None:
         space = fuse_jointly(study, others, out, reference, dimension=dimension)
     else:
         rows, labels = training_rows(study)

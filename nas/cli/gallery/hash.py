@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from nas.cli.gallery.joint import reference_of, study_of
 from nas.cli.gallery.options import Data, Jointly, Pretrained, Query
 from nas.cli.options import Epochs, Resolution, Seed, Test, Val
 
@@ -26,27 +27,14 @@ def hash_(
     """Derive a gallery of binary codes, searched by Hamming distance."""
     from compat.gallery.hashing import hash_gallery
     from compat.gallery.heads import HeadTraining
-    from compat.tasks.split import SplitConfig
-    from compat.tasks.study_data import load_study_data
-    from compat.training.config import TrainingConfig
-    from nas.cli.settings import settings
     from nas.cli.tables import print_gallery
-    from nas.errors import StudyError
-    from nas.recipes.joint import Reference, hash_jointly, training_rows
+    from nas.recipes.joint import hash_jointly, training_rows
 
-    if query is not None and jointly is None:
-        raise StudyError("--query keeps the query model of a joint training: give --jointly too.")
-    parts = settings(SplitConfig, {"val": val, "test": test, "seed": seed})
-    study = load_study_data(data, gallery, parts)
-    if jointly is not None:
-        reference = Reference(
-            backbone=jointly.removeprefix("timm:"),
-            resolution=resolution,
-            pretrained=pretrained,
-            training=TrainingConfig(epochs=epochs),
-            seed=seed,
-            out=query,
-        )
+    reference = reference_of(
+        jointly, query, resolution=resolution, pretrained=pretrained, epochs=epochs, seed=seed
+    )
+    study = study_of(data, gallery, val=val, test=test, seed=seed)
+    if reference is not None:
         space = hash_jointly(study, out, reference, bits=bits)
     else:
         rows, labels = training_rows(study)
