@@ -1,16 +1,16 @@
 from .candidates.predicting import predictions
 from .config.study import StudyConfig, load_config
 from .deployment.compare import compare_files
-from .deployment.profile import profile
+from .deployment.profiles import profile
 from .errors import StudyError
-from .recipes.prune import prune
+from .recipes.prune_run import prune
 from .recipes.prune_settings import PruneConfig
-from .reporting.report import report
+from .reporting.page import report
 from .statistics.repeats import repeat
 from .statistics.ties import distinguish
-from .study.export import best_under, export
+from .study.exports import best_under, export
 from .study.run import Run
-from .study.search import search
+from .study.trials import search
 
 __all__ = [
     "PruneConfig",

@@ -83,6 +83,12 @@ def test_a_package_names_what_is_public(package: str) -> None:
         assert getattr(module, name) is not None
 
 
+@pytest.mark.parametrize("room", sorted(each for each in SOURCE.packages if each[:3] == "nas"))
+def test_no_public_name_hides_a_module(room: str) -> None:
+    names = importlib.import_module(room).__all__
+    assert [name for name in names if importlib.util.find_spec(f"{room}.{name}")] == []
+
+
 FOLDER = re.compile(r"^\| (`[^|]+`) \| (.+) \|$", flags=re.MULTILINE)
 QUOTED = re.compile(r"`(\w+)`")
 

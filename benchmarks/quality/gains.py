@@ -17,7 +17,7 @@ from quality.setting import Setting, keep
 from compat.gallery import GallerySpace, reduce_gallery
 from nas.config.study import StudyConfig
 from nas.statistics.repeats import estimate
-from nas.study.search import search
+from nas.study.trials import search
 
 REDUCED = 64  # dimensions of the other gallery
 SHORTER = 2  # epochs of a supernet that may begin with another one's weights

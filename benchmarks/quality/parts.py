@@ -32,7 +32,7 @@ from nas.alignment.aligner import Aligner
 from nas.candidates.predicting import predictions
 from nas.config.study import StudyConfig, SupernetConfig
 from nas.study.run import Run
-from nas.study.search import search
+from nas.study.trials import search
 from searchspaces import Architecture, QueryModel, Supernet, timm_query_model
 
 

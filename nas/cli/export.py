@@ -30,8 +30,8 @@ def export(
     """Export one query model, checked against PyTorch, with its scores on the test classes."""
     from nas.config.budget import format_macs, parse_macs
     from nas.errors import StudyError
-    from nas.study.export import best_under as find_best
-    from nas.study.export import export as write
+    from nas.study.exports import best_under as find_best
+    from nas.study.exports import export as write
     from nas.study.run import Run
 
     if (trial is None) == (best_under is None):

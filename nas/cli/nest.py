@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from nas.recipes.nest import Nest
-    from nas.reporting.cross_tests import CrossTests
+    from nas.reporting.cross_matrix import CrossTests
 
 
 class _TrainByDefault(TyperGroup):

@@ -14,7 +14,7 @@ def profile(
 ) -> None:
     """Count FLOPs (as multiply-accumulates, MACs) and measure latency."""
     from nas.cli.tables import print_profile
-    from nas.deployment.profile import profile as measure
+    from nas.deployment.profiles import profile as measure
 
     done = measure(model, input)
     if json:

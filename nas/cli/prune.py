@@ -12,7 +12,7 @@ import typer
 from nas.cli.options import Seed, Test, Val
 
 if TYPE_CHECKING:
-    from nas.recipes.prune import Pruned
+    from nas.recipes.prune_run import Pruned
 
 
 class Criterion(StrEnum):
@@ -100,7 +100,7 @@ def prune(
 ) -> None:
     """Align a model to a gallery and cut it down to a target; continues a stopped pruning."""
     from nas.cli.settings import loss_of, settings
-    from nas.recipes.prune import prune as run_prune
+    from nas.recipes.prune_run import prune as run_prune
     from nas.recipes.prune_settings import PruneConfig
 
     config = settings(

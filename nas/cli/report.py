@@ -13,7 +13,7 @@ def report(
     trust_imports: TrustImports = False,
 ) -> None:
     """Write report.html into the run folder."""
-    from nas.reporting.report import report as write
+    from nas.reporting.page import report as write
     from nas.study.run import Run
 
     print(f"Report: {write(Run.open(run, trust_imports=trust_imports))}")

@@ -31,7 +31,7 @@ def search(
     from nas.cli.tables import print_front
     from nas.config.study import load_config
     from nas.statistics.ties import distinguish
-    from nas.study.search import search as run_search
+    from nas.study.trials import search as run_search
 
     try:
         run = run_search(

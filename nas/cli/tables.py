@@ -15,7 +15,7 @@ from compat.metrics import shape
 from nas.config.budget import format_macs
 from nas.config.objectives import COSTS, OBJECTIVES
 from nas.deployment.evaluate import Evaluation
-from nas.deployment.profile import Profile
+from nas.deployment.profiles import Profile
 from nas.statistics.ties import Ties
 from nas.study.front import Record
 from nas.study.run import Run

@@ -3,7 +3,7 @@ from .compare import Comparison, compare_files
 from .evaluate import Evaluation, evaluate_file
 from .model_file import Deployed, load_deployed
 from .opening import open_query_model
-from .profile import Profile, profile
+from .profiles import Profile, profile
 from .write import Exported, Source, write_model
 
 __all__ = [

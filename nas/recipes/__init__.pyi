@@ -1,7 +1,7 @@
 from .joint import Reference, fuse_jointly, hash_jointly
 from .nest import Nest
 from .nest_settings import NestConfig
-from .prune import Pruned, prune
+from .prune_run import Pruned, prune
 from .prune_settings import PruneConfig
 from .schedules import SCHEDULES, Step
 

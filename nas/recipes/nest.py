@@ -20,7 +20,7 @@ from nas.deployment.write import Exported, Source, write_model
 from nas.errors import StudyError
 from nas.recipes.nest_settings import NestConfig, NestFile
 from nas.recipes.nest_training import train_nested
-from nas.reporting.cross_tests import CrossTests, cross_tests, heatmap
+from nas.reporting.cross_matrix import CrossTests, cross_tests, heatmap
 from pruning import load_model, save_model
 from pruning.nested import NestedModel, format_capacity, order_channels
 from searchspaces import Architecture, QueryModel

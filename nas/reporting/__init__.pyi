@@ -1,5 +1,5 @@
-from .cross_tests import CrossTests, cross_tests
-from .report import report
+from .cross_matrix import CrossTests, cross_tests
+from .page import report
 
 __all__ = [
     "CrossTests",

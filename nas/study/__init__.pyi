@@ -1,8 +1,8 @@
-from .export import best_under, export
+from .exports import best_under, export
 from .front import Record, pareto_front
 from .held_out import measured_on_test
 from .run import Run
-from .search import search
+from .trials import search
 
 __all__ = [
     "Record",

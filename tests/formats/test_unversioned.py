@@ -12,7 +12,7 @@ from nas.candidates.latency_table import open_table
 from nas.deployment.card import read_card
 from nas.deployment.evaluate import evaluate_file
 from nas.recipes.nest import Nest
-from nas.reporting.report import report
+from nas.reporting.page import report
 from nas.statistics.repeats import repeated
 from nas.study.query_scores import kept
 from nas.study.run import Run

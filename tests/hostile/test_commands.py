@@ -116,7 +116,7 @@ def _stop(*_: object, **__: object) -> None:
 
 
 WORK = (
-    "nas.study.search.bring",  # behind all checks, before the first training
+    "nas.study.trials.bring",  # behind all checks, before the first training
     "nas.recipes.nest.train_nested",
     "nas.statistics.repeats._perform",
     "nas.candidates.latency_table._time_blocks",

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from nas.deployment.card import Card, card_path
 from nas.deployment.formats import FORMATS
 from nas.deployment.model_file import load_deployed
-from nas.deployment.profile import profile
+from nas.deployment.profiles import profile
 from nas.errors import StudyError
 from searchspaces import QueryModel, create_space
 

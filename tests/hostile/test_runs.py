@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from nas.candidates.latency_table import LatencyTable, open_table
 from nas.recipes.nest import Nest
 from nas.recipes.nest_settings import NestFile
-from nas.recipes.prune import PruneFile
+from nas.recipes.prune_run import PruneFile
 from nas.statistics.repeats import repeated
 from nas.study.held_out import measured_on_test
 from nas.study.query_scores import kept

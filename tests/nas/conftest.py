@@ -11,7 +11,7 @@ from compat.data import ViewRecipe, open_data, split
 from compat.gallery import build_gallery, load_gallery_model
 from nas.config.study import StudyConfig
 from nas.study.run import Run
-from nas.study.search import search
+from nas.study.trials import search
 
 DATA = "facades:classes=16,images=8,size=32,seed=0"
 TRAINING = {"epochs": 1, "batch": 32, "validate_every": 1}

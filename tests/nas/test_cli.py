@@ -1,6 +1,5 @@
 """The command line: what it prints, and how it refuses."""
 
-import importlib
 import json
 import re
 import shutil
@@ -185,7 +184,7 @@ def test_a_full_disk_is_one_sentence(
     def full(*args: object) -> None:
         raise RuntimeError("cannot write") from OSError(28, text)
 
-    monkeypatch.setattr(importlib.import_module("nas.reporting.report"), "report", full)
+    monkeypatch.setattr("nas.reporting.page.report", full)
     refused(cli("report", tiny_run.path), "disk is full")
 
 
@@ -195,7 +194,7 @@ def test_what_we_did_wrong_keeps_its_traceback(
     def broken(*args: object) -> None:
         raise ValueError("a mistake of ours")
 
-    monkeypatch.setattr(importlib.import_module("nas.reporting.report"), "report", broken)
+    monkeypatch.setattr("nas.reporting.page.report", broken)
     with pytest.raises(ValueError, match="a mistake of ours"):
         cli("report", tiny_run.path)
 

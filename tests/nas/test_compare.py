@@ -12,7 +12,7 @@ import pytest
 from compat.evaluation import paired_difference
 from nas.deployment.compare import compare_files
 from nas.errors import StudyError
-from nas.study.export import export
+from nas.study.exports import export
 from nas.study.run import Run
 
 Cli = Callable[..., tuple[int, str, str]]

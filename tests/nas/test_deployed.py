@@ -15,7 +15,7 @@ from nas.deployment.evaluate import evaluate_file, scores_by_protocol
 from nas.deployment.formats import opener_of
 from nas.deployment.model_file import load_deployed
 from nas.errors import StudyError
-from nas.study.export import Exported, export
+from nas.study.exports import Exported, export
 from nas.study.run import Run
 from searchspaces.support.errors import QuerynasError
 

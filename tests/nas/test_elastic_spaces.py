@@ -8,7 +8,7 @@ import pytest
 from nas.candidates.routes import SupernetRoute, create_route
 from nas.config.study import StudyConfig
 from nas.errors import StudyError
-from nas.study.search import search
+from nas.study.trials import search
 from searchspaces import count_macs
 
 TINY: dict[str, dict[str, Any]] = {

@@ -18,7 +18,7 @@ from nas.deployment.formats import FORMATS
 from nas.deployment.formats import Run as Running
 from nas.deployment.write import Exported, Source, write_model
 from nas.errors import StudyError
-from nas.study.export import best_under, export
+from nas.study.exports import best_under, export
 from nas.study.front import Record
 from nas.study.run import Run
 from pruning import load_model

@@ -21,8 +21,8 @@ from nas.deployment.evaluate import evaluate_file
 from nas.errors import StudyError
 from nas.recipes.joint import Reference, fuse_jointly, hash_jointly
 from nas.reporting.pictures import examples
-from nas.study.export import export
-from nas.study.search import search
+from nas.study.exports import export
+from nas.study.trials import search
 from pruning import load_model
 
 DATA = "facades:classes=16,images=8,size=32,seed=0"

@@ -17,8 +17,8 @@ from nas.errors import StudyError
 from nas.study.front import ancestors
 from nas.study.ladder import at_rung
 from nas.study.run import Run
-from nas.study.search import search
 from nas.study.surrogate import encode, regress
+from nas.study.trials import search
 from searchspaces import Architecture, create_space
 
 SHORT = {"epochs": 1, "batch": 16, "lr": 1e-3}

@@ -27,7 +27,7 @@ from nas.candidates.latency_table import (
 )
 from nas.config.study import StudyConfig
 from nas.errors import StudyError
-from nas.study.search import search
+from nas.study.trials import search
 from searchspaces import Architecture, MBConvSpace, QueryModel, SearchSpaceError, create_space
 from searchspaces.timing import Runtime, describe_runtime, forward_seconds
 

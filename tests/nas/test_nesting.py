@@ -17,11 +17,11 @@ from compat.training.config import TrainingConfig
 from nas.cli.nest import app
 from nas.deployment.card import read_card
 from nas.deployment.evaluate import evaluate_file
-from nas.deployment.profile import profile
+from nas.deployment.profiles import profile
 from nas.errors import StudyError
 from nas.recipes import Nest, NestConfig
 from nas.recipes.nest_settings import NestFile
-from nas.reporting.cross_tests import CrossTests, cross_tests, heatmap
+from nas.reporting.cross_matrix import CrossTests, cross_tests, heatmap
 from pruning import PruningError, load_model, save_model
 from pruning.nested import METHODS, NestedModel, integrate
 from pruning.nested.merging import Merge

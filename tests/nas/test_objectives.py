@@ -15,7 +15,7 @@ from nas.candidates.routes import create_route
 from nas.config.objectives import COSTS, OBJECTIVES, BudgetConfig, bounds
 from nas.config.study import PrunedConfig, StandaloneConfig, StudyConfig
 from nas.study.front import Record
-from nas.study.search import search
+from nas.study.trials import search
 from pruning import PrunedSpace
 from searchspaces import Architecture, MBConvSpace, QueryModel
 

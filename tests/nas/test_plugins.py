@@ -12,7 +12,7 @@ from compat.losses import list_losses
 from nas.config.study import StudyConfig
 from nas.errors import StudyError
 from nas.study.run import Run
-from nas.study.search import search
+from nas.study.trials import search
 
 MODULE = """
 from compat.losses import register_loss

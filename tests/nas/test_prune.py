@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -24,9 +23,9 @@ from nas.cli import main
 from nas.config.study import FinishTraining, RealignTraining, StudyConfig
 from nas.deployment.evaluate import evaluate_file
 from nas.errors import StudyError
-from nas.recipes.prune import Pruned
+from nas.recipes.prune_run import Pruned
 from nas.recipes.schedules import Trainings, growing, iterative, one_shot
-from nas.study.export import export
+from nas.study.exports import export
 from nas.study.front import Record
 from nas.study.run import Run
 from pruning import PruningError, Target, cut, load_model, save_model
@@ -70,8 +69,7 @@ def no_files(monkeypatch: pytest.MonkeyPatch) -> None:
     def unwritten(run: Run, record: Record, format: Any, path: Path) -> Any:
         return Mock(path=path, collapsed=None)
 
-    module = import_module("nas.recipes.prune")  # the facade has the function of this name
-    monkeypatch.setattr(module, "export", unwritten)
+    monkeypatch.setattr("nas.recipes.prune_run.export", unwritten)
 
 
 def trainings(finish: bool = True) -> Trainings:

@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from compat.data import open_data
-from nas.study.export import export
+from nas.study.exports import export
 from nas.study.run import Run
 
 Cli = Callable[..., tuple[int, str, str]]

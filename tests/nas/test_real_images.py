@@ -10,8 +10,8 @@ from compat.data import ViewRecipe, open_data, split
 from compat.gallery import build_gallery, load_gallery_model
 from nas.config.study import StudyConfig
 from nas.deployment.evaluate import evaluate_file
-from nas.study.export import best_under, export
-from nas.study.search import search
+from nas.study.exports import best_under, export
+from nas.study.trials import search
 
 CLASSES, IMAGES = 14, 10
 

@@ -15,8 +15,8 @@ import pytest
 
 from nas.errors import StudyError
 from nas.reporting import figures
+from nas.reporting.page import report
 from nas.reporting.pictures import examples
-from nas.reporting.report import report
 from nas.statistics.ties import distinguish
 from nas.study.held_out import measured_on_test
 from nas.study.run import Run

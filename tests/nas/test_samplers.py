@@ -11,7 +11,7 @@ import pytest
 from nas.candidates.routes import SupernetRoute
 from nas.config.study import SamplerName, StudyConfig
 from nas.study.proposers import create_sampler
-from nas.study.search import search
+from nas.study.trials import search
 
 SAMPLERS = get_args(SamplerName)
 SPACES = {"s": {"route": "supernet"}}

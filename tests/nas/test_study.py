@@ -1,7 +1,6 @@
 """The search as its users meet it: fronts, budgets, failures, kills and second thoughts."""
 
 import contextlib
-import importlib
 import json
 import os
 import signal
@@ -24,7 +23,7 @@ from nas.config.study import StudyConfig
 from nas.errors import StudyError
 from nas.study.ladder import finish
 from nas.study.run import Run
-from nas.study.search import search
+from nas.study.trials import search
 from searchspaces import count_macs
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -246,8 +245,7 @@ def test_any_space_can_be_searched_alone(tiny_study: dict[str, Any], tmp_path: P
 def test_a_space_that_does_not_know_its_ends_gives_up_on_a_budget(
     tiny_study: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = importlib.import_module("nas.study.search")  # the package names its function so
-    monkeypatch.setattr(module, "_PATIENCE", 20)
+    monkeypatch.setattr("nas.study.trials._PATIENCE", 20)
     slices = tiny_study["spaces"]["slices"]
     alone = {"route": "standalone", "space": "mbconv", "options": slices["options"]}
     config = changed(tiny_study, spaces={"alone": alone}, budget={"max_macs": 1000})

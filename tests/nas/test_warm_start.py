@@ -4,7 +4,6 @@ import json
 import logging
 import random
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from nas.config.study import StudyConfig
 from nas.errors import StudyError
 from nas.study.front import Record, pareto_front
 from nas.study.run import Run
-from nas.study.search import search
+from nas.study.trials import search
 from nas.study.warm_start import bring, contains, proposals
 from searchspaces import create_space
 
@@ -306,7 +305,7 @@ def test_a_stopped_study_goes_on_without_the_earlier_run(
     shutil.rmtree(earlier)
     with monkeypatch.context() as patch:  # during the first candidate
         patch.setattr(Aligner, "align", lambda *args, **options: None)
-        patch.setattr(sys.modules["nas.study.search"], "measure", stopped)
+        patch.setattr("nas.study.trials.measure", stopped)
         with pytest.raises(KeyboardInterrupt):
             search(config, tmp_path / "run")
     assert same(load_file(tmp_path / "run/shared/cuts.safetensors")[LINEAR], inherited[LINEAR])

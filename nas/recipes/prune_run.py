@@ -20,7 +20,7 @@ from nas.errors import StudyError
 from nas.recipes.prune_settings import PruneConfig, PruneFile, study_of, uncut_model
 from nas.recipes.prune_steps import PruneSteps
 from nas.recipes.schedules import SCHEDULES, Step, Trainings
-from nas.study.export import export
+from nas.study.exports import export
 from nas.study.front import Record
 from nas.study.held_out import Measured, measured_on_test
 from nas.study.run import Run
