@@ -231,7 +231,7 @@ def test_each_backbone_can_have_a_checkpoint(tmp_path: Path) -> None:
         ({"resolutions": 32}, "'resolutions' is 32: give a list"),
         ({"resolutions": [32, 4]}, r"'resolutions\[2\]' is 4: .* equal to 8"),
         ({"resolutions": [32, 32]}, "'resolutions': 32 is listed twice"),
-        ({"resolutions": [True]}, r"'resolutions\[1\]' is True"),
+        ({"resolutions": [True]}, "'resolutions.*True"),
         ({"poolings": ["max"]}, r"'poolings\[1\]' is 'max': .*'avg' or 'gem'"),
         ({"heads": []}, "'heads' is empty"),
         ({"pretrained": "maybe"}, "'pretrained' is 'maybe'"),
