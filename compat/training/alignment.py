@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from compat.device import has_fast_bfloat16
 from compat.targets import Batch
@@ -31,6 +32,7 @@ def align(
     validate: Callable[[nn.Module], float] | None = None,
     checkpoint: Path | None = None,
     from_start: bool = True,
+    keep_statistics: bool = False,
     title: str,
     quiet: bool = False,
 ) -> Fitted:
@@ -51,6 +53,8 @@ def align(
         checkpoint: File that keeps the state after every validation, so that a killed training
             continues; removed by the caller when its result is stored.
         from_start: Whether the network as it comes may be the best one.
+        keep_statistics: Whether BatchNorm in ``model`` normalises by the statistics that it has,
+            and keeps them, rather than by those of each batch.
         title: Words for the progress bar.
         quiet: Whether to show no bar, for trainings of a few steps inside another bar.
 
@@ -87,11 +91,20 @@ def align(
         average=average,
         best=best,
         checkpoint=None if checkpoint is None else Checkpoint(checkpoint, settings),
+        to_training=lambda trained: _train(trained, model, keep_statistics),
         quiet=quiet,
     )
     found = best.give(model)
     model.eval()
     return found
+
+
+def _train(trained: nn.Module, model: nn.Module, keep_statistics: bool) -> None:
+    trained.train()
+    if keep_statistics:
+        for module in model.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
 
 
 def _groups(trained: nn.Module, weight_decay: float) -> list[dict[str, object]]:

@@ -55,6 +55,7 @@ def fit(
     average: MovingAverage | None = None,
     best: Best | None = None,
     checkpoint: Checkpoint | None = None,
+    to_training: Callable[[nn.Module], object] = nn.Module.train,
     quiet: bool = False,
 ) -> None:
     """Train in place.
@@ -71,6 +72,7 @@ def fit(
         best: What scores models at every rest and keeps the best weights.
         checkpoint: Where the state is kept at every rest, so that a killed training continues. Its
             file is left to the caller, who removes it when the result is stored.
+        to_training: Puts ``trained`` in training mode, before each epoch.
         quiet: Whether to show no bar, for trainings of a few steps inside another bar.
 
     Raises:
@@ -93,7 +95,7 @@ def fit(
         disable=quiet,
     )
     for epoch in range(done + 1, course.epochs + 1):
-        trained.train()
+        to_training(trained)
         with seeded(course.seed + epoch, descent.device):
             for step, batch in enumerate(course.batches(epoch), start=(epoch - 1) * course.steps):
                 value = descent.step(losses(batch, step))

@@ -22,6 +22,7 @@ from nas.alignment.start import fit_projection
 from searchspaces import Architecture, QueryModel, Supernet, recalibrate
 
 _BATCH = 256  # calibration images at a time
+_ESTIMATED = 1024  # images that a new network's BatchNorm statistics are estimated from
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +37,7 @@ class Aligner:
         device: Where to train.
         centred: Whether losses see vectors from the centre of the gallery's.
         fitted: Whether projections are fitted in closed form before they are trained.
+        keeps_statistics: Whether pretrained networks keep their BatchNorm statistics in trainings.
     """
 
     data: TrainingSet
@@ -45,19 +47,23 @@ class Aligner:
     device: torch.device
     centred: bool = True
     fitted: bool = True
+    keeps_statistics: bool = True
 
     @cached_property
     def towards(self) -> TrainingSet:
         """The training pictures and what losses see of their gallery vectors."""
         return self.data.centred() if self.centred else self.data
 
-    def begin(self, model: QueryModel) -> None:
+    def begin(self, model: QueryModel, *, pretrained: bool) -> None:
         """Give a network that is to be trained its projection, in place.
 
         It is fitted to the gallery vectors of the training pictures, see `fit_projection`; without
-        `fitted` it stays random, and without a bias, as before there was a fit.
+        `fitted` it stays random, and without a bias, as before there was a fit. A network that is
+        not ``pretrained`` has its BatchNorm statistics estimated first.
         """
         if self.fitted:
+            if not pretrained:
+                self.calibrate(model.to(self.device), _ESTIMATED)
             fit_projection(model.to(self.device), self.data, seed=self.seed)
         else:
             model.projection.be_linear()
@@ -69,12 +75,14 @@ class Aligner:
         *,
         checkpoint: Path | None = None,
         from_start: bool = True,
+        pretrained: bool = False,
         title: str = "align",
         quiet: bool = False,
     ) -> Fitted:
         """Train a query model in place towards the gallery vectors; keep its best epoch.
 
-        That may be its start, unless ``from_start`` is off.
+        That may be its start, unless ``from_start`` is off. A ``pretrained`` network keeps its
+        BatchNorm statistics where the study wants it so.
         """
         loss = self.new_loss()
 
@@ -92,6 +100,7 @@ class Aligner:
             validate=self.cross_test,
             checkpoint=checkpoint,
             from_start=from_start,
+            keep_statistics=pretrained and self.keeps_statistics,
             title=title,
             quiet=quiet,
         )

@@ -5,7 +5,7 @@ from typing import Any, Literal, TypeVar
 
 from searchspaces.support.section import Section
 
-_BEFORE: Mapping[str, Any] = {"projection": "random", "centred": False}
+_BEFORE: Mapping[str, Any] = {"projection": "random", "centred": False, "statistics": "trained"}
 """What older files do not say, and how it was then."""
 
 
@@ -17,11 +17,14 @@ class AlignmentConfig(Section):
         projection: "fitted": in closed form, before any training and after every cut. "random": as
             a network comes, and without a bias.
         centred: Whether losses see vectors from the mean of the gallery's; scores never do.
+        statistics: Of BatchNorm in pretrained networks: "kept", or "trained" as in all others.
+            Statistics of a few images of one kind take from a network what it knew of others.
     """
 
     loss: str | dict[str, Any] = "regression"
     projection: Literal["fitted", "random"] = "fitted"
     centred: bool = True
+    statistics: Literal["kept", "trained"] = "kept"
 
 
 def with_what_was(settings: Any) -> Any:

@@ -214,6 +214,7 @@ class Nest:
             device=device,
             centred=self.config.centred,
             fitted=self.config.projection == "fitted",
+            keeps_statistics=self.config.statistics == "kept",
         )
 
     def _untrained(self) -> NestedModel:
@@ -232,7 +233,7 @@ class Nest:
         groups = NestedModel(model, config.capacities, method=config.method).groups
         aligner = self._aligner_of(model)
         if not is_saved(config.model):
-            aligner.begin(model)
+            aligner.begin(model, pretrained=config.pretrained)
         if not groups:
             return model
         losses = aligner.batch_losses(batches=_ORDER_BATCHES, size=config.training.batch)

@@ -34,7 +34,7 @@ class NestConfig(AlignmentConfig):
             between them (the sandwich rule of Yu and Huang, "Universally slimmable networks and
             improved training techniques", ICCV 2019), in whole percent; of "switchable" only such
             as are in ``capacities``. By default all of ``capacities`` and no others.
-        loss, projection, centred: As in a study file.
+        loss, projection, centred, statistics: As in a study file.
         pairwise: Weight of 1 − cosine to the embeddings of the larger capacities.
         order: Criterion of `pruning.cut` by which channels are put in order.
         resolution: Side of a timm model's input in pixels.

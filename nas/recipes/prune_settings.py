@@ -37,7 +37,7 @@ class PruneConfig(AlignmentConfig):
         schedule: "one_shot", "iterative" or "growing", see `nas.recipes.schedules`.
         rounds: Rounds of cutting and re-aligning; other schedules train for as long.
         round_to: Widths are multiples of this.
-        loss, projection, centred: As in a study file.
+        loss, projection, centred, statistics: As in a study file.
         resolution: Side of a timm model's input in pixels; its own by default.
         pooling: Of a timm model.
         pretrained: Whether a timm model starts from its published weights.
@@ -72,6 +72,11 @@ class PruneConfig(AlignmentConfig):
     calibration_images: CalibrationImages = 1024
     split: SplitConfig = SplitConfig()
     seed: Seed = 0
+
+    @property
+    def starts_trained(self) -> bool:
+        """Whether the uncut model has weights that were trained before."""
+        return self.pretrained or self.checkpoint is not None or is_saved(self.model)
 
 
 class PruneFile(Versioned):
@@ -127,6 +132,7 @@ def study_of(config: PruneConfig) -> StudyConfig:
         loss=config.loss,
         projection=config.projection,
         centred=config.centred,
+        statistics=config.statistics,
         split=config.split,
         seed=config.seed,
     )

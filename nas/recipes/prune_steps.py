@@ -61,7 +61,13 @@ class PruneSteps:
             pruned = self._reach(model, step.fade_to)
             fade(aligner, model, pruned, step.training, title=title)
         elif step.training is not None:
-            aligner.align(model, step.training, checkpoint=self._checkpoint(index), title=title)
+            aligner.align(
+                model,
+                step.training,
+                checkpoint=self._checkpoint(index),
+                pretrained=self.config.starts_trained,
+                title=title,
+            )
         return model
 
     def _cut(self, index: int) -> QueryModel:
@@ -81,7 +87,7 @@ class PruneSteps:
         if index == 0:
             model = uncut_model(self.config, self.run.data.gallery.dimension)
             if self.steps[0].training is not None or not is_saved(self.config.model):
-                self.run.aligner.begin(model)
+                self.run.aligner.begin(model, pretrained=self.config.starts_trained)
             return model
         return self.run.model(self._done()[index - 1])
 

@@ -213,7 +213,13 @@ def _trained(
 
     model = route.retrain(record.architecture, aligner, checkpoint=checkpoint(0), title=title)
     for number, training in enumerate(further, start=1):
-        aligner.align(model, training, checkpoint=checkpoint(number), title=title)
+        aligner.align(
+            model,
+            training,
+            checkpoint=checkpoint(number),
+            pretrained=route.pretrained,
+            title=title,
+        )
     return model
 
 

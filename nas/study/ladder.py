@@ -65,6 +65,7 @@ def _align(run: Run, record: Record, rung: RungConfig, fidelity: str) -> None:
         model,
         rung.training,
         checkpoint=checkpoint,
+        pretrained=run.routes[record.route].pretrained,
         title=f"finish trial {record.trial} ({format_macs(record.macs)})",
     )
     _add(run, record, Candidate(model, fidelity, owns_weights=True))

@@ -195,6 +195,7 @@ class Run:
             device=device,
             centred=self.config.centred,
             fitted=self.config.projection == "fitted",
+            keeps_statistics=self.config.statistics == "kept",
         )
 
     def prepare(self) -> None:

@@ -22,6 +22,13 @@ class TrainedAlone:
     dimension: int
     training: TrainingConfig
 
+    @property
+    def pretrained(self) -> bool:
+        """Whether the space builds its networks with weights of before."""
+        return getattr(self.space, "pretrained", False) or bool(
+            getattr(self.space, "checkpoint", None)
+        )
+
     def untrained(self, architecture: Architecture) -> QueryModel:
         return self.space.build(architecture, self.dimension)
 
@@ -35,7 +42,9 @@ class TrainedAlone:
     ) -> QueryModel:
         with seeded(aligner.seed):
             model = self.untrained(architecture)
-        aligner.begin(model)
+        aligner.begin(model, pretrained=self.pretrained)
         training = self.retraining.training
-        aligner.align(model, training, checkpoint=checkpoint, title=title)
+        aligner.align(
+            model, training, checkpoint=checkpoint, pretrained=self.pretrained, title=title
+        )
         return model

@@ -39,6 +39,10 @@ class PrunedRoute:
     def largest_resolution(self) -> int:
         return max(self.space.resolutions)
 
+    @property
+    def pretrained(self) -> bool:
+        return self._config.pretrained or self._config.checkpoint is not None
+
     def prepare(self, aligner: Aligner, folder: Path, *, start: Path | None = None) -> None:
         weights = folder / f"{self.name}.safetensors"
         if not weights.exists():
@@ -46,11 +50,12 @@ class PrunedRoute:
             with seeded(aligner.seed):
                 model = self._uncut(start)
             if start is None or not begin_with(model, start):
-                aligner.begin(model)
+                aligner.begin(model, pretrained=self.pretrained)
             aligner.align(
                 model,
                 self._config.training,
                 checkpoint=checkpoint,
+                pretrained=self.pretrained,
                 title=f"align {self._config.backbone}",
             )
             folder.mkdir(parents=True, exist_ok=True)
@@ -79,7 +84,9 @@ class PrunedRoute:
 
         def realign(model: QueryModel) -> None:
             aligner.refit(model, config.calibration_images)
-            aligner.align(model, config.realign, title="re-align", quiet=True)
+            aligner.align(
+                model, config.realign, pretrained=self.pretrained, title="re-align", quiet=True
+            )
 
         schedule = self.space.schedule(architecture)
         if schedule == "growing":

@@ -60,6 +60,10 @@ class Route(Protocol):
     def largest_resolution(self) -> int:
         """Side in pixels of the largest input that a candidate may take."""
 
+    @property
+    def pretrained(self) -> bool:
+        """Whether its networks start from weights that were trained on other images."""
+
     def prepare(self, aligner: Aligner, folder: Path, *, start: Path | None = None) -> None:
         """Train once what all candidates of this route share; continues after a kill.
 

@@ -34,8 +34,10 @@ class StandaloneRoute(TrainedAlone):
     def candidate(self, architecture: Architecture, aligner: Aligner) -> Candidate:
         with seeded(aligner.seed):
             model = self.untrained(architecture)
-        aligner.begin(model)
-        aligner.align(model, self.training, title="align alone", quiet=True)
+        aligner.begin(model, pretrained=self.pretrained)
+        aligner.align(
+            model, self.training, pretrained=self.pretrained, title="align alone", quiet=True
+        )
         return Candidate(model, "aligned alone", owns_weights=True)
 
     def start(self, rng: random.Random, count: int, budget: BudgetConfig) -> list[Architecture]:

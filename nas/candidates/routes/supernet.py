@@ -70,7 +70,7 @@ class SupernetRoute(TrainedAlone):
     ) -> None:
         checkpoint = weights.with_name(f"{self.name}.checkpoint")
         if start is None or not begin_with(supernet, start):
-            aligner.begin(supernet)
+            aligner.begin(supernet, pretrained=self.pretrained)
         train_supernet(
             aligner,
             supernet,
