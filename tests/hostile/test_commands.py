@@ -157,14 +157,16 @@ def _named_in(words: list[str]) -> tuple[str, ...]:
     """Options and values of a command line, of which a refusal has to name one."""
     names: list[str] = []
     for word in words:
-        names += [form.format(word) for form in ("'{}'", " {}", "/{}")] if len(word) < 3 else []
+        names += (
+            [form.format(word) for form in ("'{}'", " {}", "/{}", "{} ")] if len(word) < 3 else []
+        )
         names += [each[:20] for each in _spellings(word) if len(each) > 2]
     return (*names, "option: -")  # of a value with a hyphen, letter by letter
 
 
 def _spellings(word: str) -> tuple[str, ...]:
-    """A word as sentences write it: as it is, as a path, in quotes, in one line."""
-    return word, str(Path(word)), repr(word)[1:-1], " ".join(word.split())
+    """A word as sentences write it: as it is, as a path, in quotes, in one line, its beginning."""
+    return word, str(Path(word)), repr(word)[1:-1], " ".join(word.split()), word.partition(":")[0]
 
 
 def _boxed(text: str, words: list[str]) -> str:

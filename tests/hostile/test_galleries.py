@@ -85,7 +85,7 @@ def as_written(path: Path) -> GallerySpace:
     space = GallerySpace.open(path)
     written = json.loads((path / MANIFEST).read_bytes())
     assert says(written, space.manifest.model_dump(mode="json")), written
-    assert space.vectors.shape == (written["count"], written["dimension"])
+    assert space.vectors.shape == (int(written["count"]), int(written["dimension"]))
     return space
 
 

@@ -1,6 +1,7 @@
 """Texts that name data and gallery models, and the files that they name."""
 
 import json
+import os
 import random
 import re
 from collections.abc import Iterator
@@ -69,8 +70,9 @@ def parts(spec: str) -> tuple[str, ...]:
     """Of which a refusal has to name one: the whole, or a field or a value of it."""
     said = str(CompatError(spec))
     fields = re.split(r"[:,=]", said)
-    paths = (str(Path(each))[:40] for each in fields if len(each) > 5)
-    return (said[:40], *(f"'{each}'" for each in fields), *paths)
+    paths = [form for each in fields if len(each) > 5 for form in (each, os.path.normpath(each))]
+    ends = [end for path in paths for end in (path.lstrip("/")[:20], path[-20:])]
+    return (said[:40], *(f"'{each}'" for each in fields), *ends)
 
 
 def shown(spec: str, folder: Path) -> None:
