@@ -3,6 +3,7 @@ from .config.study import StudyConfig, load_config
 from .deployment.compare import compare_files
 from .deployment.profiles import profile
 from .errors import StudyError
+from .recipes.adapting import AdaptConfig, adapt
 from .recipes.prune_run import prune
 from .recipes.prune_settings import PruneConfig
 from .reporting.page import report
@@ -13,10 +14,12 @@ from .study.run import Run
 from .study.trials import search
 
 __all__ = [
+    "AdaptConfig",
     "PruneConfig",
     "Run",
     "StudyConfig",
     "StudyError",
+    "adapt",
     "best_under",
     "compare_files",
     "distinguish",

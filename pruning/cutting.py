@@ -250,7 +250,7 @@ def remove(model: QueryModel, groups: list[tuple[Group, NDArray[np.bool_]]]) -> 
 
 def _state_widths(network: Any, model: QueryModel) -> None:
     """Set the two widths that users of timm read: of the last map, and of the pooled vector."""
-    pooled = model.projection.linear.in_features
+    pooled = model.projection.channels
     if network.num_features == network.head_hidden_size:
         network.num_features = pooled
     else:  # a convolution between them, so the map has its channels first

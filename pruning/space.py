@@ -216,7 +216,7 @@ class PrunedSpace(ParametricSpace):
                 f"{resolution}: give the space 'pruned' that one resolution"
             )
         model.resolution = resolution
-        model.origin = {"timm": {**origin, "resolution": resolution}}
+        model.origin = {**(model.origin or {}), "timm": {**origin, "resolution": resolution}}
         return model
 
     def _uncut(self, resolution: int, dimension: int, **weights: Any) -> QueryModel:

@@ -13,7 +13,8 @@ from .elastic.space import StagedSpace
 from .errors import SearchSpaceError
 from .mbconv import MBConvSpace, MBConvSupernet
 from .parametric import ParametricSpace
-from .query_model import Projection, QueryModel, own_resolution, timm_query_model
+from .projection import Lift, Projection
+from .query_model import QueryModel, own_resolution, timm_query_model
 from .rebuilding import outline, rebuild
 from .resnet import ResNetSpace, ResNetSupernet
 from .shufflenet import ShuffleNetSpace, ShuffleNetSupernet
@@ -36,6 +37,7 @@ __all__ = [
     "BlockRecipe",
     "BlockwiseSpace",
     "ElasticSpace",
+    "Lift",
     "MBConvSpace",
     "MBConvSupernet",
     "ParametricSpace",

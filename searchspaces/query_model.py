@@ -13,34 +13,12 @@ from torch import Tensor, nn
 
 from searchspaces.checkpoint import load_checkpoint
 from searchspaces.errors import SearchSpaceError
+from searchspaces.projection import Projection
 from searchspaces.support.errors import reason
 from searchspaces.support.naming import near_matches, suggestion
 from searchspaces.support.section import MOST_SIDE
 
 POOLINGS = ("avg", "gem")
-
-
-class Projection(nn.Module):
-    """An affine map from pooled features to the gallery's dimension.
-
-    Args:
-        channels: Number of pooled features.
-        dimension: Number of dimensions of the gallery space.
-        norm: Whether a BatchNorm comes before the map.
-    """
-
-    def __init__(self, channels: int, dimension: int, *, norm: bool = False) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm1d(channels) if norm else nn.Identity()
-        self.linear = nn.Linear(channels, dimension)
-        nn.init.zeros_(self.linear.bias)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.linear(self.norm(features))
-
-    def be_linear(self) -> None:
-        """Drop the bias, as models of before have none."""
-        self.linear.register_parameter("bias", None)
 
 
 class QueryModel(nn.Module):
@@ -89,6 +67,18 @@ class QueryModel(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map float images (B, 3, r, r) in [0, 1] to unit vectors (B, dimension)."""
         return F.normalize(self.projection(self.pooled(images)), dim=-1)
+
+    def with_projection(self, projection: Projection) -> "QueryModel":
+        """Return the same backbone with another projection, without a norm; weights are shared."""
+        origin = self.origin
+        other = QueryModel(
+            self.backbone,
+            projection,
+            resolution=self.resolution,
+            origin=None if origin is None else {**origin, "projection": projection.description},
+        )
+        other.mean, other.std = self.mean, self.std
+        return other
 
 
 class GeneralizedMean(nn.Module):

@@ -7,6 +7,7 @@ import torch
 
 from searchspaces.architecture import Architecture, Value
 from searchspaces.errors import SearchSpaceError
+from searchspaces.projection import Lift, LiftKind, Projection
 from searchspaces.query_model import QueryModel, timm_query_model
 from searchspaces.space import create_space
 from searchspaces.support.reading import validated
@@ -40,16 +41,36 @@ class _SpaceOrigin(Section):
     dimension: Dimension
 
 
+class _Lift(Section):
+    kind: LiftKind
+    width: Dimension
+
+
+class _Projection(Section):
+    dimension: Dimension
+    lift: _Lift | None
+
+
 def rebuild(origin: Mapping[str, Any]) -> QueryModel:
     """Make the network that a `QueryModel.origin` describes, with fresh weights.
 
     Args:
         origin: {"timm": options of `timm_query_model`}, or {"space": {"name", "options"},
-            "params", "dimension"}.
+            "params", "dimension"}; with "projection": {"dimension", "lift"} where the network's own
+            projection was replaced.
 
     Raises:
         SearchSpaceError: If the description is of neither kind, or names what is not there.
     """
+    if "projection" not in origin:
+        return _rebuild(origin)
+    model = _rebuild({key: value for key, value in origin.items() if key != "projection"})
+    found = _read(_Projection, origin["projection"])
+    lift = None if found.lift is None else Lift(found.lift.kind, found.lift.width)
+    return model.with_projection(Projection(model.projection.channels, found.dimension, lift=lift))
+
+
+def _rebuild(origin: Mapping[str, Any]) -> QueryModel:
     if "timm" in origin:
         timm = _read(_TimmOrigin, origin).timm
         return timm_query_model(**timm.model_dump(), pretrained=False)

@@ -85,6 +85,12 @@ class LinearMap:
         """Map features (n, f) to (n, d)."""
         return (features - self.mean) / self.scale @ self.weights + self.offset
 
+    @property
+    def folded(self) -> tuple[np.ndarray, np.ndarray]:
+        """Weights A (f, d) and bias b (d,) of the same map as x ↦ xA + b."""
+        weights = self.weights / self.scale[:, None]
+        return weights, self.offset - self.mean @ weights
+
 
 def ridge_map(moments: Moments, *, penalty: float | None = None) -> LinearMap:
     """Ridge regression of gallery vectors on standardised features.

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compat.adaptation.pairs import affine
 from compat.images import as_images, resize, to_float
 from compat.predictors.maps import Moments, ridge_map
 from compat.tasks.training_set import TrainingSet
@@ -32,25 +33,27 @@ def fit_projection(model: QueryModel, data: TrainingSet, *, seed: int) -> None:
         StudyError: The model's features are not finite, or the same for all pictures.
     """
     model.eval()
-    rows = np.arange(len(data.targets.vectors))
-    if len(rows) > _MOST:
-        rows = np.sort(np.random.default_rng(seed).permutation(rows)[:_MOST])
+    rows = chosen_rows(data, seed=seed)
     pooled = torch.cat([_pooled(model, data, part) for part in _parts(rows)])
-    norm, linear = model.projection.norm, model.projection.linear
-    if isinstance(norm, nn.BatchNorm1d):
-        recalibrate(norm, [pooled])
-    features = norm(pooled).cpu().numpy()
+    projection = model.projection
+    if isinstance(projection.norm, nn.BatchNorm1d):
+        recalibrate(projection.norm, [pooled])
+    features = projection.lifted(pooled).cpu().numpy()
     if not np.isfinite(features).all() or not np.ptp(features, axis=0).any():
         raise StudyError(
             f"The features of the query model at {model.resolution} px are not finite or the same "
             "for all training images, so no projection can be fitted to them; give other weights."
         )
     vectors = data.targets.vectors[torch.from_numpy(rows)].cpu().numpy()
-    found = ridge_map(Moments.of(features, vectors))
-    weight = found.weights / found.scale[:, None]
-    stretch = float(linear.weight.norm()) / np.linalg.norm(weight)
-    linear.weight.copy_(torch.from_numpy(stretch * weight.T))
-    linear.bias.copy_(torch.from_numpy(stretch * (found.offset - found.mean @ weight)))
+    affine(projection.linear, *ridge_map(Moments.of(features, vectors)).folded)
+
+
+def chosen_rows(data: TrainingSet, *, seed: int) -> np.ndarray:
+    """Return the view-major rows that a map is fitted to: all, or a seeded choice of 16,384."""
+    rows = np.arange(len(data.targets.vectors))
+    if len(rows) > _MOST:
+        rows = np.sort(np.random.default_rng(seed).permutation(rows)[:_MOST])
+    return rows
 
 
 def _pooled(model: QueryModel, data: TrainingSet, rows: np.ndarray) -> Tensor:

@@ -9,6 +9,7 @@ from typing import NoReturn
 import typer
 
 from nas.cli import (
+    adapt,
     compare,
     evaluate,
     export,
@@ -39,6 +40,7 @@ app.add_typer(latency.app, name="latency")
 for command in (
     search.search,
     prune.prune,
+    adapt.adapt,
     pareto.pareto,
     export.export,
     evaluate.evaluate,

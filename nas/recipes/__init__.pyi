@@ -1,3 +1,4 @@
+from .adapting import AdaptConfig, Adapted, adapt
 from .joint import Reference, fuse_jointly, hash_jointly
 from .nest import Nest
 from .nest_settings import NestConfig
@@ -6,6 +7,8 @@ from .prune_settings import PruneConfig
 from .schedules import SCHEDULES, Step
 
 __all__ = [
+    "AdaptConfig",
+    "Adapted",
     "Nest",
     "NestConfig",
     "PruneConfig",
@@ -13,6 +16,7 @@ __all__ = [
     "Reference",
     "SCHEDULES",
     "Step",
+    "adapt",
     "fuse_jointly",
     "hash_jointly",
     "prune",

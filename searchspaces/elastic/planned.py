@@ -13,7 +13,8 @@ from searchspaces.architecture import Architecture
 from searchspaces.elastic import choices
 from searchspaces.elastic.plan import Plan
 from searchspaces.parametric import ParametricSpace
-from searchspaces.query_model import Projection, QueryModel
+from searchspaces.projection import Projection
+from searchspaces.query_model import QueryModel
 from searchspaces.space import BlockRecipe
 from searchspaces.supernet import Supernet
 

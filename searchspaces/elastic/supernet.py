@@ -9,7 +9,8 @@ from torch import nn
 from searchspaces.architecture import Architecture
 from searchspaces.elastic.layers import ElasticConv2d, ElasticLinear, fold_kernels
 from searchspaces.elastic.modules import ELASTIC, Layers
-from searchspaces.query_model import Projection, QueryModel
+from searchspaces.projection import Projection
+from searchspaces.query_model import QueryModel
 from searchspaces.supernet import ElasticSpace, Supernet
 
 

@@ -10,7 +10,7 @@ from searchspaces.elastic.modules import PLAIN, ConvNorm
 from searchspaces.elastic.plan import strided
 from searchspaces.mbconv.layers import Block
 from searchspaces.mbconv.plan import NetworkPlan
-from searchspaces.query_model import Projection
+from searchspaces.projection import Projection
 from searchspaces.space import BlockRecipe
 
 

@@ -8,7 +8,7 @@ from torch import nn
 from searchspaces.elastic.blocks import Head, Mean, Stem, recipe
 from searchspaces.elastic.modules import PLAIN
 from searchspaces.elastic.plan import strided
-from searchspaces.query_model import Projection
+from searchspaces.projection import Projection
 from searchspaces.resnet.layers import Block, conv_norm
 from searchspaces.resnet.plan import ConvPlan, NetworkPlan
 from searchspaces.space import BlockRecipe

@@ -7,7 +7,7 @@ from torch import nn
 from searchspaces.elastic.blocks import Head, Mean, Stem, recipe
 from searchspaces.elastic.modules import PLAIN
 from searchspaces.elastic.plan import strided
-from searchspaces.query_model import Projection
+from searchspaces.projection import Projection
 from searchspaces.shufflenet.layers import Block, conv_norm
 from searchspaces.shufflenet.plan import ConvPlan, NetworkPlan
 from searchspaces.space import BlockRecipe

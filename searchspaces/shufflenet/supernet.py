@@ -4,7 +4,7 @@ from typing import Protocol, cast
 
 from searchspaces.architecture import Architecture
 from searchspaces.elastic.modules import ELASTIC, ConvNorm
-from searchspaces.query_model import Projection
+from searchspaces.projection import Projection
 from searchspaces.shufflenet.layers import Block, ChoiceBlock, ShuffleNetBackbone
 from searchspaces.shufflenet.plan import ConvPlan, NetworkPlan
 from searchspaces.supernet import ElasticSpace, Supernet

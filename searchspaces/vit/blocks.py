@@ -6,7 +6,7 @@ from torch import nn
 
 from searchspaces.elastic.blocks import Head, Mean, recipe
 from searchspaces.elastic.blocks import Stem as NormalisingStem
-from searchspaces.query_model import Projection
+from searchspaces.projection import Projection
 from searchspaces.space import BlockRecipe
 from searchspaces.vit.layers import PLAIN, Block, Stem
 from searchspaces.vit.plan import NetworkPlan, StemPlan

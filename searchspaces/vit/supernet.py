@@ -4,7 +4,7 @@ from typing import Protocol, cast
 
 from searchspaces.architecture import Architecture
 from searchspaces.elastic import ElasticConv2d, ElasticLinear
-from searchspaces.query_model import Projection
+from searchspaces.projection import Projection
 from searchspaces.supernet import ElasticSpace, Supernet
 from searchspaces.vit.layers import ELASTIC, Block, Stem, ViTBackbone
 from searchspaces.vit.plan import BlockPlan, NetworkPlan, StemPlan

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from nas.alignment.adaptation import adapt
 from nas.errors import StudyError
 from searchspaces import QueryModel
-from searchspaces.query_model import Projection
+from searchspaces.projection import Projection
 
 SIDE, FEATURES, DIMENSION = 4, 6, 5
 

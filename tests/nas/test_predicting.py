@@ -24,7 +24,7 @@ from searchspaces import (
     count_parameters,
     create_space,
 )
-from searchspaces.query_model import Projection
+from searchspaces.projection import Projection
 
 
 @pytest.fixture(scope="module")

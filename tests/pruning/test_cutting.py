@@ -9,7 +9,7 @@ from torch import nn
 
 from pruning import CRITERIA, PruningError, cut, stages
 from searchspaces import MBConvSpace, MBConvSupernet, QueryModel, count_macs, count_parameters
-from searchspaces.query_model import Projection
+from searchspaces.projection import Projection
 
 FAMILIES = [
     "resnet10t",

@@ -14,7 +14,7 @@ from pruning.cutting import remove
 from pruning.graph import find_groups
 from pruning.importance import score, unit_prices
 from searchspaces import QueryModel, count_macs
-from searchspaces.query_model import Projection
+from searchspaces.projection import Projection
 
 
 def chain(*widths: Any) -> Any:

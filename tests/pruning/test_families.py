@@ -30,7 +30,7 @@ from pruning import (
     stages,
 )
 from searchspaces import QueryModel, count_macs, timm_query_model
-from searchspaces.query_model import Projection
+from searchspaces.projection import Projection
 
 SIDE = 64
 NEAR_ZERO = ("gamma", "gamma_xca", "attention_biases", "relative_position_bias_table")

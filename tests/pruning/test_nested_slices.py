@@ -12,7 +12,7 @@ from pruning import PruningError, kept_channels, load_model, save_model
 from pruning.channels import Group
 from pruning.nested import channel_groups, cuts, kept, narrow, order_channels, take
 from searchspaces import QueryModel, count_macs, count_parameters
-from searchspaces.query_model import Projection
+from searchspaces.projection import Projection
 
 NAMES = ["resnet10t", "mobilenetv3_small_050", "regnety_002", "vit_tiny_patch16_224"]
 

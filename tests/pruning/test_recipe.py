@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from pruning import PruningError, cut, kept_channels, load_model, save_model, stages
 from searchspaces import MBConvSpace, QueryModel
-from searchspaces.query_model import Projection
+from searchspaces.projection import Projection
 
 
 def outputs(model: Any, images: Any) -> Any:

@@ -1,0 +1,5 @@
+"""Maps from the features of a frozen encoder into a gallery space, without training it."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,108 @@
+"""A frozen encoder and a gallery: its features, computed once, and maps fitted to them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from compat.adaptation import FittedMap, MapName, Pairs, fit_map
+from compat.embedding import embed
+from compat.evaluation import Retrieved
+from compat.evaluation.collapse import directed
+from compat.tasks import RetrievalTask, StudyData
+from nas.alignment.start import chosen_rows
+from searchspaces import Projection, QueryModel, folded
+
+Encoder = Callable[[np.ndarray], np.ndarray]
+"""uint8 pictures (n, r, r, 3) to float32 features (n, f)."""
+
+_BATCH = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """What an encoder makes of a study's pictures at one resolution.
+
+    Attributes:
+        pairs: Features and gallery vectors of the training pictures, views among them.
+        queries: (q, f) features of the validation queries.
+        val: The task that they ask.
+    """
+
+    pairs: Pairs
+    queries: np.ndarray
+    val: RetrievalTask
+
+    def cross_test(self, projection: Projection) -> Retrieved:
+        """The cross-test of the validation queries under a projection."""
+        return self.val.cross_test(projected(projection, self.queries))
+
+    def fit(self, names: Sequence[MapName], *, seed: int) -> list[FittedMap]:
+        """Fit maps to the training pictures; validation scores them, and chooses within one."""
+        return [fit_map(name, self.pairs, self.cross_test, seed=seed) for name in names]
+
+
+def encode(encoder: Encoder, resolution: int, data: StudyData, *, seed: int) -> Encoded:
+    """Compute the features of the training pictures and of the validation queries.
+
+    Args:
+        encoder: The frozen encoder.
+        resolution: Side of its pictures in pixels.
+        data: Pictures and gallery vectors of a study.
+        seed: Of the choice of training pictures, where they are more than maps need.
+    """
+    training = data.training(resolution)
+    rows = chosen_rows(training, seed=seed)
+    pixels, asking = data.val.pixels(resolution), data.val.retrieval.queries
+    with tqdm(
+        total=len(rows) + len(asking), desc=f"features at {resolution} px", unit="images"
+    ) as bar:
+
+        def features(pictured: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:
+            parts = []
+            for part in _parts(rows):
+                parts.append(encoder(pictured(part)))
+                bar.update(len(part))
+            return np.concatenate(parts)
+
+        of_training = features(training.pictured, rows)
+        of_queries = features(lambda part: np.asarray(pixels[part]), asking)
+    vectors = training.targets.vectors[torch.from_numpy(rows)].numpy()
+    return Encoded(Pairs(of_training, vectors), of_queries, data.val)
+
+
+def encoder_of(model: QueryModel) -> Encoder:
+    """Return the backbone of a query model as an encoder, where its weights lie."""
+    pooled, device = _Pooled(model), model.mean.device
+
+    def encoder(pixels: np.ndarray) -> np.ndarray:
+        with folded(model):
+            return embed(pooled, pixels, device=device, description=None)
+
+    return encoder
+
+
+@torch.inference_mode()
+def projected(projection: Projection, features: np.ndarray) -> np.ndarray:
+    """Map features (n, f) to unit vectors (n, d) float32; those that are zero share a direction."""
+    return directed(F.normalize(projection.eval()(torch.from_numpy(features)), dim=-1).numpy())
+
+
+class _Pooled(nn.Module):
+    """The part of a query model before its projection."""
+
+    def __init__(self, model: QueryModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model.pooled(images)
+
+
+def _parts(rows: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, len(rows), _BATCH):
+        yield rows[start : start + _BATCH]

@@ -1,0 +1,153 @@
+"""`querynas adapt`: a frozen encoder into a gallery, without training."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nas.cli.options import Seed, Test, Val
+
+if TYPE_CHECKING:
+    from nas.recipes.adapting import Adapted
+
+
+class Map(StrEnum):
+    """What leads from features into the gallery space."""
+
+    auto = "auto"
+    ridge = "ridge"
+    procrustes = "procrustes"
+    low_rank = "low-rank"
+    mlp = "mlp"
+
+
+def adapt(
+    model: Annotated[str, typer.Argument(help="timm name, or a saved query model, .safetensors.")],
+    gallery: Annotated[Path, typer.Option(help="Gallery folder.")],
+    data: Annotated[str, typer.Option(help="Data set, whose images have vectors in the gallery.")],
+    resolution: Annotated[
+        str | None, typer.Option(help="Sides of the input, as 48,64,96; its own by default.")
+    ] = None,
+    map: Annotated[Map, typer.Option(help="The map; auto tries all.")] = Map.auto,
+    pretrained: Annotated[bool, typer.Option(help="Take a timm model's published weights.")] = True,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="File with a timm model's weights instead.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write, .onnx, .safetensors or .pt2.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    val: Val = 0.15,
+    test: Test = 0.25,
+    seed: Seed = 0,
+) -> None:
+    """Map a frozen encoder into a gallery, without training; the map is chosen on validation."""
+    from nas.cli.settings import settings
+    from nas.recipes.adapting import AdaptConfig
+    from nas.recipes.adapting import adapt as run_adapt
+
+    config = settings(
+        AdaptConfig,
+        {
+            "model": model,
+            "gallery": str(gallery),
+            "data": data,
+            "resolutions": _sides(resolution),
+            "map": map.value,
+            "pretrained": pretrained,
+            "checkpoint": None if checkpoint is None else str(checkpoint),
+            "split": {"val": val, "test": test, "seed": seed},
+            "seed": seed,
+        },
+    )
+    done = run_adapt(config, out)
+    if json:
+        import json as json_module
+
+        print(json_module.dumps(_rows(done), indent=2))
+    else:
+        _print(done)
+
+
+def _sides(text: str | None) -> tuple[int, ...]:
+    """Read the option --resolution.
+
+    Raises:
+        StudyError: It is no list of different numbers.
+    """
+    from nas.errors import StudyError
+
+    if text is None:
+        return ()
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts) or len({*parts}) < len(parts):
+        raise StudyError(
+            f"--resolution is '{text}': give different sides in pixels with commas between, as "
+            "48,64,96."
+        )
+    return tuple(int(part) for part in parts)
+
+
+def _rows(done: Adapted) -> dict[str, Any]:
+    """An adaptation as plain JSON-able values."""
+    return {
+        "rows": [
+            {
+                "resolution": row.encoder.resolution,
+                "map": row.map.name,
+                "macs": row.macs,
+                "val_cross_test": row.map.found.map,
+                "val_interval_low": row.map.found.interval[0],
+                "val_interval_high": row.map.found.interval[1],
+                "val_paragon": done.paragon,
+                "chosen": row is done.chosen,
+            }
+            for row in done.rows
+        ],
+        "test": done.scores.model_dump(mode="json"),
+        "file": None if done.exported is None else str(done.exported.path),
+    }
+
+
+def _print(done: Adapted) -> None:
+    """One row per resolution and map, then the test classes and where the file is."""
+    from rich.table import Table
+
+    from nas.cli.tables import stdout_console
+    from nas.config.budget import format_macs
+
+    table = Table(title="Adapted without training, on the validation classes", title_justify="left")
+    for column in _COLUMNS:
+        table.add_column(column, justify="left" if column == "map" else "right", no_wrap=True)
+    for row in done.rows:
+        found = row.map.found
+        low, high = found.interval
+        lift = row.map.projection.description["lift"]
+        table.add_row(
+            str(row.encoder.resolution),
+            row.map.name if lift is None else f"{row.map.name} ({lift['width']})",
+            "unknown" if row.macs is None else format_macs(row.macs),
+            f"{found.map:.4f}",
+            f"{low:.3f}–{high:.3f}",
+            f"{found.map / done.paragon:.1%}",
+            "chosen" if row is done.chosen else "",
+        )
+    console = stdout_console()
+    console.print(table)
+    cross, paragon = done.scores.cross_test, done.scores.paragon.map
+    low, high = cross.interval
+    console.print(
+        f"Test classes: cross-test mAP {cross.map:.4f} (95% interval {low:.3f} to {high:.3f}), "
+        f"{cross.map / paragon:.1%} of the paragon {paragon:.4f}"
+    )
+    if done.exported is None:
+        console.print("Nothing was written; --out FILE writes the chosen one.")
+    else:
+        written = done.exported
+        console.print(f"{written.path}, card {written.card_path.name}", soft_wrap=True)
+
+
+_COLUMNS = ("px", "map", "MACs", "cross-test", "95% interval", "of paragon", "")

@@ -1,0 +1,117 @@
+"""From pooled features into the gallery space: an affine map, perhaps of lifted features."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+LiftKind = Literal["low-rank", "mlp", "clusters"]
+
+
+@dataclass(frozen=True)
+class Lift:
+    """What the affine map of a projection sees instead of the features themselves.
+
+    Attributes:
+        kind: "low-rank" for fewer of them, see `Reduced`; "mlp" for more, see `Widened`;
+            "clusters" for one copy of them per cluster, see `Assigned`.
+        width: How many: the rank, the hidden units, or the clusters.
+    """
+
+    kind: LiftKind
+    width: int
+
+
+class Reduced(nn.Module):
+    """Features x (B, c) to their linear combinations Ax (B, width): a map of that rank follows."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(channels, width, bias=False)
+        self.width = width
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.inner(features)
+
+
+class Widened(nn.Module):
+    """Features x (B, c) to (x, ReLU(Ax + a)) (B, c + width).
+
+    An affine map of these is a residual network: an affine map of x, and a layer with one hidden
+    layer added to it.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(channels, width)
+        self.width = channels + width
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.cat([features, self.inner(features).relu()], dim=-1)
+
+
+class Assigned(nn.Module):
+    """Features x (B, c) to (p₁x, …, pₖx, p₁, …, pₖ) (B, k·c + k), with p = softmax(Ax + a) of k.
+
+    An affine map of these is the mean of k affine maps of x, each weighted by how far x belongs to
+    its cluster.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(channels, width)
+        self.width = width * (channels + 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        shares = self.inner(features).softmax(dim=-1)
+        copies = shares.unsqueeze(-1) * features.unsqueeze(-2)
+        return torch.cat([copies.flatten(-2), shares], dim=-1)
+
+
+_LIFTS = {"low-rank": Reduced, "mlp": Widened, "clusters": Assigned}
+
+
+class Projection(nn.Module):
+    """An affine map from pooled features to the gallery's dimension.
+
+    Args:
+        channels: Number of pooled features.
+        dimension: Number of dimensions of the gallery space.
+        norm: Whether a BatchNorm comes first.
+        lift: What else comes before the map; nothing when None.
+    """
+
+    def __init__(
+        self, channels: int, dimension: int, *, norm: bool = False, lift: Lift | None = None
+    ) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(channels) if norm else nn.Identity()
+        self.lift = nn.Identity() if lift is None else _LIFTS[lift.kind](channels, lift.width)
+        width = channels if lift is None else self.lift.width
+        self.linear = nn.Linear(width, dimension)
+        nn.init.zeros_(self.linear.bias)
+        self._lift = lift
+
+    @property
+    def channels(self) -> int:
+        """Number of pooled features."""
+        plain = isinstance(self.lift, nn.Identity)
+        return self.linear.in_features if plain else self.lift.inner.in_features
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """JSON-able: with the number of features, all that makes a projection without a norm."""
+        lift = None if self._lift is None else asdict(self._lift)
+        return {"dimension": self.linear.out_features, "lift": lift}
+
+    def lifted(self, features: Tensor) -> Tensor:
+        """Map pooled features (B, c) to what the affine map sees."""
+        return self.lift(self.norm(features))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.linear(self.lifted(features))
+
+    def be_linear(self) -> None:
+        """Drop the bias, as models of before have none."""
+        self.linear.register_parameter("bias", None)

@@ -1,0 +1,133 @@
+"""`querynas adapt`: frozen encoders in a gallery, on the command line and in Python."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nas import AdaptConfig, adapt
+from nas.deployment.card import read_card
+from nas.deployment.evaluate import evaluate_file
+from nas.recipes.adapting import Adapted
+from pruning import cut, load_model, save_model
+from searchspaces import Lift, Projection, timm_query_model
+
+Cli = Callable[..., tuple[int, str, str]]
+
+DATA = "facades:classes=16,images=8,size=32,seed=0"  # of the gallery in conftest.py
+
+
+def config(gallery: Path, **changes: Any) -> AdaptConfig:
+    fields: dict[str, Any] = {
+        "model": "resnet10t",
+        "gallery": str(gallery),
+        "data": DATA,
+        "resolutions": (24, 32),
+        "pretrained": False,
+    }
+    return AdaptConfig(**(fields | changes))
+
+
+@pytest.fixture(scope="module")
+def adapted(gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> Adapted:
+    """Two resolutions, all maps, written as safetensors."""
+    return adapt(config(gallery), tmp_path_factory.mktemp("adapted") / "model.safetensors")
+
+
+def test_every_resolution_has_every_map_and_the_best_on_validation_is_chosen(
+    adapted: Adapted,
+) -> None:
+    found = [(row.encoder.resolution, row.map.name) for row in adapted.rows]
+    maps = ["ridge", "procrustes", "low-rank", "mlp"]
+    assert found == [(side, name) for side in (24, 32) for name in maps]
+    best = max(row.map.found.map for row in adapted.rows)
+    assert adapted.chosen.map.found.map == best
+    costs = {
+        name: row.macs for (side, name), row in zip(found, adapted.rows, strict=True) if side == 24
+    }
+    assert costs["low-rank"] < costs["ridge"] == costs["procrustes"] < costs["mlp"]
+
+
+def test_the_written_model_scores_what_its_card_says(adapted: Adapted, gallery: Path) -> None:
+    assert adapted.exported is not None
+    card = read_card(adapted.exported.path)
+    assert (card.route, card.fidelity, card.trial) == ("adapt", "adapted", None)
+    assert card.macs == adapted.chosen.macs
+    assert card.validation.cross_test == pytest.approx(adapted.chosen.map.found.map)
+    found = evaluate_file(adapted.exported.path, gallery, DATA).scores["labels"]
+    assert found.cross_test.map == pytest.approx(card.scores.cross_test.map)
+    assert adapted.scores == card.scores
+
+
+@pytest.mark.parametrize("name", ["low-rank", "mlp"])
+def test_every_kind_of_map_is_saved_cut_and_saved_again(name: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    plain = timm_query_model("resnet10t", 8, resolution=32, pretrained=False)
+    channels = plain.projection.channels
+    model = plain.with_projection(Projection(channels, 12, lift=Lift(name, 5))).eval()
+    images = torch.rand(2, 3, 32, 32)
+    save_model(model, tmp_path / "whole.safetensors")
+    assert torch.equal(load_model(tmp_path / "whole.safetensors")(images), model(images))
+    smaller = cut(model, 0.5).eval()
+    assert smaller.projection.channels < channels
+    save_model(smaller, tmp_path / "cut.safetensors")
+    again = load_model(tmp_path / "cut.safetensors")
+    assert torch.equal(again(images), smaller(images))
+
+
+def test_a_model_of_another_gallery_moves_to_this_one(
+    adapted: Adapted, gallery: Path, tmp_path: Path
+) -> None:
+    assert adapted.exported is not None
+    saved = str(adapted.exported.path)
+    moved = adapt(
+        config(gallery, model=saved, resolutions=(), map="ridge"), tmp_path / "moved.safetensors"
+    )
+    (ridge,) = (
+        row
+        for row in adapted.rows
+        if row.map.name == "ridge" and row.encoder.resolution == adapted.chosen.encoder.resolution
+    )
+    assert moved.chosen.map.found.map == pytest.approx(ridge.map.found.map, abs=1e-6)
+    assert moved.exported is not None
+    assert load_model(moved.exported.path).projection.channels == ridge.map.projection.channels
+
+
+def test_the_command_prints_a_table_and_json(gallery: Path, cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "model.onnx"
+    given = ["adapt", "timm:resnet10t", "--no-pretrained", "--gallery", gallery, "--data", DATA]
+    code, printed, _ = cli(*given, "--resolution", "32", "--map", "procrustes", "--out", out)
+    assert code == 0
+    assert "procrustes" in printed
+    assert "chosen" in printed
+    assert "Test classes: cross-test mAP" in printed
+    assert read_card(out).format == "onnx"
+    code, printed, _ = cli(*given, "--resolution", "24,32", "--map", "mlp", "--json")
+    assert code == 0
+    content = json.loads(printed)
+    assert [row["map"] for row in content["rows"]] == ["ridge", "mlp"] * 2
+    assert sum(row["chosen"] for row in content["rows"]) == 1
+    assert content["file"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--resolution", "48;64"], "--resolution is '48;64'"),
+        (["--resolution", "32,32"], "give different sides"),
+        (["--resolution", "0"], "greater than or equal to 1"),
+        (["--out", "model.tflite"], "must end in one of"),
+        (["--checkpoint", "none.safetensors"], "none.safetensors"),
+    ],
+)
+def test_mistakes_are_one_sentence(gallery: Path, cli: Cli, options: list[str], words: str) -> None:
+    code, printed, told = cli(
+        *("adapt", "resnet10t", "--no-pretrained", "--gallery", gallery, "--data", DATA), *options
+    )
+    assert (code, printed) == (2, "")
+    assert words in told
+    assert "Traceback" not in told
+    assert len(told) < 400
