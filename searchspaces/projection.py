@@ -87,7 +87,9 @@ class Projection(nn.Module):
     ) -> None:
         super().__init__()
         self.norm = nn.BatchNorm1d(channels) if norm else nn.Identity()
-        self.lift = nn.Identity() if lift is None else _LIFTS[lift.kind](channels, lift.width)
+        self.lift: Any = nn.Identity()
+        if lift is not None:
+            self.lift = _LIFTS[lift.kind](channels, lift.width)
         width = channels if lift is None else self.lift.width
         self.linear = nn.Linear(width, dimension)
         nn.init.zeros_(self.linear.bias)
@@ -96,8 +98,8 @@ class Projection(nn.Module):
     @property
     def channels(self) -> int:
         """Number of pooled features."""
-        plain = isinstance(self.lift, nn.Identity)
-        return self.linear.in_features if plain else self.lift.inner.in_features
+        first = self.linear if self._lift is None else self.lift.inner
+        return int(first.in_features)
 
     @property
     def description(self) -> dict[str, Any]:
@@ -107,7 +109,8 @@ class Projection(nn.Module):
 
     def lifted(self, features: Tensor) -> Tensor:
         """Map pooled features (B, c) to what the affine map sees."""
-        return self.lift(self.norm(features))
+        lifted: Tensor = self.lift(self.norm(features))
+        return lifted
 
     def forward(self, features: Tensor) -> Tensor:
         return self.linear(self.lifted(features))

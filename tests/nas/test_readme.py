@@ -27,6 +27,7 @@ SHORTER = {
     "gallery build": "--views 1",
     "gallery train": "--epochs 1 --resolution 32 --dimension 16",
     "latency": f"--options '{FEW_BLOCKS}'",
+    "adapt": "--no-pretrained --resolution 32",
     "prune": f"{ONE_EPOCH} --resolution 32 --rounds 1 --align-epochs 1 --finish-epochs 1",
     "nest": f"{ONE_EPOCH} --resolution 32 --capacities 50,100",
 }
