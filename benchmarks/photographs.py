@@ -1,0 +1,288 @@
+"""Query models for photographs: what each way to one is worth at equal compute.
+
+    python benchmarks/photographs.py ROW --data D --gallery G --checkpoint FILE --out F
+    python benchmarks/photographs.py table --out F
+
+The gallery is frozen, the backbone pretrained, classes of training, validation and test disjoint.
+ROW is one of:
+
+- `ridge`: the untrained backbone and a ridge map at each resolution, what ten lines of scikit-learn
+  give.
+- `fine-tuned`: from there, ten lines of PyTorch: 1 − cosine of centred vectors, AdamW, the whole
+  backbone, BatchNorm as PyTorch trains it, each resolution a share of the budget.
+- `kept`: the same with the pretrained BatchNorm statistics kept.
+- `pruned`: `querynas search` with the route `pruned`.
+- `prune`: `querynas prune` to each budget.
+- `elastic`: `querynas search` with the space `timm-elastic`.
+
+Every row is a process of its own on one core, and its seconds of that core are printed beside it:
+`--budget` is how many the fine-tuning rows spend, `--epochs` and `--trials` bring the others near.
+Everything is selected on validation classes; the table is of test classes: at each share of the
+gallery model's MACs, the model with the best validation score of those within it. A finished row
+leaves a JSON file, with the models in it.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from searchspaces import QueryModel
+
+ROWS = ("ridge", "fine-tuned", "kept", "pruned", "prune", "elastic")
+SHARES = (3, 6, 10, 20, 40)
+RESOLUTIONS = (48, 64, 96)
+BATCH, RATE = 64, 1e-3
+
+
+class Bench:
+    """The data of all rows, in this process."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        import torch
+
+        from compat.tasks.split import SplitConfig
+        from compat.tasks.study_data import load_study_data
+
+        torch.set_num_threads(1)
+        self.options = options
+        split = SplitConfig(seed=options.seed)
+        self.data = load_study_data(options.data, options.gallery, split)
+
+    def measured(self, model: "QueryModel", val: float, how: str) -> dict[str, Any]:
+        """What the table needs of a model; the test classes are looked at here alone."""
+        from searchspaces import count_macs
+
+        task = self.data.test
+        found = task.cross_test(task.embed_queries(model))
+        return {
+            "how": how,
+            "macs": count_macs(model.cpu(), model.resolution),
+            "val": val,
+            "test": found.map,
+            "interval": list(found.interval),
+        }
+
+    def ridge(self) -> Iterator[dict[str, Any]]:
+        for resolution in RESOLUTIONS:
+            model = self.started(resolution)
+            yield self.measured(model, self.val(model), f"{resolution} px")
+
+    def fine_tuned(self, *, kept: bool) -> Iterator[dict[str, Any]]:
+        for resolution in RESOLUTIONS:
+            model = self.started(resolution)
+            best = self.tuned(model, self.options.budget / len(RESOLUTIONS), kept=kept)
+            yield self.measured(model, best, f"{resolution} px")
+
+    def started(self, resolution: int) -> "QueryModel":
+        from nas.alignment.start import fit_projection
+        from searchspaces import timm_query_model
+
+        model = timm_query_model(
+            self.options.backbone,
+            self.data.gallery.dimension,
+            resolution=resolution,
+            checkpoint=self.options.checkpoint,
+        )
+        fit_projection(model, self.data.training(resolution), seed=self.options.seed)
+        return model
+
+    def tuned(self, model: "QueryModel", seconds: float, *, kept: bool) -> float:
+        """Fine-tune in place for so many seconds of a core; the best epoch's validation score."""
+        import torch
+        from torch.nn import functional as F
+
+        training = self.data.training(model.resolution)
+        centre = training.targets.gallery.mean(0)
+        targets = F.normalize(training.targets.vectors - centre, dim=1)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.02)
+        begun, epoch, best = time.process_time(), 0, self.val(model)
+        state = {k: v.clone() for k, v in model.state_dict().items()}
+        device = torch.device("cpu")
+        while (share := (time.process_time() - begun) / seconds) < 1:
+            epoch += 1
+            model.train()
+            for module in model.modules():
+                if kept and isinstance(module, torch.nn.BatchNorm2d):
+                    module.eval()
+            for images, batch in training.epoch(BATCH, seed=epoch, device=device):
+                share = (time.process_time() - begun) / seconds
+                for group in optimizer.param_groups:
+                    group["lr"] = RATE * max(0.0, 1 - share)
+                query = F.normalize(model(images) - centre, dim=1)
+                loss = (1 - (query * targets[batch.rows]).sum(1)).mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            score = self.val(model)
+            print(f"{model.resolution} px, epoch {epoch}: validation {score:.4f}", flush=True)
+            if score > best:
+                best, state = score, {k: v.clone() for k, v in model.state_dict().items()}
+        model.load_state_dict(state)
+        return best
+
+    def val(self, model: "QueryModel") -> float:
+        return self.data.val.cross_test(self.data.val.embed_queries(model)).map
+
+    def searched(self, row: str) -> Iterator[dict[str, Any]]:
+        """The front of a study that the command line ran."""
+        from nas.study import Run
+
+        study = Path(self.options.out) / f"{self.name(row)}.json"  # JSON is YAML too
+        study.write_text(json.dumps(self.study(row), indent=1))
+        folder = Path(self.options.out) / self.name(row)
+        command(["search", str(study), "--out", str(folder)])
+        run = Run.open(folder)
+        for record in run.front():
+            how = f"trial {record.trial}, {record.fidelity}"
+            yield self.measured(run.model(record), record.cross_test, how)
+
+    def study(self, row: str) -> dict[str, Any]:
+        options = self.options
+        weights = {"checkpoint": str(Path(options.checkpoint).resolve())}
+        training = {"batch": BATCH, "lr": RATE, "validate_every": 1, "ema": 0.99}
+        if row == "pruned":
+            space = {
+                "route": "pruned",
+                "backbone": options.backbone,
+                **weights,
+                "training": {"epochs": options.epochs, **training},
+                "realign": {"epochs": 1, **training},
+                "options": {"resolutions": list(RESOLUTIONS)},
+            }
+        else:
+            space = {
+                "route": "supernet",
+                "space": "timm-elastic",
+                "options": {
+                    "backbone": options.backbone,
+                    **weights,
+                    "resolutions": list(RESOLUTIONS),
+                },
+                "training": {"epochs": options.epochs, **training},
+            }
+        return {
+            "data": options.data,
+            "gallery": options.gallery,
+            "spaces": {row: space},
+            "trials": options.trials,
+            "finish": {"models": 4, "training": {"epochs": options.epochs, **training}},
+            "split": {"seed": options.seed},
+            "seed": options.seed,
+        }
+
+    def cut(self) -> Iterator[dict[str, Any]]:
+        """What `querynas prune` makes of the backbone at 96 px for each budget."""
+        from nas.study import Run
+
+        options = self.options
+        for share in SHARES[1:]:
+            target = f"{self.data.gallery.manifest.model_macs / share / 1e6:.2f}M"
+            folder = Path(options.out) / f"{self.name('prune')}-{share}"
+            given = {
+                "checkpoint": options.checkpoint,
+                "gallery": options.gallery,
+                "data": options.data,
+                "target": target,
+                "resolution": RESOLUTIONS[-1],
+                "align-epochs": 2,
+                "rounds": 3,
+                "epochs": 1,
+                "finish-epochs": 2,
+                "batch": BATCH,
+                "seed": options.seed,
+                "out": folder,
+            }
+            words = [str(w) for name, value in given.items() for w in (f"--{name}", value)]
+            command(["prune", options.backbone, *words])
+            run = Run.open(folder)
+            record = run.records()[-1]
+            yield self.measured(run.model(record), record.cross_test, target)
+
+    def name(self, row: str) -> str:
+        return f"{Path(self.options.data).name}-{self.options.backbone}-{row}-{self.options.seed}"
+
+    def run(self, row: str) -> None:
+        kinds = {
+            "ridge": self.ridge,
+            "fine-tuned": lambda: self.fine_tuned(kept=False),
+            "kept": lambda: self.fine_tuned(kept=True),
+            "prune": self.cut,
+        }
+        models = list(kinds.get(row, lambda: self.searched(row))())
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        content = {
+            "data": Path(self.options.data).name,
+            "backbone": self.options.backbone,
+            "row": row,
+            "seed": self.options.seed,
+            "seconds": sum(each.ru_utime + each.ru_stime for each in used),
+            "gallery macs": self.data.gallery.manifest.model_macs,
+            "paragon": self.data.test.paragon.map,
+            "paragon val": self.data.val.paragon.map,
+            "models": models,
+        }
+        file = Path(self.options.out) / f"{self.name(row)}.result.json"
+        file.write_text(json.dumps(content, indent=1))
+        print(f"{file}: {len(models)} models in {content['seconds']:.0f} s of a core")
+
+
+def command(arguments: list[str]) -> None:
+    """Run `querynas` as a user does, on one core."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    code = "from nas.cli import main; main()"
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True, env=environment)
+
+
+def table(out: Path) -> None:
+    """Print, for each data set and backbone, the rows' test cross-tests by share of MACs."""
+    results = [json.loads(file.read_text()) for file in sorted(out.glob("*.result.json"))]
+    for key in sorted({(r["data"], r["backbone"]) for r in results}):
+        rows = [r for r in results if (r["data"], r["backbone"]) == key]
+        print(f"\n{key[0]}, {key[1]}; paragon {rows[0]['paragon']:.3f} (test classes)\n")
+        print("| row | seed | s of a core |" + "".join(f" 1/{share} |" for share in SHARES))
+        print("|---|---:|---:|" + "---:|" * len(SHARES))
+        for row in sorted(rows, key=lambda r: (ROWS.index(r["row"]), r["seed"])):
+            cells = [_cell(row, row["gallery macs"] / share) for share in SHARES]
+            print(f"| {row['row']} | {row['seed']} | {row['seconds']:.0f} | {' | '.join(cells)} |")
+
+
+def _cell(row: dict[str, Any], most: float) -> str:
+    within = [model for model in row["models"] if model["macs"] <= most]
+    if not within:
+        return "–"
+    best = max(within, key=lambda model: model["val"])
+    low, high = best["interval"]
+    share = best["test"] / row["paragon"]
+    return f"{best['test']:.3f} ({share:.0%}; {low:.3f} to {high:.3f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("row", choices=[*ROWS, "table"])
+    parser.add_argument("--data", help="photographs in a folder per class")
+    parser.add_argument("--gallery", help="gallery folder of those photographs, with views")
+    parser.add_argument("--backbone", default="tf_efficientnet_lite0")
+    parser.add_argument("--checkpoint", help="its published weights")
+    parser.add_argument("--out", default="bench/photographs", help="folder of results")
+    parser.add_argument("--budget", type=float, default=900, help="seconds of one core")
+    parser.add_argument("--epochs", type=int, default=6, help="of each training of a study")
+    parser.add_argument("--trials", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    Path(options.out).mkdir(parents=True, exist_ok=True)
+    if options.row == "table":
+        table(Path(options.out))
+    else:
+        Bench(options).run(options.row)
+
+
+if __name__ == "__main__":
+    main()
