@@ -1,6 +1,6 @@
 """How a network is trained, as a study file says it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
 
@@ -8,6 +8,7 @@ from searchspaces.support.section import Section
 
 Epochs = Annotated[int, Field(ge=1, le=100_000)]
 LearningRate = Annotated[float, Field(gt=0, le=100)]
+Training = TypeVar("Training", bound="TrainingConfig")
 
 
 class TrainingConfig(Section):
@@ -27,3 +28,14 @@ class TrainingConfig(Section):
     ema: float = Field(0.998, ge=0, lt=1)
     validate_every: Epochs = 5
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+
+
+PRETRAINED_LR = 1e-3
+"""The peak rate of a network that starts from pretrained weights, where none is given."""
+
+
+def of_pretrained(training: Training) -> Training:
+    """Return a training of pretrained weights: gentler, unless it says itself at what rate."""
+    if "lr" in training.model_fields_set:
+        return training
+    return training.model_copy(update={"lr": min(training.lr, PRETRAINED_LR)})

@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from compat.tasks.split import SplitConfig
-from compat.training.config import Epochs, LearningRate, TrainingConfig
+from compat.training.config import Epochs, LearningRate, TrainingConfig, of_pretrained
 from nas.config.alignment import AlignmentConfig
 from nas.config.objectives import COSTS, BudgetConfig, Objective, ObjectiveName, bounds
 from nas.config.yaml_text import parse_yaml, read_yaml
@@ -112,8 +112,14 @@ class PrunedConfig(RouteSection):
     pooling: Literal["avg", "gem"] = "avg"
     options: dict[str, Any] = Field(default_factory=dict)
     calibration_images: CalibrationImages = 1024
-    training: TrainingConfig = TrainingConfig()
+    training: TrainingConfig = Field(TrainingConfig(), validate_default=True)
     realign: RealignTraining = RealignTraining()
+
+    @field_validator("training")
+    @classmethod
+    def _gentle(cls, value: TrainingConfig, info: ValidationInfo) -> TrainingConfig:
+        starts_trained = info.data.get("pretrained") or info.data.get("checkpoint")
+        return of_pretrained(value) if starts_trained else value
 
 
 class StandaloneConfig(RouteSection):

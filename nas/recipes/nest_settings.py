@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from compat.tasks.split import SplitConfig
 from compat.training import TrainingConfig
+from compat.training.config import of_pretrained
 from nas.config.alignment import AlignmentConfig, with_what_was
 from nas.config.study import CalibrationImages
 from nas.errors import StudyError
@@ -58,10 +59,15 @@ class NestConfig(AlignmentConfig):
     order: str = "taylor"
     resolution: int = Field(64, ge=8, le=MOST_SIDE)
     pretrained: bool = True
-    training: TrainingConfig = TrainingConfig()
+    training: TrainingConfig = Field(TrainingConfig(), validate_default=True)
     calibration_images: CalibrationImages = 1024
     split: SplitConfig = SplitConfig()
     seed: Seed = 0
+
+    @field_validator("training")
+    @classmethod
+    def _gentle(cls, value: TrainingConfig, info: ValidationInfo) -> TrainingConfig:
+        return of_pretrained(value) if info.data.get("pretrained") else value
 
 
 class NestFile(Versioned):

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from compat.tasks.split import SplitConfig
 from compat.training import TrainingConfig
+from compat.training.config import of_pretrained
 from nas.config.alignment import AlignmentConfig, with_what_was
 from nas.config.study import (
     CalibrationImages,
@@ -65,13 +66,19 @@ class PruneConfig(AlignmentConfig):
     pooling: Literal["avg", "gem"] = "avg"
     pretrained: bool = True
     checkpoint: str | None = None
-    align: TrainingConfig | None = TrainingConfig()
+    align: TrainingConfig | None = Field(TrainingConfig(), validate_default=True)
     realign: RealignTraining = RealignTraining()
     finish: FinishTraining | None = FinishTraining(epochs=10)
     importance_batches: int = Field(16, ge=1, le=10_000)
     calibration_images: CalibrationImages = 1024
     split: SplitConfig = SplitConfig()
     seed: Seed = 0
+
+    @field_validator("align")
+    @classmethod
+    def _gentle(cls, value: TrainingConfig | None, info: ValidationInfo) -> TrainingConfig | None:
+        starts_trained = info.data.get("pretrained") or info.data.get("checkpoint")
+        return of_pretrained(value) if value and starts_trained else value
 
     @property
     def starts_trained(self) -> bool:
