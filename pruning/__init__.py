@@ -1,6 +1,7 @@
 """Cutting a query model without leaving the gallery space."""
 
 from pruning.cutting import check_prunable, cut
+from pruning.elastic import TimmElasticSpace
 from pruning.errors import PruningError
 from pruning.families import SUPPORTED
 from pruning.growing import fading, removed_weights
@@ -18,6 +19,7 @@ __all__ = [
     "PrunedSpace",
     "PruningError",
     "Target",
+    "TimmElasticSpace",
     "check_prunable",
     "check_reachable",
     "cut",

@@ -19,7 +19,7 @@ from pruning.families import MISREAD, forget, mend, prepare
 from pruning.graph import find_groups, tracing
 from pruning.importance import CRITERIA, NEEDS_LOSS, BatchLoss, Price, score, unit_prices
 from pruning.kept import record_kept
-from pruning.stages import stages
+from pruning.stages import stages, touched_stages
 from searchspaces import QueryModel
 from searchspaces.query_model import TimmBackbone
 from searchspaces.support.naming import suggestion
@@ -148,12 +148,7 @@ def _in_stages(
     stage_of = {layer: stage for stage, layers in by_stage.items() for layer in layers}
     staged = []
     for group in groups:
-        outputs = [member for member in group.members if member.side != "in"]
-        voters = [each.name for each in outputs if each.side == "out"]
-        touched = {
-            stage_of[name] for name in voters or [each.name for each in outputs] if name in stage_of
-        }
-        if touched:
+        if touched := touched_stages(group, stage_of):
             stage = min(touched, key=lambda each: ratios.get(each, 0.0))
             staged.append(_Staged(group, stage, ratios.get(stage, 0.0)))
     return staged

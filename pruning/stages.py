@@ -1,7 +1,10 @@
 """The few groups of layers of a network that are cut by one ratio each."""
 
+from collections.abc import Mapping
+
 from torch import nn
 
+from pruning.channels import Group
 from searchspaces import QueryModel
 from searchspaces.query_model import TimmBackbone
 
@@ -50,6 +53,18 @@ def stages(model: QueryModel) -> dict[str, list[str]]:
         (names, layers), (more_names, more_layers) = groups[first : first + 2]
         groups[first : first + 2] = [(names + more_names, layers + more_layers)]
     return {_title(names): layers for names, layers in groups}
+
+
+def touched_stages(group: Group, stage_of: Mapping[str, str]) -> set[str]:
+    """Return the stages whose layers make the channels of a group; norms follow.
+
+    Args:
+        group: Channels that go together.
+        stage_of: The stage of every layer.
+    """
+    outputs = [member for member in group.members if member.side != "in"]
+    makers = [member for member in outputs if member.side == "out"] or outputs
+    return {stage_of[member.name] for member in makers if member.name in stage_of}
 
 
 def _layers(module: nn.Module) -> list[str]:

@@ -26,7 +26,7 @@ from .space import (
     register_space,
     space_names,
 )
-from .supernet import ElasticSpace, Supernet
+from .supernet import ElasticSpace, InheritingSpace, Supernet
 from .timing import measure_latency, onnx_latency, time_passes
 from .union import PrefixedTrial, UnionSpace
 from .vit import ViTSpace, ViTSupernet
@@ -37,6 +37,7 @@ __all__ = [
     "BlockRecipe",
     "BlockwiseSpace",
     "ElasticSpace",
+    "InheritingSpace",
     "Lift",
     "MBConvSpace",
     "MBConvSupernet",

@@ -1,12 +1,14 @@
 """Make a query model again from the description that it carries."""
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import torch
+from pydantic import Field
 
 from searchspaces.architecture import Architecture, Value
 from searchspaces.errors import SearchSpaceError
+from searchspaces.leaving_out import leave_out
 from searchspaces.projection import Lift, LiftKind, Projection
 from searchspaces.query_model import QueryModel, timm_query_model
 from searchspaces.space import create_space
@@ -15,7 +17,8 @@ from searchspaces.support.section import Dimension, Resolution, Section
 
 Kind = TypeVar("Kind", bound=Section)
 
-_MADE_OF_OTHERS = ("pruned", "timm", "union")  # the origin of their networks is what these are
+_MADE_OF_OTHERS = ("pruned", "timm", "timm-elastic", "union")
+"""Spaces the origin of whose networks is what these are made of."""
 
 
 class _Timm(Section):
@@ -24,6 +27,7 @@ class _Timm(Section):
     resolution: Resolution
     pooling: str = "avg"
     projection_norm: bool = False
+    left_out: Annotated[tuple[str, ...], Field(max_length=10_000)] = ()
 
 
 class _TimmOrigin(Section):
@@ -55,9 +59,9 @@ def rebuild(origin: Mapping[str, Any]) -> QueryModel:
     """Make the network that a `QueryModel.origin` describes, with fresh weights.
 
     Args:
-        origin: {"timm": options of `timm_query_model`}, or {"space": {"name", "options"},
-            "params", "dimension"}; with "projection": {"dimension", "lift"} where the network's own
-            projection was replaced.
+        origin: {"timm": options of `timm_query_model`, and blocks that are "left_out"}, or
+            {"space": {"name", "options"}, "params", "dimension"}; with "projection": {"dimension",
+            "lift"} where the network's own projection was replaced.
 
     Raises:
         SearchSpaceError: If the description is of neither kind, or names what is not there.
@@ -73,7 +77,9 @@ def rebuild(origin: Mapping[str, Any]) -> QueryModel:
 def _rebuild(origin: Mapping[str, Any]) -> QueryModel:
     if "timm" in origin:
         timm = _read(_TimmOrigin, origin).timm
-        return timm_query_model(**timm.model_dump(), pretrained=False)
+        model = timm_query_model(**timm.model_dump(exclude={"left_out"}), pretrained=False)
+        leave_out(model, timm.left_out)
+        return model
     if "space" not in origin:
         raise SearchSpaceError(
             f"a query model's origin names 'timm' or 'space', but this one has {sorted(origin)}"

@@ -1,9 +1,11 @@
 """One network with shared weights that can act as any architecture of its space."""
 
 from abc import abstractmethod
+from collections.abc import Callable, Iterable
 from typing import Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 
 from searchspaces.architecture import Architecture
 from searchspaces.elastic import shared_part
@@ -52,6 +54,16 @@ class Supernet(QueryModel):
             tensor.copy_(shared_part(shared[name], tensor.shape))
         return model.to(self.mean.device).eval()
 
+    def settle(self, batch_loss: Callable[[QueryModel], Iterable[Tensor]]) -> None:
+        """Get ready for training, once weights that were inherited and a projection are there.
+
+        Nothing is done here. A supernet whose slices depend on the order of its channels puts them
+        in order.
+
+        Args:
+            batch_loss: Maps a query model to the losses of some batches, one by one.
+        """
+
 
 @runtime_checkable
 class ElasticSpace(SearchSpace, Protocol):
@@ -65,3 +77,11 @@ class ElasticSpace(SearchSpace, Protocol):
 
     def supernet(self, dimension: int) -> Supernet:
         """Make the network that acts as any of them, with fresh weights."""
+
+
+@runtime_checkable
+class InheritingSpace(ElasticSpace, Protocol):
+    """An elastic space that can begin with weights that were trained before."""
+
+    def inherited(self, dimension: int) -> Supernet:
+        """Make the network that acts as any architecture, with weights that were trained before."""

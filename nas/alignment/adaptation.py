@@ -12,7 +12,13 @@ from searchspaces import QueryModel, recalibrate
 
 
 @torch.no_grad()
-def adapt(model: QueryModel, batches: Sequence[Tensor], targets: Tensor) -> None:
+def adapt(
+    model: QueryModel,
+    batches: Sequence[Tensor],
+    targets: Tensor,
+    *,
+    keep_statistics: bool = False,
+) -> None:
     """Re-estimate BatchNorm statistics and the projection from one pass over training images.
 
     Subnetworks share one projection, which suits none of them quite; but the targets of a
@@ -25,12 +31,14 @@ def adapt(model: QueryModel, batches: Sequence[Tensor], targets: Tensor) -> None
     is used to.
 
     Features are those of the pass that estimates the statistics: every batch is normalised by
-    itself. A model without BatchNorm has its projection fitted all the same.
+    itself. A model without BatchNorm, or one that is to keep its statistics, has its projection
+    fitted all the same.
 
     Args:
         model: The query model, changed in place and left in evaluation mode.
         batches: Images (B, 3, r, r) in [0, 1], together n.
         targets: (n, d) unit gallery vectors of these images, in the same order.
+        keep_statistics: Whether BatchNorm statistics stay as they are.
 
     Raises:
         StudyError: The model's features are not finite, or all of them are zero.
@@ -38,8 +46,10 @@ def adapt(model: QueryModel, batches: Sequence[Tensor], targets: Tensor) -> None
     linear = model.projection.linear
     seen: list[Tensor] = []
     with linear.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])):
-        recalibrate(model, batches)
-        if not seen:  # no BatchNorm
+        if not keep_statistics:
+            recalibrate(model, batches)
+        if not seen:
+            model.eval()
             for batch in batches:
                 model(batch)
     features, vectors, shared = (

@@ -127,13 +127,22 @@ class Aligner:
         """Return the compatibility loss as a training begins with it."""
         return create_loss(self.loss, self.towards.targets, seed=self.seed)
 
-    def slice(self, supernet: Supernet, architecture: Architecture, calibration: int) -> QueryModel:
+    def slice(
+        self,
+        supernet: Supernet,
+        architecture: Architecture,
+        calibration: int,
+        *,
+        pretrained: bool = False,
+    ) -> QueryModel:
         """Cut a subnetwork out of the supernet; adapt its BatchNorm and its projection.
 
-        Both come from ``calibration`` training images.
+        Both come from ``calibration`` training images. A slice of a ``pretrained`` supernet keeps
+        its BatchNorm statistics where the study wants it so.
         """
         model = supernet.extract(architecture).to(self.device)
-        adapt(model, *self._sample(model.resolution, calibration))
+        keep = pretrained and self.keeps_statistics
+        adapt(model, *self._sample(model.resolution, calibration), keep_statistics=keep)
         return model
 
     def refit(self, model: QueryModel, images: int) -> None:

@@ -24,6 +24,7 @@ def train_supernet(
     *,
     random_subnetworks: int,
     calibration: int,
+    pretrained: bool = False,
     checkpoint: Path | None = None,
 ) -> Fitted:
     """Train a supernet in place towards the gallery vectors; keep its best epoch.
@@ -37,6 +38,8 @@ def train_supernet(
         config: How to train.
         random_subnetworks: Subnetworks drawn in each step besides the largest and the smallest.
         calibration: Training images from which BatchNorm statistics are re-estimated.
+        pretrained: Whether the weights were trained before; then all subnetworks keep the BatchNorm
+            statistics that came with them, where the study wants it so.
         checkpoint: File that keeps the state, as in `compat.training.align`.
 
     Raises:
@@ -54,7 +57,7 @@ def train_supernet(
 
     def validate(module: nn.Module) -> float:
         assert isinstance(module, Supernet)
-        slices = [aligner.slice(module, end, calibration) for end in ends]
+        slices = [aligner.slice(module, end, calibration, pretrained=pretrained) for end in ends]
         return sum(aligner.cross_test(model) for model in slices) / len(slices)
 
     return align(
@@ -74,6 +77,7 @@ def train_supernet(
         device=aligner.device,
         validate=validate,
         checkpoint=checkpoint,
+        keep_statistics=pretrained and aligner.keeps_statistics,
         title="train supernet",
     )
 

@@ -27,6 +27,12 @@ _SAME = 1e-4  # largest difference of a unit vector's component after a reorderi
 Cut = dict[int, slice | Tensor]
 """What is kept of a tensor, by axis."""
 
+Width = float | Sequence[float]
+"""The share of its channels that every group keeps, or one share for each of them."""
+
+Order = NDArray[np.int64]
+"""For every place of a group the unit that is to stand there."""
+
 
 def channel_groups(model: QueryModel) -> list[Group]:
     """Find the channels of a query model that can only be kept or dropped together.
@@ -74,23 +80,33 @@ def order_channels(
     Raises:
         PruningError: If the criterion is unknown or lacks its loss.
     """
+    return _reordered(model, groups, by_importance(model, groups, criterion, batch_loss))
+
+
+def by_importance(
+    model: QueryModel, groups: Sequence[Group], criterion: str, batch_loss: BatchLoss | None
+) -> list[Order]:
+    """Return for every group its units by falling importance, as `order_channels` puts them.
+
+    Raises:
+        PruningError: As `order_channels`.
+    """
     if criterion not in CRITERIA:
         raise PruningError(
             f"no order of channels by '{criterion}': {suggestion(criterion, list(CRITERIA))}"
         )
     if criterion in NEEDS_LOSS and batch_loss is None:
         raise PruningError(f"the order by '{criterion}' needs batch_loss, a function of the model")
-    orders = [
+    return [
         np.arange(group.units)
-        if scores is None
+        if scores is None or not _is_movable(group)
         else scores.argsort(descending=True, stable=True).numpy()
         for group, scores in zip(groups, score(model, groups, criterion, batch_loss), strict=True)
     ]
-    return _reorder(model, groups, orders)
 
 
-def cuts(model: QueryModel, groups: Sequence[Group], width: float) -> dict[str, Cut]:
-    """What a share of the channels of every group keeps of each tensor that it concerns.
+def cuts(model: QueryModel, groups: Sequence[Group], width: Width) -> dict[str, Cut]:
+    """What shares of the channels of the groups keep of each tensor that they concern.
 
     The first channels of each group are kept. Where they lie at the start of an axis, which is the
     rule, the cut is a slice and so a view; it is indices where layers are concatenated or convolved
@@ -98,8 +114,8 @@ def cuts(model: QueryModel, groups: Sequence[Group], width: float) -> dict[str, 
     """
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     masks: dict[tuple[str, int], Tensor] = {}
-    for member, positions in removed((group, _first(group, width)) for group in groups):
-        for name, axis in _tensors(member):
+    for member, positions in removed(_firsts(groups, width)):
+        for name, axis in tensors_of(member):
             length = shapes[name][axis]
             keep = masks.setdefault((name, axis), torch.ones(length, dtype=torch.bool))
             # the groups of a convolution share the rows of their inputs
@@ -122,30 +138,46 @@ def take(tensor: Tensor, cut: Cut) -> Tensor:
     return tensor
 
 
-def narrow(model: QueryModel, groups: Sequence[Group], width: float) -> QueryModel:
+def narrow(model: QueryModel, groups: Sequence[Group], width: Width) -> QueryModel:
     """Return the network of the first channels: an ordinary query model with copied weights.
 
     Args:
         model: The model; it is not changed.
         groups: Its `channel_groups`.
-        width: Share of the channels to keep in every group, 0 < width <= 1.
+        width: Share of the channels to keep, 0 < width <= 1, in every group or one for each.
     """
     forget(model)
     narrowed = copy.deepcopy(model)
-    layers = dict(narrowed.named_modules())
-    bound = [
-        replace(group, members=tuple(replace(m, layer=layers.get(m.name)) for m in group.members))
-        for group in groups
-    ]
-    remove(narrowed, [(group, _first(group, width)) for group in bound])
+    remove(narrowed, _firsts(bound(groups, narrowed), width))
     return narrowed
 
 
-def _first(group: Group, width: float) -> NDArray[np.bool_]:
-    return np.arange(group.units) < kept(group, width)
+def bound(groups: Sequence[Group], model: QueryModel) -> list[Group]:
+    """Return the groups of a model as those of another one with layers of the same names."""
+    layers = dict(model.named_modules())
+    return [
+        replace(group, members=tuple(replace(m, layer=layers.get(m.name)) for m in group.members))
+        for group in groups
+    ]
 
 
-def _tensors(member: Member) -> Iterator[tuple[str, int]]:
+def moved(group: Group, member: Member, order: Order) -> NDArray[np.int64]:
+    """Return for every channel of a member which one stands there in an order of the units."""
+    places = _places(group, member)
+    rows = np.arange(len(member.unit_of))
+    rows[places] = places[order]
+    return rows
+
+
+def _firsts(groups: Sequence[Group], width: Width) -> list[tuple[Group, NDArray[np.bool_]]]:
+    widths = width if isinstance(width, Sequence) else [width] * len(groups)
+    return [
+        (group, np.arange(group.units) < kept(group, share))
+        for group, share in zip(groups, widths, strict=True)
+    ]
+
+
+def tensors_of(member: Member) -> Iterator[tuple[str, int]]:
     """Names of a member's tensors, each with the axis on which its channels lie."""
     layer: Any = member.layer
     if layer is None:
@@ -167,28 +199,36 @@ def _tensors(member: Member) -> Iterator[tuple[str, int]]:
             yield f"{member.name}.{leaf}", 1 if member.side == "in" else 0
 
 
+def _reordered(model: QueryModel, groups: Sequence[Group], orders: Sequence[Order]) -> QueryModel:
+    forget(model)
+    ordered = copy.deepcopy(model)
+    reorder(ordered, groups, orders)
+    for group, order in zip(groups, orders, strict=True):
+        if _is_movable(group):
+            for member in group.members:
+                rows = moved(group, member, order).tolist()
+                record_order(ordered, member.name, member.side, rows)
+    return ordered
+
+
 @torch.no_grad()
-def _reorder(
-    model: QueryModel, groups: Sequence[Group], orders: Sequence[NDArray[np.int64]]
-) -> QueryModel:
-    """Move the unit `order[i]` of each group to place i, in all its tensors.
+def reorder(model: QueryModel, groups: Sequence[Group], orders: Sequence[Order]) -> None:
+    """Move the unit `order[i]` of each group to place i, in all its tensors, in place.
 
     A group whose units have unequal numbers of channels somewhere stays as it is.
     """
-    forget(model)
-    ordered = copy.deepcopy(model)
-    tensors = dict([*ordered.named_parameters(), *ordered.named_buffers()])
+    tensors = dict([*model.named_parameters(), *model.named_buffers()])
     for group, order in zip(groups, orders, strict=True):
-        if not all(_is_even(group, member) for member in group.members):
+        if not _is_movable(group):
             continue
         for member in group.members:
             places = _places(group, member)
-            for name, axis in _tensors(member):
+            for name, axis in tensors_of(member):
                 _permute(tensors[name], axis, places, places[order])
-            rows = np.arange(len(member.unit_of))
-            rows[places] = places[order]
-            record_order(ordered, member.name, member.side, rows.tolist())
-    return ordered
+
+
+def _is_movable(group: Group) -> bool:
+    return all(_is_even(group, member) for member in group.members)
 
 
 def _is_even(group: Group, member: Member) -> bool:
@@ -220,7 +260,7 @@ def _difference(model: QueryModel, groups: Sequence[Group]) -> float:
     images = images.to(model.mean.device)
     orders = [torch.randperm(group.units, generator=generator).numpy() for group in groups]
     narrow(model, groups, 0.5).eval()(images)
-    shuffled = _reorder(model, groups, orders).eval()(images)
+    shuffled = _reordered(model, groups, orders).eval()(images)
     expected = copy.deepcopy(model).eval()(images)
     return float((shuffled - expected).abs().max())
 

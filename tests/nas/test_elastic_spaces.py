@@ -4,10 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
 
 from nas.candidates.routes import SupernetRoute, create_route
 from nas.config.study import StudyConfig
 from nas.errors import StudyError
+from nas.study.run import Run
 from nas.study.trials import search
 from searchspaces import count_macs
 
@@ -36,6 +40,7 @@ TINY: dict[str, dict[str, Any]] = {
         "widths": [16, 32],
         "head_width": 32,
     },
+    "timm-elastic": {"backbone": "test_resnet", "resolutions": [24, 32], "pretrained": False},
 }
 
 
@@ -53,6 +58,34 @@ def test_an_elastic_space_is_searched_to_a_front(
     for record in run.front():
         model = run.model(record)
         assert count_macs(model, model.resolution) == record.macs
+
+
+def test_a_pretrained_backbone_is_searched_and_slices_the_same_when_opened_again(
+    tiny_study: dict[str, Any], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    network: Any = timm.create_model("test_resnet", num_classes=0)
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    options = {**TINY["timm-elastic"], "checkpoint": str(tmp_path / "weights.safetensors")}
+    slices = {**tiny_study["spaces"]["slices"], "space": "timm-elastic", "options": options}
+    content = {**tiny_study, "spaces": {"slices": slices}, "trials": 2, "start": 2}
+    run = search(StudyConfig.model_validate(content), tmp_path / "run")
+    route = run.routes["slices"]
+    assert isinstance(route, SupernetRoute)
+    again = Run.open(tmp_path / "run")
+    again.prepare()
+    images = torch.rand(4, 3, 32, 32)
+    architecture = route.space.smallest()
+    one, other = (
+        each.routes["slices"].candidate(architecture, each.aligner).model for each in (run, again)
+    )
+    assert torch.equal(one(images), other(images))
+    shared = load_file(next((tmp_path / "run").rglob("slices.safetensors")))
+    assert (shared["order"].diff() < 0).any()  # the channels were put in order
+    name = "layer1.0.bn1.running_mean"
+    assert torch.equal(
+        shared[f"backbone.network.{name}"].sort().values, network.state_dict()[name].sort().values
+    )
 
 
 def test_kernels_are_transformed_where_it_is_asked_for(tiny_study: dict[str, Any]) -> None:

@@ -148,10 +148,11 @@ def test_the_published_space_has_the_published_size() -> None:
 
 
 def test_the_table_names_all_spaces() -> None:
-    table = re.findall(r"^\| `(\w+)` \|.*\| (yes|no) \|$", TEXT, flags=re.MULTILINE)
-    assert len(table) == 7
+    table = re.findall(r"^\| `([\w-]+)` \|.*\| (yes|no) \|$", TEXT, flags=re.MULTILINE)
+    assert len(table) == 8
     needed = {
         "timm": {"backbones": ["lcnet_050"]},
+        "timm-elastic": {"backbone": "lcnet_050"},
         "pruned": {"backbone": "lcnet_050"},
         "union": {"spaces": {"a": {"space": "mbconv"}}},
     }

@@ -15,12 +15,21 @@ from nas.candidates.routes.route import Candidate
 from nas.config.objectives import BudgetConfig
 from nas.config.study import SupernetConfig
 from nas.errors import StudyError
-from searchspaces import Architecture, ElasticSpace, StagedSpace, Supernet, create_space
+from searchspaces import (
+    Architecture,
+    ElasticSpace,
+    InheritingSpace,
+    QueryModel,
+    StagedSpace,
+    Supernet,
+    create_space,
+)
 from searchspaces.checkpoint import load_tensors
 from searchspaces.support.files import write_atomically
 from searchspaces.support.seeding import seeded
 from searchspaces.support.tensors import read_safetensors
 
+_BATCHES = 8  # that show how much channels matter
 _POOL = 500  # random architectures from which the first proposals are chosen
 
 
@@ -55,7 +64,7 @@ class SupernetRoute(TrainedAlone):
     def prepare(self, aligner: Aligner, folder: Path, *, start: Path | None = None) -> None:
         weights = folder / f"{self.name}.safetensors"
         with seeded(aligner.seed):
-            supernet = self._fresh()
+            supernet = self._fresh() if weights.exists() or start else self._beginning()
         if not weights.exists():
             self._train(supernet, aligner, weights, start)
         remedy = "delete it to train the shared weights again"
@@ -71,17 +80,44 @@ class SupernetRoute(TrainedAlone):
         checkpoint = weights.with_name(f"{self.name}.checkpoint")
         if start is None or not begin_with(supernet, start):
             aligner.begin(supernet, pretrained=self.pretrained)
+        if start is None:
+            self._settle(supernet, aligner)
         train_supernet(
             aligner,
             supernet,
             self._config.training,
             random_subnetworks=self._config.random_subnetworks,
             calibration=self._config.calibration_images,
+            pretrained=self.pretrained,
             checkpoint=checkpoint,
         )
         state = {k: v.contiguous() for k, v in supernet.state_dict().items()}
         write_atomically(weights, lambda path: save_file(state, path))
         checkpoint.unlink(missing_ok=True)
+
+    def retrain(
+        self, architecture: Architecture, aligner: Aligner, *, checkpoint: Path, title: str
+    ) -> QueryModel:
+        if not isinstance(self.space, InheritingSpace) or not self.pretrained:
+            return super().retrain(architecture, aligner, checkpoint=checkpoint, title=title)
+        with seeded(aligner.seed):
+            supernet = self.space.inherited(self.dimension)
+        aligner.begin(supernet, pretrained=True)
+        self._settle(supernet, aligner)
+        model = self._sliced(supernet, architecture, aligner)
+        training = self.retraining.training
+        aligner.align(model, training, checkpoint=checkpoint, pretrained=True, title=title)
+        return model
+
+    def _settle(self, supernet: Supernet, aligner: Aligner) -> None:
+        if isinstance(self.space, InheritingSpace):
+            supernet.settle(aligner.batch_losses(batches=_BATCHES, size=self.training.batch))
+
+    def _beginning(self) -> Supernet:
+        """The supernet as its training begins, where there are no weights of an earlier run."""
+        if isinstance(self.space, InheritingSpace):
+            return self.space.inherited(self.dimension)
+        return self._fresh()
 
     def _fresh(self) -> Supernet:
         if isinstance(self.space, StagedSpace):
@@ -91,8 +127,14 @@ class SupernetRoute(TrainedAlone):
 
     def candidate(self, architecture: Architecture, aligner: Aligner) -> Candidate:
         assert self._supernet is not None, "prepare() comes first"
-        model = aligner.slice(self._supernet, architecture, self._config.calibration_images)
+        model = self._sliced(self._supernet, architecture, aligner)
         return Candidate(model, "shared weights", owns_weights=False)
+
+    def _sliced(
+        self, supernet: Supernet, architecture: Architecture, aligner: Aligner
+    ) -> QueryModel:
+        images = self._config.calibration_images
+        return aligner.slice(supernet, architecture, images, pretrained=self.pretrained)
 
     def start(self, rng: random.Random, count: int, budget: BudgetConfig) -> list[Architecture]:
         """Both ends of the space, and random architectures spread evenly over their MACs."""
