@@ -105,6 +105,11 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether any image has a label."""
+        return bool((self.labels >= 0).any())
+
     def take(self, indices: ArrayLike) -> ImageSet:
         """The images at these positions, in this order; ground-truth lists follow."""
         rows = np.asarray(indices, dtype=np.int64)

@@ -22,9 +22,9 @@ from searchspaces.support.errors import reason
 from searchspaces.support.naming import did_you_mean
 from searchspaces.support.reading import check_file
 
-REQUIRED = ("path", "label")
+REQUIRED = ("path",)
 EDGES = ("x0", "y0", "x1", "y1")
-OPTIONAL = ("split", "bbox", "camera", *EDGES)
+OPTIONAL = ("label", "split", "bbox", "camera", *EDGES)
 _MOST_BYTES = 1 << 30
 _MOST_COLUMNS = 1000
 _LARGEST_EDGE = 1e6  # pixels
@@ -35,12 +35,11 @@ _Columns = Mapping[str, Sequence[Any]]
 def open_manifest(path: Path) -> ImageSet:
     """Reads a table with one row per image.
 
-    Columns: `path` (relative to the table's folder), `label` (text; empty for none), and
-    optionally `split` (train, val, query, gallery; test or empty for a test image that is both
-    query and gallery), `bbox` ("x0 y0 x1 y1" or a JSON list, in pixels; or four columns `x0`,
-    `y0`, `x1`, `y1`; empty for the whole image) and `camera` (an integer; empty for unknown).
-    Other columns are ignored. An image's id is its path, followed by "#x0,y0,x1,y1" if it has a
-    box.
+    Columns: `path` (relative to the table's folder), and optionally `label` (text; empty for none),
+    `split` (train, val, query, gallery; test or empty for a test image that is both query and
+    gallery), `bbox` ("x0 y0 x1 y1" or a JSON list, in pixels; or four columns `x0`, `y0`, `x1`,
+    `y1`; empty for the whole image) and `camera` (an integer; empty for unknown). Other columns
+    are ignored. An image's id is its path, followed by "#x0,y0,x1,y1" if it has a box.
 
     Raises:
         CompatError: The table, a column or a file is missing, or a value cannot be read.
@@ -52,7 +51,7 @@ def open_manifest(path: Path) -> ImageSet:
     boxes = _boxes(manifest, table)
     ids = paths if boxes is None else [_id(*row) for row in zip(paths, boxes, strict=True)]
     _check_unique(manifest, ids)
-    names = _texts(table, "label")
+    names = _texts(table, "label") if "label" in table else [""] * len(paths)
     classes = tuple(sorted(set(names) - {""}))
     number = {name: index for index, name in enumerate(classes)} | {"": -1}
     return ImageSet(
@@ -69,7 +68,7 @@ def open_manifest(path: Path) -> ImageSet:
 
 def _read(manifest: Path) -> _Columns:
     """The known columns, cell by cell."""
-    remedy = "give a .csv or .parquet file with the columns path and label"
+    remedy = "give a .csv or .parquet file with a column path"
     if not os.path.isfile(manifest) and (near := did_you_mean(manifest.name, _near(manifest))):
         raise CompatError(f"There is no manifest {manifest}{near}: {remedy}.")
     check_file(manifest, at_most=_MOST_BYTES, error=CompatError, remedy=remedy)

@@ -1,7 +1,8 @@
 """Queries searched in a gallery, and what a query model scores there."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
@@ -11,7 +12,14 @@ from compat.embedding import embed
 from compat.errors import CompatError
 from compat.evaluation import Metric, Retrieved, Score, Truth, evaluate
 from compat.evaluation.collapse import directed
+from compat.metrics.neighbours import largest_k, nearest
 from searchspaces import QueryModel, folded
+
+Judge = Literal["labels", "ranking"]
+"""What is right to find: images of the query's label, or what the gallery network finds first."""
+
+RANKED = 10
+"""How many of the gallery network's first results are right by its ranking."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,20 +29,78 @@ class RetrievalTask:
     Attributes:
         images: The pictures of this part only.
         retrieval: Which of them are queries and which are the gallery.
-        truth: Ground truth of every query.
         vectors: Gallery-space vectors of ``images``, float32 (N, d).
         fit: How pictures are made square.
         metric: Similarity of the gallery space.
         fingerprint: The gallery space's fingerprint.
+        judge: What truth is made of. By "ranking" the cross-test is the *agreement* of the query
+            model with the gallery network, and precision@10 the overlap of their first ten results.
     """
 
     images: ImageSet
     retrieval: Retrieval
-    truth: Truth
     vectors: np.ndarray
     fit: Fit
     metric: Metric
     fingerprint: str
+    judge: Judge = "labels"
+
+    @cached_property
+    def truth(self) -> Truth:
+        """Ground truth of every query.
+
+        Raises:
+            CompatError: By ranking, but fewer than 20 images are searched.
+        """
+        return self._of_labels() if self.judge == "labels" else self._of_ranking()
+
+    def judged_by(self, judge: Judge) -> "RetrievalTask":
+        """Return the same task with this truth."""
+        return self if judge == self.judge else replace(self, judge=judge)
+
+    @property
+    def can_be_ranked(self) -> bool:
+        """Whether enough is searched for the ten first results to mean something."""
+        return self._searched >= 2 * RANKED
+
+    @property
+    def _searched(self) -> int:
+        """Images that every query searches."""
+        return largest_k(len(self.retrieval.gallery), self._itself)
+
+    @cached_property
+    def _itself(self) -> tuple[np.ndarray, ...]:
+        """Where each query stands in the gallery: it does not search itself."""
+        ids = self.images.ids
+        queries, gallery = self.retrieval.queries, self.retrieval.gallery
+        unlabelled = np.full(len(queries), -1), np.full(len(gallery), -1)
+        return Truth.from_labels(
+            *unlabelled, query_ids=ids[queries], gallery_ids=ids[gallery]
+        ).ignored
+
+    def _of_labels(self) -> Truth:
+        images, part = self.images, self.retrieval
+        cameras = images.camera
+        return Truth.from_labels(
+            images.labels[part.queries],
+            images.labels[part.gallery],
+            query_ids=images.ids[part.queries],
+            gallery_ids=images.ids[part.gallery],
+            query_cameras=None if cameras is None else cameras[part.queries],
+            gallery_cameras=None if cameras is None else cameras[part.gallery],
+        )
+
+    def _of_ranking(self) -> Truth:
+        if not self.can_be_ranked:
+            raise CompatError(
+                f"{self.images.name}: queries search {self._searched} images, too few for the "
+                f"agreement on the first {RANKED}; expected {2 * RANKED} or more: add images, or "
+                "labels to judge by."
+            )
+        gallery = self.vectors[self.retrieval.gallery]
+        asking = self.vectors[self.retrieval.queries]
+        found = nearest(asking, gallery, RANKED, ignored=self._itself, metric=self.metric)
+        return Truth.from_lists(list(found), self._itself, len(gallery))
 
     def pixels(self, resolution: int) -> np.ndarray:
         """Return the pictures as a deployed query model sees them, uint8 (N, r, r, 3)."""

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from compat.data import ImageSet, Retrieval, Splits, decode_views, open_data, split
 from compat.data.preprocessing import Fit
+from compat.data.splits import drawn_by
 from compat.errors import CompatError
-from compat.evaluation import Truth
 from compat.gallery import GallerySpace
 from compat.targets import AlignmentTargets
-from compat.tasks.retrieval import RetrievalTask, readable
+from compat.tasks.retrieval import Judge, RetrievalTask, readable
 from compat.tasks.split import SplitConfig
 from compat.tasks.training_set import TrainingSet
 
@@ -27,21 +27,37 @@ _MISSING_SHARE = 0.01  # of the images, as for broken ones when a gallery is bui
 
 @dataclass(frozen=True, eq=False)
 class StudyData:
-    """A data set seen through a gallery space: what is trained on, selected on and reported."""
+    """A data set seen through a gallery space: what is trained on, selected on and reported.
+
+    Attributes:
+        images: All of them.
+        gallery: The space that holds their vectors.
+        splits: What of them is trained on, selected on and reported.
+        fit: How pictures are made square.
+        judge: What queries are to find.
+    """
 
     images: ImageSet
     gallery: GallerySpace
     splits: Splits
     fit: Fit
+    judge: Judge = "labels"
 
     @cached_property
     def val(self) -> RetrievalTask:
-        """The task that searches select on: validation classes."""
+        """The task that searches select on."""
         return self._task(self.splits.val)
 
     @cached_property
+    def val_otherwise(self) -> RetrievalTask | None:
+        """The validation task by the other judge; None where that has nothing to say."""
+        if self.judge == "ranking":
+            return self.val.judged_by("labels") if self.images.labelled else None
+        return self.val.judged_by("ranking") if self.val.can_be_ranked else None
+
+    @cached_property
     def test(self) -> RetrievalTask:
-        """The task that tables report: test classes."""
+        """The task that tables report."""
         return self._task(self.splits.test)
 
     def training(self, resolution: int) -> TrainingSet:
@@ -94,16 +110,25 @@ class StudyData:
         return RetrievalTask(
             images=images,
             retrieval=place,
-            truth=_truth(images, place),
             vectors=np.asarray(self.gallery.vectors[rows], dtype=np.float32),
             fit=self.fit,
             metric=self.gallery.metric,
             fingerprint=self.gallery.fingerprint,
+            judge=self.judge,
         )
 
 
-def load_study_data(data: str, gallery: str | Path, parts: SplitConfig) -> StudyData:
+def load_study_data(
+    data: str, gallery: str | Path, parts: SplitConfig, judge: Judge | None = None
+) -> StudyData:
     """Open a data set and the gallery space that holds its vectors.
+
+    Args:
+        data: Spec of the data set.
+        gallery: Gallery folder.
+        parts: How the data are divided.
+        judge: What queries are to find; None: images of their label where there are labels, else
+            what the gallery network finds.
 
     Raises:
         CompatError: The data or the gallery cannot be read, or images lack gallery vectors.
@@ -112,17 +137,29 @@ def load_study_data(data: str, gallery: str | Path, parts: SplitConfig) -> Study
     space = GallerySpace.open(gallery)
     images = _embedded(open_data(data), space)
     fit = space.preprocessing.fit if space.preprocessing is not None else "crop"
-    splits = split(images, val=parts.val, test=parts.test, seed=parts.seed)
+    splits = split(images, val=parts.val, test=parts.test, seed=parts.seed, by=parts.by)
     if space.view_recipe is not None:
         embedded = set(space.view_rows.tolist())
         wanted = space.rows(images.ids[splits.train])
         if not embedded.issuperset(wanted.tolist()):
             raise CompatError(
                 f"The gallery '{gallery}' holds views of other training images than the study's "
-                f"split (val {parts.val}, test {parts.test}, seed {parts.seed}); give the study "
-                "the `split` that the gallery was built with, or build the gallery anew."
+                f"split (val {parts.val}, test {parts.test}, seed {parts.seed}, by "
+                f"{drawn_by(images, parts.by)}); give the study the `split` that the gallery was "
+                "built with, or build the gallery anew."
             )
-    return StudyData(images, space, splits, fit)
+    return StudyData(images, space, splits, fit, judge or _judge(images))
+
+
+def _judge(images: ImageSet) -> Judge:
+    if images.labelled or images.lists is not None:
+        return "labels"
+    logger.info(
+        "%s has no labels: it is split by image, and query models are judged by their agreement "
+        "with the gallery network.",
+        images.name,
+    )
+    return "ranking"
 
 
 def _embedded(images: ImageSet, space: GallerySpace) -> ImageSet:
@@ -140,15 +177,3 @@ def _embedded(images: ImageSet, space: GallerySpace) -> ImageSet:
         )
     logger.warning("%d images have no gallery vector and are left out: %s", len(missing), named)
     return images.take(np.flatnonzero(known))
-
-
-def _truth(images: ImageSet, part: Retrieval) -> Truth:
-    cameras = images.camera
-    return Truth.from_labels(
-        images.labels[part.queries],
-        images.labels[part.gallery],
-        query_ids=images.ids[part.queries],
-        gallery_ids=images.ids[part.gallery],
-        query_cameras=None if cameras is None else cameras[part.queries],
-        gallery_cameras=None if cameras is None else cameras[part.gallery],
-    )

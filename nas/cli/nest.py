@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from nas.cli.options import RenamedOptions, Seed, Test, Val
+from nas.cli.options import By, RenamedOptions, Seed, Test, Val
 from nas.cli.prune import Criterion
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ def train(
     pretrained: Annotated[bool, typer.Option(help="Start a timm model from its weights.")] = True,
     val: Val = 0.15,
     test: Test = 0.25,
+    by: By = None,
     seed: Seed = 0,
 ) -> None:
     """Train (or continue), then test every capacity against every other on the test classes."""
@@ -107,7 +108,7 @@ def train(
             "resolution": resolution,
             "pretrained": pretrained,
             "training": {"epochs": epochs, "batch": batch, "lr": lr},
-            "split": {"val": val, "test": test, "seed": seed},
+            "split": {"val": val, "test": test, "seed": seed, "by": by},
             "seed": seed,
         },
     )

@@ -1,6 +1,6 @@
 """Options that several commands share."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
@@ -15,8 +15,21 @@ TrustImports = Annotated[
         help="Run the modules that the study of this folder imports; remembered for their source.",
     ),
 ]
-Val = Annotated[float, typer.Option(min=0, max=1, help="Share of classes held out for validation.")]
-Test = Annotated[float, typer.Option(min=0, max=1, help="Share of classes held out for the test.")]
+Val = Annotated[
+    float, typer.Option(min=0, max=1, help="Share of classes (or images) held out for validation.")
+]
+Test = Annotated[
+    float, typer.Option(min=0, max=1, help="Share of classes (or images) held out for the test.")
+]
+
+
+By = Annotated[
+    Literal["class", "image"] | None,
+    typer.Option(
+        help="Hold out whole classes, or single images that search all others; by default classes "
+        "where there are labels."
+    ),
+]
 Seed = Annotated[
     int, typer.Option(min=0, max=2**31 - 1, help="Of weights, of the split and of all draws.")
 ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.cli.options import Seed, Test, Val
+from nas.cli.options import By, Seed, Test, Val
 
 if TYPE_CHECKING:
     from nas.recipes.prune_run import Pruned
@@ -90,6 +90,7 @@ def prune(
     round_to: Annotated[int, typer.Option(min=1, help="Widths are multiples of this.")] = 8,
     val: Val = 0.15,
     test: Test = 0.25,
+    by: By = None,
     seed: Seed = 0,
     list: Annotated[
         bool,
@@ -122,7 +123,7 @@ def prune(
             "align": {"epochs": align_epochs, "batch": batch} if align_epochs else None,
             "realign": {"epochs": epochs, "batch": batch},
             "finish": {"epochs": finish_epochs, "batch": batch} if finish_epochs else None,
-            "split": {"val": val, "test": test, "seed": seed},
+            "split": {"val": val, "test": test, "seed": seed, "by": by},
             "seed": seed,
         },
     )

@@ -40,7 +40,7 @@ def print_gallery(space: GallerySpace) -> None:
         "bytes per vector": f"{space.bytes_per_vector:,}",
         "derivation": "; ".join(_step(step) for step in space.manifest.derivation) or "none",
         "metric": space.metric,
-        "classes": "none" if space.labels is None else f"{len(space.classes):,}",
+        "classes": f"{len(space.classes):,}" if space.classes else "none",
         "model": space.manifest.model or "unknown (imported vectors)",
         "MACs of the gallery model": format_macs(space.manifest.model_macs)
         if space.manifest.model_macs

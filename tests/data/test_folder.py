@@ -1,4 +1,4 @@
-"""A folder per class, alone or with a folder of queries."""
+"""A folder per class or a flat one, alone or with a folder of queries."""
 
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,28 @@ def test_queries_from_another_folder(tmp_path: Path) -> None:
     assert open_data(images.spec).split.tolist() == images.split.tolist()
 
 
+def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
+    root = class_folders(tmp_path, {"birds": 3}) / "birds"
+    (root / "notes.txt").write_text("not an image")
+    images = open_data(str(root))
+    assert images.ids.tolist() == ["000.png", "001.png", "002.png"]
+    assert images.labels.tolist() == [-1] * 3
+    assert (images.classes, images.labelled, images.split) == ((), False, None)
+    assert images.source.load(2).size == (12, 10)
+    assert open_data(images.spec).ids.tolist() == images.ids.tolist()
+
+
+def test_flat_queries_in_a_flat_gallery(tmp_path: Path) -> None:
+    gallery = class_folders(tmp_path, {"all": 3}) / "all"
+    asked = class_folders(tmp_path, {"asked": 1}, seed=50) / "asked"
+    images = open_data(f"{gallery},queries={asked}")
+    assert images.ids.tolist() == ["queries/000.png", "000.png", "001.png", "002.png"]
+    assert images.split.tolist() == ["query"] + ["gallery"] * 3
+    assert not images.labelled
+    with pytest.raises(CompatError, match=r"Only one of .* has class folders"):
+        open_folder(tmp_path, queries=asked)
+
+
 def test_digest_follows_content_not_name(tmp_path: Path) -> None:
     picture(tmp_path / "x" / "one.png", 1)
     picture(tmp_path / "x" / "same.png", 1)
@@ -63,7 +85,7 @@ def nested_class(root: Any) -> Any:
     ("make", "message"),
     [
         (lambda root: root / "nowhere", "There is no folder .*nowhere"),
-        (lambda root: picture(root / "loose.png", 0).parent, "holds no class folders"),
+        (lambda root: root, "holds neither images nor class folders"),
         (empty_class, "class 'b' .* has no images: add images"),
         (nested_class, "class 'train' .* no images: it holds folders such as 'a'"),
         (lambda root: class_folders(root, {"a": 2, "b": 1}), "class 'b' .* has one image"),

@@ -60,6 +60,12 @@ def test_box_in_four_columns(folder: Any) -> None:
     assert np.isnan(images.source.boxes[1]).all()
 
 
+def test_labels_may_be_left_out(folder: Any) -> None:
+    images = open_manifest(table(folder, ["a/1.png", "b/1.png"], "path"))
+    assert images.labels.tolist() == [-1, -1]
+    assert not images.labelled
+
+
 def test_parquet_with_typed_columns(folder: Any) -> None:
     frame = pd.DataFrame(
         {
@@ -80,7 +86,7 @@ def test_parquet_with_typed_columns(folder: Any) -> None:
 @pytest.mark.parametrize(
     ("rows", "columns", "message"),
     [
-        (["a/1.png,x"], "path,lable", "no 'label'.*did you mean 'lable'"),
+        (["a/1.png,x"], "path,lable", "column 'lable'.*did you mean 'label'"),
         (["a/1.png,x"], "file,label", "no 'path'"),
         (["a/1.png,x,train"], "path,label,spilt", "column 'spilt'.*did you mean 'split'"),
         (["a/1.png,x,trian"], "path,label,split", "split 'trian' in row 1.*did you mean 'train'"),

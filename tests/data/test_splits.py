@@ -92,12 +92,53 @@ def test_seen_classes_hold_out_images_and_not_classes(seed: int, val: Any) -> No
     assert counts.tolist() == [round(val * 10)] * 4
 
 
+@given(st.lists(st.integers(-1, 3), min_size=200, max_size=300), st.integers(0, 2**31 - 1))
+def test_by_image_queries_search_all_and_never_train(labels: Any, seed: int) -> None:
+    images = labelled(labels)
+    parts = split(images, val=0.2, test=0.3, seed=seed, by="image")
+    rows = [parts.train, parts.val.queries, parts.test.queries]
+    np.testing.assert_array_equal(np.sort(np.concatenate(rows)), np.arange(len(images)))
+    for part in (parts.val, parts.test):
+        np.testing.assert_array_equal(part.gallery, np.arange(len(images)))
+    assert abs(len(parts.val.queries) / len(images) - 0.2) < 0.15
+    assert abs(len(parts.test.queries) / len(images) - 0.3) < 0.17
+
+
+def test_by_image_no_image_changes_its_part_when_others_go() -> None:
+    images = labelled([-1] * 300)
+    kept = np.flatnonzero(np.arange(300) % 7)
+    before, after = split(images), split(images.take(kept))
+    for part, less in (
+        (before.train, after.train),
+        (before.val.queries, after.val.queries),
+        (before.test.queries, after.test.queries),
+    ):
+        np.testing.assert_array_equal(np.intersect1d(part, kept), kept[less])
+    again = split(images, seed=1)
+    assert set(again.test.queries) != set(before.test.queries)
+
+
+@pytest.mark.parametrize(
+    "published", [["train"] * 60 + [""] * 20, ["gallery"] * 60 + ["query"] * 20]
+)
+def test_without_labels_a_published_split_keeps_its_test_part(published: Any) -> None:
+    images = labelled([-1] * 80, published)
+    parts = split(images, val=0.3)
+    np.testing.assert_array_equal(parts.test.queries, np.arange(60, 80))
+    np.testing.assert_array_equal(parts.val.gallery, np.arange(60))
+    together = np.concatenate([parts.train, parts.val.queries])
+    np.testing.assert_array_equal(np.sort(together), np.arange(60))
+    assert 5 < len(parts.val.queries) < 35
+
+
 @pytest.mark.parametrize(
     ("images", "shares", "message"),
     [
         (labelled([0, 1, 2, 3, 4]), {}, "of 5 classes the test part would get 1"),
         (labelled([0, 1, 2, 3] * 3), {"test": 0.5, "val": 0.2}, "the validation part would get 1"),
-        (labelled([-1] * 9), {}, "of 0 classes"),
+        (labelled([-1] * 9), {"by": "class"}, "of 0 classes"),
+        (labelled([-1]), {}, "of 1 images none would be in the"),
+        (labelled([-1] * 4, ["train"] * 3 + [""]), {"val": 1e-9}, "3 for training and 0 for val"),
         (labelled([0] * 4), {"val": 0.8, "test": 0.3}, "shares? is 0.8"),
         (labelled([0, 1, 2] * 2, ["train"] * 5 + [""]), {}, "takes 0 of the 3 train classes"),
         (labelled([0, 1] * 2, ["train"] * 4), {}, r"no query images, only \['train'\]"),

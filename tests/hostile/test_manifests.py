@@ -69,10 +69,12 @@ def read_all(path: Path) -> ImageSet:
 def _rows(path: Path) -> list[dict[str, str]]:
     """Paths with slashes and labels, as pandas reads them."""
     if path.suffix == ".parquet":
-        frame = pandas.read_parquet(path, columns=["path", "label"])
+        there = parquet.read_schema(path).names
+        wanted = [name for name in ("path", "label") if name in there]
+        frame = pandas.read_parquet(path, columns=wanted)
     else:
         frame = pandas.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    frame = frame[["path", "label"]].fillna("").astype(str)
+    frame = frame.reindex(columns=["path", "label"]).fillna("").astype(str)
     frame["path"] = frame["path"].str.replace("\\", "/")
     rows: list[dict[str, str]] = frame.to_dict("records")
     return rows

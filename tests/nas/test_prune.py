@@ -326,7 +326,7 @@ def test_supported_families_are_listed(
         (["--target", "0.5x", "--loss", "regresion"], "regression"),
         (["--target", "0.5x", "--loss", "{ssp: 1"], "--loss is '{ssp: 1': give a name, or weights"),
         (["--target", "0.5x", "--test", "0"], "--test is 0.0: Input should be greater than 0"),
-        (["--target", "0.5x", "--val", "0.5", "--test", "0.5"], "leave no classes to train on"),
+        (["--target", "0.5x", "--val", "0.5", "--test", "0.5"], "leave nothing to train on"),
     ],
 )
 def test_refusals_are_one_sentence(

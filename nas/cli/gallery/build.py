@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from nas.cli.gallery.options import Data, Strict
-from nas.cli.options import Seed, Test, Val
+from nas.cli.options import By, Seed, Test, Val
 
 
 def build(
@@ -35,11 +35,13 @@ def build(
     half: Annotated[bool, typer.Option(help="Store float16 instead of float32.")] = False,
     val: Val = 0.15,
     test: Test = 0.25,
+    by: By = None,
     seed: Seed = 0,
     strict: Strict = False,
 ) -> None:
     """Embed every image once; the gallery model never runs again after this step."""
     from compat.data import ViewRecipe, open_data, split
+    from compat.data.splits import drawn_by
     from compat.gallery import build_gallery, enhancing, load_gallery_model
     from nas.cli.tables import print_gallery
 
@@ -47,12 +49,15 @@ def build(
     steps = [step.strip() for step in enhance.split(",") if step.strip()]
     if steps:
         print(f"Passes of the gallery model per image: {enhancing.passes(steps)}")
+    part = drawn_by(images, by)
+    train = split(images, val=val, test=test, seed=seed, by=part).train
+    print(f"Split by {part}: {len(train):,} of {len(images):,} images are for training.")
     space = build_gallery(
         images,
         enhancing.enhance(load_gallery_model(model), steps),
         out,
         views=ViewRecipe(count=views, seed=seed, flip=flip) if views else None,
-        train=split(images, val=val, test=test, seed=seed).train,
+        train=train,
         dtype="float16" if half else "float32",
         strict=strict,
     )

@@ -7,7 +7,7 @@ import typer
 
 from nas.cli.gallery.joint import reference_of, study_of
 from nas.cli.gallery.options import Data, Jointly, Pretrained, Query
-from nas.cli.options import Epochs, Resolution, Seed, Test, Val
+from nas.cli.options import By, Epochs, Resolution, Seed, Test, Val
 
 
 def fuse(
@@ -25,6 +25,7 @@ def fuse(
     query: Query = None,
     val: Val = 0.15,
     test: Test = 0.25,
+    by: By = None,
     seed: Seed = 0,
 ) -> None:
     """Mix several galleries of the same images into one (asymmetric feature fusion)."""
@@ -37,7 +38,7 @@ def fuse(
     reference = reference_of(
         jointly, query, resolution=resolution, pretrained=pretrained, epochs=epochs, seed=seed
     )
-    study = study_of(data, galleries[0], val=val, test=test, seed=seed)
+    study = study_of(data, galleries[0], val=val, test=test, seed=seed, by=by)
     others = [GallerySpace.open(path) for path in galleries[1:]]
     if reference is not None:
         space = fuse_jointly(study, others, out, reference, dimension=dimension)

@@ -7,7 +7,7 @@ import typer
 
 from nas.cli.gallery.joint import reference_of, study_of
 from nas.cli.gallery.options import Data, Jointly, Pretrained, Query
-from nas.cli.options import Epochs, Resolution, Seed, Test, Val
+from nas.cli.options import By, Epochs, Resolution, Seed, Test, Val
 
 
 def hash_(
@@ -22,6 +22,7 @@ def hash_(
     query: Query = None,
     val: Val = 0.15,
     test: Test = 0.25,
+    by: By = None,
     seed: Seed = 0,
 ) -> None:
     """Derive a gallery of binary codes, searched by Hamming distance."""
@@ -33,7 +34,7 @@ def hash_(
     reference = reference_of(
         jointly, query, resolution=resolution, pretrained=pretrained, epochs=epochs, seed=seed
     )
-    study = study_of(data, gallery, val=val, test=test, seed=seed)
+    study = study_of(data, gallery, val=val, test=test, seed=seed, by=by)
     if reference is not None:
         space = hash_jointly(study, out, reference, bits=bits)
     else:

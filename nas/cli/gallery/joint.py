@@ -6,17 +6,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from compat.data.splits import By
     from compat.tasks.study_data import StudyData
     from nas.recipes.joint import Reference
 
 
-def study_of(data: str, gallery: Path, *, val: float, test: float, seed: int) -> StudyData:
+def study_of(
+    data: str, gallery: Path, *, val: float, test: float, seed: int, by: By | None
+) -> StudyData:
     """Return data and gallery as a study sees them."""
     from compat.tasks.split import SplitConfig
     from compat.tasks.study_data import load_study_data
     from nas.cli.settings import settings
 
-    parts = settings(SplitConfig, {"val": val, "test": test, "seed": seed})
+    parts = settings(SplitConfig, {"val": val, "test": test, "seed": seed, "by": by})
     return load_study_data(data, gallery, parts)
 
 

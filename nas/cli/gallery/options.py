@@ -8,8 +8,8 @@ import typer
 Data = Annotated[
     str,
     typer.Option(
-        help="Folder per class, CSV/Parquet manifest, or a built-in name such as "
-        "facades:classes=60,images=24."
+        help="Folder of images or of class folders, CSV/Parquet manifest, or a built-in name "
+        "such as facades:classes=60,images=24."
     ),
 ]
 Strict = Annotated[bool, typer.Option(help="Stop at the first broken image.")]

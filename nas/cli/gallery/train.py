@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from nas.cli.gallery.options import Data, Strict
-from nas.cli.options import Epochs, Resolution, Seed, Test, Val
+from nas.cli.options import By, Epochs, Resolution, Seed, Test, Val
 
 
 def train(
@@ -23,6 +23,7 @@ def train(
     flip: Annotated[bool, typer.Option(help="Whether a mirrored image is the same thing.")] = True,
     val: Val = 0.15,
     test: Test = 0.25,
+    by: By = None,
     seed: Seed = 0,
     strict: Strict = False,
 ) -> None:
@@ -39,6 +40,6 @@ def train(
         flip=flip,
         seed=seed,
     )
-    splits = split(images, val=val, test=test, seed=seed)
+    splits = split(images, val=val, test=test, seed=seed, by=by)
     train_gallery_model(images, splits, out, recipe, strict=strict)
     print(f"Gallery model: {out}")
