@@ -111,15 +111,20 @@ def difference_by_class(first: np.ndarray, second: np.ndarray, classes: np.ndarr
     Args:
         first: (Q,) average precision of every query, nan for queries without positives.
         second: (Q,) the same for the other model.
-        classes: (Q,) class of every query.
+        classes: (Q,) class of every query, -1 for one that has none and counts for itself.
 
     Raises:
         CompatError: No query has an average precision.
     """
     difference = np.asarray(first, np.float64) - np.asarray(second, np.float64)
     counted = np.flatnonzero(~np.isnan(difference))
-    _, place = np.unique(classes[counted], return_inverse=True)
+    _, place = np.unique(units(classes)[counted], return_inverse=True)
     sums = np.bincount(place, weights=difference[counted])
     shares = sums * len(sums) / max(1, len(counted))
     found = paired_difference(shares, np.zeros_like(shares))
     return replace(found, queries=len(counted))
+
+
+def units(classes: np.ndarray) -> np.ndarray:
+    """Return classes (Q,) with one of its own, below -1, for every query that has none."""
+    return np.where(classes < 0, -2 - np.arange(len(classes)), classes)

@@ -12,7 +12,7 @@ from compat.embedding import embed
 from compat.errors import CompatError
 from compat.evaluation import Metric, Retrieved, Score, Truth, evaluate
 from compat.evaluation.collapse import directed
-from compat.metrics.neighbours import largest_k, nearest
+from compat.metrics.neighbours import nearest
 from searchspaces import QueryModel, folded
 
 Judge = Literal["labels", "ranking"]
@@ -47,36 +47,12 @@ class RetrievalTask:
 
     @cached_property
     def truth(self) -> Truth:
-        """Ground truth of every query.
-
-        Raises:
-            CompatError: By ranking, but fewer than 20 images are searched.
-        """
+        """Ground truth of every query."""
         return self._of_labels() if self.judge == "labels" else self._of_ranking()
 
     def judged_by(self, judge: Judge) -> "RetrievalTask":
         """Return the same task with this truth."""
         return self if judge == self.judge else replace(self, judge=judge)
-
-    @property
-    def can_be_ranked(self) -> bool:
-        """Whether enough is searched for the ten first results to mean something."""
-        return self._searched >= 2 * RANKED
-
-    @property
-    def _searched(self) -> int:
-        """Images that every query searches."""
-        return largest_k(len(self.retrieval.gallery), self._itself)
-
-    @cached_property
-    def _itself(self) -> tuple[np.ndarray, ...]:
-        """Where each query stands in the gallery: it does not search itself."""
-        ids = self.images.ids
-        queries, gallery = self.retrieval.queries, self.retrieval.gallery
-        unlabelled = np.full(len(queries), -1), np.full(len(gallery), -1)
-        return Truth.from_labels(
-            *unlabelled, query_ids=ids[queries], gallery_ids=ids[gallery]
-        ).ignored
 
     def _of_labels(self) -> Truth:
         images, part = self.images, self.retrieval
@@ -91,16 +67,17 @@ class RetrievalTask:
         )
 
     def _of_ranking(self) -> Truth:
-        if not self.can_be_ranked:
-            raise CompatError(
-                f"{self.images.name}: queries search {self._searched} images, too few for the "
-                f"agreement on the first {RANKED}; expected {2 * RANKED} or more: add images, or "
-                "labels to judge by."
-            )
-        gallery = self.vectors[self.retrieval.gallery]
-        asking = self.vectors[self.retrieval.queries]
-        found = nearest(asking, gallery, RANKED, ignored=self._itself, metric=self.metric)
-        return Truth.from_lists(list(found), self._itself, len(gallery))
+        ids, (queries, gallery) = self.images.ids, (self.retrieval.queries, self.retrieval.gallery)
+        itself = Truth.from_labels(
+            np.full(len(queries), -1),
+            np.full(len(gallery), -1),
+            query_ids=ids[queries],
+            gallery_ids=ids[gallery],
+        ).ignored
+        found = nearest(
+            self.vectors[queries], self.vectors[gallery], RANKED, ignored=itself, metric=self.metric
+        )
+        return Truth.from_lists(list(found), itself, len(gallery))
 
     def pixels(self, resolution: int) -> np.ndarray:
         """Return the pictures as a deployed query model sees them, uint8 (N, r, r, 3)."""
@@ -133,10 +110,14 @@ class RetrievalTask:
     def score(self, embeddings: np.ndarray) -> Score:
         """Return self-test, cross-test and paragon of a query model's embeddings (N, d)."""
         return Score(
-            self_test=self._test(embeddings, embeddings),
+            self_test=self.self_test(embeddings),
             cross_test=self.cross_test(embeddings[self.retrieval.queries]),
             paragon=self.paragon,
         )
+
+    def self_test(self, embeddings: np.ndarray) -> Retrieved:
+        """Return the self-test alone of a query model's embeddings (N, d)."""
+        return self._test(embeddings, embeddings)
 
     def cross_test(self, queries: np.ndarray) -> Retrieved:
         """Return the cross-test alone, for which the queries' embeddings (Q, d) are enough."""

@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from compat.data.splits import drawn_by
 from compat.errors import CompatError
 from compat.gallery import GallerySpace
 from compat.targets import AlignmentTargets
-from compat.tasks.retrieval import Judge, RetrievalTask, readable
+from compat.tasks.retrieval import RANKED, Judge, RetrievalTask, readable
 from compat.tasks.split import SplitConfig
 from compat.tasks.training_set import TrainingSet
 
@@ -53,7 +54,28 @@ class StudyData:
         """The validation task by the other judge; None where that has nothing to say."""
         if self.judge == "ranking":
             return self.val.judged_by("labels") if self.images.labelled else None
-        return self.val.judged_by("ranking") if self.val.can_be_ranked else None
+        return self.val.judged_by("ranking") if _can_be_ranked(self.splits.val) else None
+
+    @cached_property
+    def unseen(self) -> Literal["classes", "queries"]:
+        """What of the test part training has not seen: whole classes, or its queries alone."""
+        labels = self.images.labels[self.splits.train]
+        seen = np.isin(self.images.labels[self.splits.test.queries], labels).any()
+        return "queries" if seen else "classes"
+
+    def check_ranked(self) -> None:
+        """Refuse agreement where too little is searched for the first results to mean anything.
+
+        Raises:
+            CompatError: It is so.
+        """
+        for part in (self.splits.val, self.splits.test):
+            if not _can_be_ranked(part):
+                raise CompatError(
+                    f"{self.images.name}: agreement is on the first {RANKED} results, but queries "
+                    f"search {len(part.gallery)} images, expected more than {2 * RANKED}: add "
+                    "images, or give labels to judge by."
+                )
 
     @cached_property
     def test(self) -> RetrievalTask:
@@ -118,6 +140,10 @@ class StudyData:
         )
 
 
+def _can_be_ranked(part: Retrieval) -> bool:
+    return len(part.gallery) > 2 * RANKED
+
+
 def load_study_data(
     data: str, gallery: str | Path, parts: SplitConfig, judge: Judge | None = None
 ) -> StudyData:
@@ -133,6 +159,7 @@ def load_study_data(
     Raises:
         CompatError: The data or the gallery cannot be read, or images lack gallery vectors.
         CompatError: The gallery's training views cover images that are to be held out here.
+        CompatError: By ranking, but too few images are searched.
     """
     space = GallerySpace.open(gallery)
     images = _embedded(open_data(data), space)
@@ -148,18 +175,18 @@ def load_study_data(
                 f"{drawn_by(images, parts.by)}); give the study the `split` that the gallery was "
                 "built with, or build the gallery anew."
             )
-    return StudyData(images, space, splits, fit, judge or _judge(images))
+    study = StudyData(images, space, splits, fit, judge or _judge(images))
+    if study.judge == "ranking":
+        study.check_ranked()
+        logger.info(
+            "Split by %s; queries are to find what the gallery network finds first (agreement).",
+            drawn_by(images, parts.by),
+        )
+    return study
 
 
 def _judge(images: ImageSet) -> Judge:
-    if images.labelled or images.lists is not None:
-        return "labels"
-    logger.info(
-        "%s has no labels: it is split by image, and query models are judged by their agreement "
-        "with the gallery network.",
-        images.name,
-    )
-    return "ranking"
+    return "labels" if images.labelled or images.lists is not None else "ranking"
 
 
 def _embedded(images: ImageSet, space: GallerySpace) -> ImageSet:

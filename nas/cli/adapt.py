@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas.cli.options import Seed, Test, Val
+from nas.cli.options import By, Seed, Test, Val
 
 if TYPE_CHECKING:
     from nas.recipes.adapting import Adapted
@@ -42,6 +42,7 @@ def adapt(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     val: Val = 0.15,
     test: Test = 0.25,
+    by: By = None,
     seed: Seed = 0,
 ) -> None:
     """Map a frozen encoder into a gallery, without training; the map is chosen on validation."""
@@ -59,7 +60,7 @@ def adapt(
             "map": map.value,
             "pretrained": pretrained,
             "checkpoint": None if checkpoint is None else str(checkpoint),
-            "split": {"val": val, "test": test, "seed": seed},
+            "split": {"val": val, "test": test, "seed": seed, "by": by},
             "seed": seed,
         },
     )
@@ -108,6 +109,7 @@ def _rows(done: Adapted) -> dict[str, Any]:
             for row in done.rows
         ],
         "test": done.scores.model_dump(mode="json"),
+        "judge": done.data.judge,
         "file": None if done.exported is None else str(done.exported.path),
     }
 
@@ -118,9 +120,12 @@ def _print(done: Adapted) -> None:
 
     from nas.cli.tables import stdout_console
     from nas.config.budget import format_macs
+    from nas.config.objectives import ACCURACY
 
-    table = Table(title="Adapted without training, on the validation classes", title_justify="left")
-    for column in _COLUMNS:
+    accuracy, unseen = ACCURACY[done.data.judge].words, done.data.unseen
+    title = f"Adapted without training, on the validation {unseen}"
+    table = Table(title=title, title_justify="left")
+    for column in ("px", "map", "MACs", accuracy, "95% interval", "of paragon", ""):
         table.add_column(column, justify="left" if column == "map" else "right", no_wrap=True)
     for row in done.rows:
         found = row.map.found
@@ -140,7 +145,7 @@ def _print(done: Adapted) -> None:
     cross, paragon = done.scores.cross_test, done.scores.paragon.map
     low, high = cross.interval
     console.print(
-        f"Test classes: cross-test mAP {cross.map:.4f} (95% interval {low:.3f} to {high:.3f}), "
+        f"Test {unseen}: {accuracy} mAP {cross.map:.4f} (95% interval {low:.3f} to {high:.3f}), "
         f"{cross.map / paragon:.1%} of the paragon {paragon:.4f}"
     )
     if done.exported is None:
@@ -148,6 +153,3 @@ def _print(done: Adapted) -> None:
     else:
         written = done.exported
         console.print(f"{written.path}, card {written.card_path.name}", soft_wrap=True)
-
-
-_COLUMNS = ("px", "map", "MACs", "cross-test", "95% interval", "of paragon", "")

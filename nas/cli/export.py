@@ -29,6 +29,7 @@ def export(
 ) -> None:
     """Export one query model, checked against PyTorch, with its scores on the test classes."""
     from nas.config.budget import format_macs, parse_macs
+    from nas.config.objectives import ACCURACY
     from nas.errors import StudyError
     from nas.study.exports import best_under as find_best
     from nas.study.exports import export as write
@@ -43,11 +44,11 @@ def export(
         else find_best(opened, parse_macs(best_under or ""))
     )
     done = write(opened, record, format.value, out)
-    scores = done.card.scores
+    scores, words = done.card.scores, ACCURACY[done.card.judge].words
     print(f"Exported trial {record.trial} ({format_macs(record.macs)} MACs) to {done.path}")
     print(f"Card: {done.card_path}")
     print(f"Largest difference from PyTorch: {done.max_difference:.2e}")
     print(
-        f"Test classes: cross-test mAP {scores.cross_test.map:.4f}, "
+        f"Test {opened.data.unseen}: {words} mAP {scores.cross_test.map:.4f}, "
         f"self-test {scores.self_test.map:.4f}, paragon {scores.paragon.map:.4f}"
     )

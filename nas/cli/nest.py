@@ -133,11 +133,13 @@ def extract(
 ) -> None:
     """Write one capacity as an ordinary query model, with its scores on the test classes."""
     from nas.config.budget import format_macs
+    from nas.config.objectives import ACCURACY
     from nas.recipes.nest import Nest
     from pruning.nested import format_capacity, parse_capacity
 
     share = parse_capacity(capacity)
-    done = Nest.open(nest).write(share, out)
+    opened = Nest.open(nest)
+    done = opened.write(share, out)
     seconds, score = done.card.latency, done.card.scores.cross_test
     latency = f"{seconds.pytorch * 1e3:.2f} ms in PyTorch"
     if seconds.onnxruntime is not None:
@@ -148,8 +150,9 @@ def extract(
     print(f"Largest difference from PyTorch: {done.max_difference:.2e}")
     print(f"Latency of one query, one CPU thread: {latency}")
     low, high = score.interval
-    print(f"Test classes: cross-test mAP {score.map:.4f} (95% interval {low:.3f} to {high:.3f})")
-    config = Nest.open(nest).config
+    words = f"Test {opened.data.unseen}: {ACCURACY[done.card.judge].words} mAP {score.map:.4f}"
+    print(f"{words} (95% interval {low:.3f} to {high:.3f})")
+    config = opened.config
     if share not in config.capacities and config.per_step is None:
         print(
             f"{format_capacity(share)} was not trained, only adapted; a nest trained with "
@@ -203,7 +206,8 @@ def _matrix(nest: Nest, tests: CrossTests) -> Table:
     from rich.table import Table
 
     table = Table(
-        title=f"Cross-tests of {nest.path} on the test classes: mAP by query (row) and gallery",
+        title=f"Cross-tests of {nest.path} on the test {nest.data.unseen}: mAP by query (row) and "
+        "gallery",
         title_justify="left",
     )
     table.add_column("queries by")

@@ -15,7 +15,7 @@ def pareto(
         str | None,
         typer.Option("--max-macs", "--max-flops", help="Budget of MACs, e.g. 50M."),
     ] = None,
-    min_map: Annotated[float | None, typer.Option(help="Least validation cross-test mAP.")] = None,
+    min_map: Annotated[float | None, typer.Option(help="Least validation mAP.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     csv: Annotated[Path | None, typer.Option(help="Also write a CSV file.")] = None,
     trust_imports: TrustImports = False,

@@ -143,10 +143,12 @@ def _print(done: Pruned) -> None:
 
     from nas.cli.tables import stdout_console
     from nas.config.budget import format_macs
+    from nas.config.objectives import ACCURACY
     from nas.deployment.write import onnx_seconds
 
     table = Table(title=f"{done.run.path}, target {done.target}", title_justify="left")
-    for column in _COLUMNS:
+    accuracy, unseen = ACCURACY[done.run.data.judge].words, done.run.data.unseen
+    for column in (*_COLUMNS, accuracy, "interval"):
         table.add_column(column, justify="left" if column == "step" else "right", no_wrap=True)
     uncut, console = done.steps[0], stdout_console()
     for record in done.steps:
@@ -158,17 +160,19 @@ def _print(done: Pruned) -> None:
             format_macs(record.parameters),
             f"{record.costs['latency'] * 1e3:.2f} ms",
             f"{record.costs['latency'] / uncut.costs['latency']:.3f}",
-            f"{record.cross_test:.4f}",
+            f"{record.accuracy:.4f}",
             f"{low:.3f}–{high:.3f}",
         )
     console.print(table)
-    console.print("Cross-test on the validation classes; latency in PyTorch, one CPU thread.")
+    console.print(
+        f"{accuracy.capitalize()} on the validation {unseen}; latency in PyTorch, one CPU thread."
+    )
     last = done.files[-1].card
     for name, scores in (("uncut", done.uncut.scores), ("pruned", last.scores)):
         cross, paragon = scores.cross_test, scores.paragon.map
         low, high = cross.interval
         console.print(
-            f"Test classes, {name}: cross-test mAP {cross.map:.4f} (95% interval {low:.3f} to "
+            f"Test {unseen}, {name}: {accuracy} mAP {cross.map:.4f} (95% interval {low:.3f} to "
             f"{high:.3f}), {cross.map / paragon:.1%} of the paragon {paragon:.4f}"
         )
     before = onnx_seconds(done.run.model(uncut), "the uncut model")
@@ -182,4 +186,4 @@ def _print(done: Pruned) -> None:
         console.print(f"{file.path}, card {file.card_path.name}", soft_wrap=True)
 
 
-_COLUMNS = ("step", "MACs", "of uncut", "params", "latency", "of uncut", "cross-test", "interval")
+_COLUMNS = ("step", "MACs", "of uncut", "params", "latency", "of uncut")

@@ -25,7 +25,7 @@ def repeat(
     ] = 3,
     trust_imports: TrustImports = False,
 ) -> None:
-    """Train candidates again with other seeds: how much of their cross-test is luck."""
+    """Train candidates again with other seeds: how much of their accuracy is luck."""
     from nas.errors import StudyError
     from nas.statistics.repeats import repeat as run_repeat
     from nas.study.run import Run
@@ -64,7 +64,7 @@ def _print(done: Sequence[Repeated]) -> None:
     from nas.cli.tables import stdout_console
     from nas.config.budget import format_macs
 
-    table = Table(title="Cross-test mAP over training seeds", title_justify="left")
+    table = Table(title="mAP over training seeds", title_justify="left")
     for name, justify in _COLUMNS:
         table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for each in done:
@@ -74,7 +74,7 @@ def _print(done: Sequence[Repeated]) -> None:
             record.route,
             format_macs(record.macs),
             record.fidelity,
-            f"{record.cross_test:.4f}",
+            f"{record.accuracy:.4f}",
             each.how,
             str(each.seeds),
             str(each.val),

@@ -30,6 +30,7 @@ def search(
     """Search the Pareto front of query models; the same command continues a stopped search."""
     from nas.cli.tables import print_front
     from nas.config.study import load_config
+    from nas.statistics.concordance import concordance
     from nas.statistics.ties import distinguish
     from nas.study.trials import search as run_search
 
@@ -50,4 +51,7 @@ def search(
         raise typer.Exit(130) from None
     front = run.front()
     print_front(run, front, distinguish(run, front))
+    together = concordance(run.records())
+    if together is not None:
+        print(together)
     print(f"Run folder: {run.path} (trials in {run.storage_url})")

@@ -13,7 +13,7 @@ from rich.text import Text
 from compat.gallery import Codes, GallerySpace
 from compat.metrics import shape
 from nas.config.budget import format_macs
-from nas.config.objectives import COSTS, OBJECTIVES
+from nas.config.objectives import ACCURACY, COSTS, OBJECTIVES
 from nas.deployment.evaluate import Evaluation
 from nas.deployment.profiles import Profile
 from nas.statistics.ties import Ties
@@ -101,6 +101,8 @@ def front_rows(
             "parameters": r.parameters,
             **{each.name: r.costs.get(each.name) for each in COSTS if not each.always},
             "val_cross_test": r.cross_test,
+            "val_agreement": r.agreement,
+            "val_overlap": r.overlap,
             "val_interval_low": r.interval[0],
             "val_interval_high": r.interval[1],
             "val_self_test": r.self_test,
@@ -128,12 +130,15 @@ def print_front(run: Run, records: Sequence[Record], ties: Ties) -> None:
     """Print a Pareto front, or the part of it that meets bounds."""
     gallery_macs = run.data.gallery.manifest.model_macs
     table = Table(
-        title=f"Pareto front of {run.path} on the validation classes",
+        title=f"Pareto front of {run.path} on the validation {run.data.unseen}",
         title_justify="left",
     )
-    further = [OBJECTIVES[name] for name in run.config.objectives if name not in _SHOWN]
+    accuracy = ACCURACY[run.data.judge]
+    shown = {*_SHOWN, accuracy.name}
+    further = [OBJECTIVES[name] for name in run.config.objectives if name not in shown]
     for name, justify in (*_COLUMNS, *((each.words, "right") for each in further)):
-        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        heading = accuracy.words if name == "accuracy" else name
+        table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for r in records:
         table.add_row(
             str(r.trial),
@@ -143,19 +148,20 @@ def print_front(run: Run, records: Sequence[Record], ties: Ties) -> None:
             format_macs(r.macs),
             f"1/{gallery_macs / r.macs:.0f}" if gallery_macs else "?",
             format_macs(r.parameters),
-            f"{r.cross_test:.4f}",
+            f"{r.accuracy:.4f}",
             f"{r.interval[0]:.3f}–{r.interval[1]:.3f}",
             _tied_with(ties, r.trial),
             "–" if r.self_test is None else f"{r.self_test:.4f}",
-            f"{r.cross_test / r.paragon:.1%}",
+            f"{r.accuracy / r.paragon:.1%}",
             *(each.text(r.value(each)) for each in further),
         )
     console = stdout_console()
     console.print(table)
     if records:
         console.print(ties.words(run.path), soft_wrap=True)
-        console.print(f"Paragon mAP on the validation classes: {records[0].paragon:.4f}")
-        console.print("`querynas export` and `querynas report` measure on the test classes.")
+        part = run.data.unseen
+        console.print(f"Paragon mAP on the validation {part}: {records[0].paragon:.4f}")
+        console.print(f"`querynas export` and `querynas report` measure on the test {part}.")
     else:
         console.print("No model of the front meets these bounds.")
 
@@ -168,7 +174,7 @@ _COLUMNS = (
     ("MACs", "right"),
     ("of gallery", "right"),
     ("params", "right"),
-    ("cross-test", "right"),
+    ("accuracy", "right"),
     ("95% interval", "right"),
     ("tied with", "right"),
     ("self-test", "right"),
@@ -176,7 +182,7 @@ _COLUMNS = (
 )
 
 
-_SHOWN = ("macs", "parameters", "cross_test", "self_test")
+_SHOWN = ("macs", "parameters", "self_test")
 
 
 def _tied_with(ties: Ties, trial: int) -> str:

@@ -15,6 +15,7 @@ from nas.config.budget import format_macs, parse_macs
 from searchspaces.support.section import Section
 
 if TYPE_CHECKING:
+    from compat.tasks import Judge
     from searchspaces import QueryModel
     from searchspaces.timing import Runtime
 
@@ -121,12 +122,19 @@ OBJECTIVES: Mapping[str, Objective] = {
             lambda c: searchspaces.int8_bytes(c.network),
         ),
         Objective("cross_test", "maximize", "mAP", "cross-test"),
+        Objective("agreement", "maximize", "mAP", "agreement"),
         Objective("self_test", "maximize", "mAP", "self-test"),
         Objective("product", "maximize", "mAP", "self-test × cross-test"),
     )
 }
 """Every objective by its name. CMP-NAS (Duggal et al., CVPR 2021) calls `self_test` R1,
 `cross_test` R2 and `product` R3."""
+
+ACCURACY: Mapping["Judge", Objective] = {
+    "labels": OBJECTIVES["cross_test"],
+    "ranking": OBJECTIVES["agreement"],
+}
+"""What query models are chosen by, by what judges them."""
 
 COSTS = tuple(each for each in OBJECTIVES.values() if each.cost is not None)
 """Those that are known before there are weights, and so can be bounded."""

@@ -13,10 +13,18 @@ from pydantic import (
     field_validator,
 )
 
+from compat.tasks.retrieval import Judge
 from compat.tasks.split import SplitConfig
 from compat.training.config import Epochs, LearningRate, TrainingConfig, of_pretrained
 from nas.config.alignment import AlignmentConfig
-from nas.config.objectives import COSTS, BudgetConfig, Objective, ObjectiveName, bounds
+from nas.config.objectives import (
+    COSTS,
+    OBJECTIVES,
+    BudgetConfig,
+    Objective,
+    ObjectiveName,
+    bounds,
+)
 from nas.config.yaml_text import parse_yaml, read_yaml
 from nas.errors import StudyError
 from searchspaces.support.problems import problem_of
@@ -205,6 +213,28 @@ class StudyConfig(AlignmentConfig):
                 "`table_latency` needs a file that `querynas latency calibrate` wrote; add it"
             )
         return value
+
+    @property
+    def judge(self) -> Judge:
+        """What queries are to find: by labels, unless agreement is the one quality asked for."""
+        qualities = [name for name in self.objectives if OBJECTIVES[name].cost is None]
+        return "ranking" if qualities == ["agreement"] else "labels"
+
+    def without_labels(self) -> "StudyConfig":
+        """Return the study of data without labels; its accuracy is agreement by default.
+
+        Raises:
+            StudyError: An objective asks for labels.
+        """
+        if "objectives" not in self.model_fields_set:
+            return self.model_copy(update={"objectives": ("macs", "agreement")})
+        if self.judge == "labels":
+            raise StudyError(
+                f"The objectives {', '.join(self.objectives)} ask for labels, but '{self.data}' "
+                "has none; give `objectives: [macs, agreement]`, or a folder per class or a column "
+                "`label`."
+            )
+        return self
 
     @property
     def costs(self) -> list[Objective]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from compat.evaluation import Metric, Retrieved, Score
+from compat.tasks.retrieval import Judge
 from compat.tasks.split import SplitConfig
 from nas.errors import StudyError
 from searchspaces import Architecture
@@ -94,7 +95,7 @@ class LatencyCard(Section):
 
 
 class Validation(Section):
-    """The cross-test mAP on the validation classes, which the search selected on."""
+    """The cross-test mAP on the validation part, which the search selected on."""
 
     cross_test: float
     interval: tuple[float, float]
@@ -122,6 +123,9 @@ class Card(Versioned):
         data: The images of the study.
         validation: What selection went by.
         scores: The exported file's own scores on the test split.
+        judge: What queries were to find, in ``validation`` and ``scores``: images of their label,
+            or, by "ranking", what the gallery network finds first. The cross-test is then the
+            agreement with it.
     """
 
     querynas: str
@@ -141,6 +145,7 @@ class Card(Versioned):
     data: DataCard
     validation: Validation
     scores: Scores
+    judge: Judge = "labels"
 
 
 def card_path(model: Path) -> Path:

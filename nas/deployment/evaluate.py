@@ -25,7 +25,7 @@ class Evaluation:
         path: The model file.
         card: Its card.
         fingerprint: Of the gallery that it was measured in.
-        scores: The three tests by protocol; "labels" where the data has labels.
+        scores: The three tests by protocol; "labels" where the data has labels, else "ranking".
         task: The test part that it was measured on.
         embeddings: What it made of the task's images, float32 (N, d).
     """
@@ -85,10 +85,10 @@ def scores_by_protocol(task: RetrievalTask, embeddings: np.ndarray) -> dict[str,
     """Return the three tests of a query model's embeddings (N, d) by protocol.
 
     Data with explicit ground truth (revisited Oxford and Paris) has one per list, by trapezoid
-    average precision; other data has one, "labels".
+    average precision; other data has one, which is the task's judge.
     """
     if task.images.lists is None:
-        return {"labels": task.score(embeddings)}
+        return {task.judge: task.score(embeddings)}
     queries, gallery = task.retrieval.queries, task.retrieval.gallery
     return {
         name: score(

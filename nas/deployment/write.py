@@ -220,4 +220,5 @@ def _card(model: QueryModel, file: Path, source: Source, data: StudyData, scores
         data=DataCard(spec=source.data, split=source.split),
         validation=source.validation,
         scores=scores,
+        judge=data.judge,
     )

@@ -82,6 +82,7 @@ class Adapted:
         paragon: mAP of the gallery's own vectors on the validation classes.
         scores: The chosen one on the test classes; of the written file where there is one.
         exported: The written file.
+        data: What it was measured on.
     """
 
     rows: tuple[AdaptedEncoder, ...]
@@ -89,6 +90,7 @@ class Adapted:
     paragon: float
     scores: Scores
     exported: Exported | None
+    data: StudyData
 
 
 def adapt(config: AdaptConfig, out: str | Path | None = None) -> Adapted:
@@ -132,7 +134,7 @@ def adapt(config: AdaptConfig, out: str | Path | None = None) -> Adapted:
     else:
         exported = _export(config, chosen, Path(out), data)
         scores = exported.card.scores
-    return Adapted(tuple(rows), chosen, data.val.paragon.map, scores, exported)
+    return Adapted(tuple(rows), chosen, data.val.paragon.map, scores, exported, data)
 
 
 def _export(config: AdaptConfig, chosen: AdaptedEncoder, out: Path, data: StudyData) -> Exported:

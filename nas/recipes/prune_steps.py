@@ -129,7 +129,7 @@ class PruneSteps:
             )
         )
         keep_weights(self.run, study.get_trials(deepcopy=False)[number], candidate)
-        study.tell(number, [float(record.macs), record.cross_test])
+        study.tell(number, [float(record.macs), record.accuracy])
 
     def _cut_file(self, index: int) -> Path:
         return self.run.shared / f"{index}.safetensors"

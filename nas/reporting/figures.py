@@ -12,6 +12,7 @@ from optuna.study import StudyDirection
 from optuna.visualization import plot_hypervolume_history, plot_optimization_history
 
 from nas.config.budget import format_macs
+from nas.config.objectives import ACCURACY
 from nas.study.front import Record, is_scored
 
 ACCENT = "#2f7de1"
@@ -36,7 +37,7 @@ def pareto(
     stepped: bool,
     gallery_macs: int | None,
 ) -> go.Figure:
-    """Plot MACs against the validation cross-test of every candidate, the front drawn through.
+    """Plot MACs against the validation accuracy of every candidate, the front drawn through.
 
     Members of the front that are not distinguishable from a cheaper one are hollow, and a band
     leads from one to the other.
@@ -45,7 +46,7 @@ def pareto(
         records: All scored candidates.
         front: Those that no other dominates, by MACs.
         ties: Trial of the cheaper member by trial of the one that is tied with it.
-        stepped: Whether the front is one of MACs and cross-test, so that a staircase bounds it.
+        stepped: Whether the front is one of MACs and accuracy, so that a staircase bounds it.
         gallery_macs: MACs of the gallery network, which gets a mark of its own; None if unknown.
     """
     figure = go.Figure()
@@ -58,7 +59,7 @@ def pareto(
     if grown:
         figure.add_scatter(
             x=[x for child, parent in grown for x in (parent.macs, child.macs, None)],
-            y=[y for child, parent in grown for y in (parent.cross_test, child.cross_test, None)],
+            y=[y for child, parent in grown for y in (parent.accuracy, child.accuracy, None)],
             mode="lines",
             line={"color": _INK, "width": 1, "dash": "dot"},
             hoverinfo="skip",
@@ -67,7 +68,7 @@ def pareto(
     if stepped:
         figure.add_scatter(
             x=[r.macs for r in front],
-            y=[r.cross_test for r in front],
+            y=[r.accuracy for r in front],
             mode="lines",
             line={"color": _INK, "width": 2, "shape": "hv"},
             hoverinfo="skip",
@@ -78,7 +79,7 @@ def pareto(
     if tied:
         figure.add_scatter(
             x=[x for pair in tied for x in (*(r.macs for r in pair), None)],
-            y=[y for pair in tied for y in (*(r.cross_test for r in pair), None)],
+            y=[y for pair in tied for y in (*(r.accuracy for r in pair), None)],
             mode="lines",
             line={"color": _INK, "width": 7},
             opacity=0.3,
@@ -101,7 +102,7 @@ def pareto(
         ticks = _log_ticks([r.macs for r in records] + ([gallery_macs] if gallery_macs else []))
         figure.update_xaxes(tickvals=ticks, ticktext=[format_macs(tick) for tick in ticks])
     figure.update_xaxes(type="log", title="MACs of one query, log scale")
-    figure.update_yaxes(title="cross-test mAP, validation classes")
+    figure.update_yaxes(title=f"{_words(records)} mAP, validation")
     return styled(figure, height=560)
 
 
@@ -140,7 +141,7 @@ def history(study: optuna.Study) -> go.Figure:
 
 
 def importances(study: optuna.Study) -> go.Figure | None:
-    """Plot which parameters decide the cross-test, by Optuna's PED-ANOVA.
+    """Plot which parameters decide the accuracy, by Optuna's PED-ANOVA.
 
     Returns:
         None where the study has too few trials for a stable answer.
@@ -158,13 +159,13 @@ def importances(study: optuna.Study) -> go.Figure | None:
         found = get_param_importances(
             copy,
             evaluator=PedAnovaImportanceEvaluator(target_quantile=_TARGET_QUANTILE),
-            target=lambda trial: -trial.user_attrs["cross_test"],
+            target=lambda trial: -trial.user_attrs["accuracy"],
         )
     choices = {name for t in trials for name, each in t.distributions.items() if not each.single()}
     shown = {name: value for name, value in found.items() if name in choices}
     shown = dict(list(shown.items())[:_MOST_PARAMETERS])
     figure = _bars(shown, [f"{value:.2f}" for value in shown.values()])
-    return figure.update_xaxes(title="importance for a cross-test in the best quarter", nticks=5)
+    return figure.update_xaxes(title="importance for an accuracy in the best quarter", nticks=5)
 
 
 def _bars(values: Mapping[str, float], words: Sequence[str]) -> go.Figure:
@@ -222,7 +223,7 @@ def _add_candidates(
     shown = {trace.name for trace in figure.data}
     figure.add_scatter(
         x=[r.macs for r in group],
-        y=[r.cross_test for r in group],
+        y=[r.accuracy for r in group],
         mode="markers",
         name=title,
         legendgroup=title,
@@ -237,8 +238,8 @@ def _add_candidates(
         },
         error_y={
             "visible": front,
-            "array": [r.interval[1] - r.cross_test for r in group],
-            "arrayminus": [r.cross_test - r.interval[0] for r in group],
+            "array": [r.interval[1] - r.accuracy for r in group],
+            "arrayminus": [r.accuracy - r.interval[0] for r in group],
             "color": look["color"],
             "thickness": 1,
             "width": 3,
@@ -274,6 +275,16 @@ def _log_ticks(values: Sequence[float]) -> list[float]:
     return [step * 10.0**power for power in range(low, high + 1) for step in steps]
 
 
+def _words(records: Sequence[Record]) -> str:
+    """The accuracy that a study chooses by, for people."""
+    return ACCURACY[records[0].judge].words if records else ACCURACY["labels"].words
+
+
+def _accuracy(trial: optuna.trial.FrozenTrial) -> float:
+    judge = trial.user_attrs.get("judge", "labels")
+    return float(trial.user_attrs[ACCURACY[judge].name])
+
+
 def _routes(records: Sequence[Record]) -> list[str]:
     return list(dict.fromkeys(r.route for r in sorted(records, key=lambda r: r.route)))
 
@@ -287,8 +298,8 @@ def _hover(record: Record, tied: int | None) -> str:
             f"<b>trial {record.trial}</b>, {record.route}, {record.fidelity}",
             f"{format_macs(record.macs)} MACs, {format_macs(record.parameters)} parameters, "
             f"{record.resolution} px",
-            f"cross-test {record.cross_test:.4f} ({low:.3f} to {high:.3f}), "
-            f"{record.cross_test / record.paragon:.1%} of paragon"
+            f"{_words([record])} {record.accuracy:.4f} ({low:.3f} to {high:.3f}), "
+            f"{record.accuracy / record.paragon:.1%} of paragon"
             + ("" if record.self_test is None else f", self-test {record.self_test:.4f}"),
             "" if tied is None else f"not distinguishable at 95% from trial {tied}<br>",
             *lines,
@@ -316,7 +327,7 @@ def _copy(
                 params=trial.params,
                 distributions=trial.distributions,
                 values=list(each),
-                user_attrs={"cross_test": trial.user_attrs["cross_test"]},
+                user_attrs={"accuracy": _accuracy(trial)},
             )
         )
     return copy

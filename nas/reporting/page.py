@@ -7,7 +7,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 import plotly.graph_objects as go
 import yaml
@@ -17,14 +16,16 @@ from optuna.trial import TrialState
 from plotly.offline import get_plotlyjs
 from tqdm import tqdm
 
+from compat.data.splits import drawn_by
 from compat.device import describe
-from compat.tasks.study_data import StudyData
+from compat.tasks.retrieval import RANKED
 from nas.config.budget import format_macs
-from nas.config.objectives import OBJECTIVES, bounds
+from nas.config.objectives import ACCURACY, OBJECTIVES, bounds
 from nas.deployment.card import product_version
 from nas.errors import StudyError
 from nas.reporting import figures
 from nas.reporting.pictures import examples
+from nas.statistics.concordance import concordance
 from nas.statistics.repeats import repeated
 from nas.statistics.ties import Ties, distinguish
 from nas.study.front import Record
@@ -33,7 +34,7 @@ from nas.study.query_scores import restore
 from nas.study.run import Run
 from searchspaces.support.files import write_atomically
 
-_KEPT = 0.9  # share of the best cross-test that a small model must keep to be shown beside it
+_KEPT = 0.9  # share of the best accuracy that a small model must keep to be shown beside it
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,13 @@ class Row:
 
     @property
     def of_paragon(self) -> float:
-        """Test cross-test as a share of the test paragon."""
+        """Test accuracy as a share of the test paragon."""
         return self.measured.scores.cross_test.map / self.measured.scores.paragon.map
 
     @property
     def promised(self) -> float:
-        """Validation cross-test as a share of the validation paragon."""
-        return self.record.cross_test / self.record.paragon
+        """Validation accuracy as a share of the validation paragon."""
+        return self.record.accuracy / self.record.paragon
 
 
 def report(run: Run) -> Path:
@@ -85,11 +86,15 @@ def report(run: Run) -> Path:
         for record in tqdm(front, desc="measuring the front on test classes", unit="model")
     ]
     featured = _featured(rows)
+    accuracy = ACCURACY[run.data.judge]
     page = _template().render(
         title=f"Query models for {run.data.images.name}",
         version=product_version(),
         plotly=Markup(get_plotlyjs()),
-        unseen=_unseen(run.data),
+        part=run.data.unseen,
+        accuracy=accuracy.words,
+        judge=run.data.judge,
+        concordance=concordance(run.records()),
         facts=_facts(run),
         rows=rows,
         ties=ties.words(run.path),
@@ -104,7 +109,7 @@ def report(run: Run) -> Path:
                 run.records(),
                 front,
                 ties={row.record.trial: row.tied for row in rows if row.tied is not None},
-                stepped=set(run.config.objectives) == {"macs", "cross_test"},
+                stepped=set(run.config.objectives) == {"macs", accuracy.name},
                 gallery_macs=run.data.gallery.manifest.model_macs,
             )
         ),
@@ -124,9 +129,9 @@ def _row(record: Record, measured: Measured, ties: Ties, gallery_macs: int | Non
 
 
 def _featured(rows: Sequence[Row]) -> list[Row]:
-    """The member best in validation, and the smallest that keeps nine tenths of its cross-test."""
-    best = max(rows, key=lambda row: row.record.cross_test)
-    small = next(r for r in rows if r.record.cross_test >= _KEPT * best.record.cross_test)
+    """The member best in validation, and the smallest that keeps nine tenths of its accuracy."""
+    best = max(rows, key=lambda row: row.record.accuracy)
+    small = next(r for r in rows if r.record.accuracy >= _KEPT * best.record.accuracy)
     if small is best:
         small = rows[0]
     return [best] if small is best else [best, small]
@@ -156,6 +161,10 @@ def _facts(run: Run) -> dict[str, str]:
         "Data": config.data,
         "Images": f"{len(data.splits.train):,} train, {len(data.val.images):,} validation, "
         f"{test:,} test",
+        "Split": f"by {drawn_by(data.images, config.split.by)}, seed {config.split.seed}"
+        if data.images.split is None
+        else "as the data say",
+        "Right is": _RIGHT[data.judge],
         "Gallery network": gallery.manifest.model or "unknown (vectors were imported)",
         "MACs of the gallery network": format_macs(gallery.manifest.model_macs)
         if gallery.manifest.model_macs
@@ -178,10 +187,10 @@ def _facts(run: Run) -> dict[str, str]:
     }
 
 
-def _unseen(data: StudyData) -> bool:
-    """Whether the test classes are other classes than those that were trained on."""
-    labels = data.images.labels[data.splits.train]
-    return not np.isin(data.test.images.labels, labels).any()
+_RIGHT = {
+    "labels": "an image of the query's class",
+    "ranking": f"what the gallery network finds first, {RANKED} images",
+}
 
 
 def _duration(trials: Sequence[Any]) -> str:

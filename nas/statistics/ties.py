@@ -4,12 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from optuna.study import StudyDirection
 
 from compat.evaluation import Difference
-from compat.evaluation.significance import difference_by_class
+from compat.evaluation.significance import difference_by_class, units
 from nas.study.front import Record
 from nas.study.query_scores import kept
 from nas.study.run import Run
@@ -20,7 +21,7 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Gain:
-    """The cross-test of a member of the front beside that of a cheaper member.
+    """The accuracy of a member of the front beside that of a cheaper member.
 
     Attributes:
         trial: The member.
@@ -46,12 +47,14 @@ class Ties:
             them nothing is compared.
         members: Size of the front.
         classes: Number of validation classes, the units of the test.
+        of: What the units are: classes, or queries where these have no class.
     """
 
     gains: Mapping[int, Gain] = field(default_factory=dict)
     unknown: tuple[int, ...] = ()
     members: int = 0
     classes: int = 0
+    of: Literal["classes", "queries"] = "classes"
 
     def tied_with(self, trial: int) -> int | None:
         """Return the cheaper trial that a member is not distinguishable from, if there is one."""
@@ -71,13 +74,13 @@ class Ties:
         needed = _fewest_classes(self.members)
         if self.classes < needed:
             return (
-                f"{self.classes} validation classes are too few to tell {self.members} models "
+                f"{self.classes} validation {self.of} are too few to tell {self.members} models "
                 f"apart at 95% (it takes {needed}), so all are tied; a study with a larger "
                 "`split.val` could."
             )
         return (
             "A model is tied with a cheaper one if the two are not distinguishable at 95%: paired "
-            f"test over {self.classes} validation classes, Bonferroni over the front."
+            f"test over {self.classes} validation {self.of}, Bonferroni over the front."
         )
 
 
@@ -125,7 +128,7 @@ def compare_members(
     Args:
         precisions: By trial, the average precision of every query (Q,), nan without positives.
         costs: By trial, what is minimised.
-        classes: (Q,) class of every query.
+        classes: (Q,) class of every query, -1 for none.
     """
     members = sorted(precisions, key=lambda trial: tuple(costs[trial]))
     level = LEVEL / (len(members) - 1)
@@ -146,7 +149,12 @@ def compare_members(
         if not gains[trial].tied and difference.mean > 0:
             sure.append(trial)
     counted = ~np.isnan(precisions[members[0]])
-    return Ties(gains, members=len(members), classes=len(np.unique(classes[counted])))
+    return Ties(
+        gains,
+        members=len(members),
+        classes=len(np.unique(units(classes)[counted])),
+        of="classes" if (classes >= 0).any() else "queries",
+    )
 
 
 def _fewest_classes(members: int) -> int:

@@ -37,13 +37,13 @@ def export(run: Run, record: Record, format: Format, out: str | Path) -> Exporte
         gallery=run.config.gallery,
         data=run.config.data,
         split=run.config.split,
-        validation=Validation(cross_test=record.cross_test, interval=record.interval),
+        validation=Validation(cross_test=record.accuracy, interval=record.interval),
     )
     return write_model(run.model(record), out, source, run.data)
 
 
 def best_under(run: Run, macs: float) -> Record:
-    """Return the candidate with the highest validation cross-test within a budget of MACs.
+    """Return the candidate with the highest validation accuracy within a budget of MACs.
 
     Raises:
         StudyError: No candidate is that small.
@@ -61,4 +61,4 @@ def best_under(run: Run, macs: float) -> Record:
             f"The run '{run.path}' has no model under {format_macs(macs)} MACs, {found}; raise the "
             "budget or search smaller models."
         )
-    return max(within, key=lambda r: (r.cross_test, -r.macs))
+    return max(within, key=lambda r: (r.accuracy, -r.macs))

@@ -10,7 +10,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
-from nas.config.objectives import COSTS, Objective
+from compat.tasks.retrieval import Judge
+from nas.config.objectives import ACCURACY, COSTS, Objective
 from nas.errors import StudyError
 from nas.study.dominance import dominated
 from searchspaces import Architecture
@@ -46,11 +47,17 @@ class Record:
         resolution: Side of the square input in pixels.
         costs: Value of every cost that is known of it, by the names in `nas.config.objectives`;
             MACs (fvcore; of a slice by the space's formula) and parameters always.
-        cross_test: Asymmetric mAP M(q, g).
-        interval: 95% bootstrap interval of ``cross_test``.
-        self_test: M(q, q); None for a slice of a supernet whose study does not ask for it.
-        paragon: M(g, g).
+        cross_test: Asymmetric mAP M(q, g); None without labels.
+        interval: 95% bootstrap interval of ``accuracy``.
+        self_test: M(q, q); None for a slice of a supernet whose study does not ask for it, and
+            without labels.
+        paragon: M(g, g), by the same judge as ``accuracy``.
         parent: Trial that a finished model was grown from.
+        judge: What the study judges by.
+        agreement: M(q, g) with what the gallery network finds first as right; None where it was not
+            measured.
+        overlap: Share of the first ten results that query model and gallery network have in common;
+            None where ``agreement`` is.
     """
 
     trial: int
@@ -59,11 +66,19 @@ class Record:
     architecture: Architecture
     resolution: Count
     costs: Costs
-    cross_test: Share
+    cross_test: Share | None
     interval: tuple[Share, Share]
     self_test: Share | None
     paragon: Share
     parent: int | None = None
+    judge: Judge = "labels"
+    agreement: Share | None = None
+    overlap: Share | None = None
+
+    @property
+    def accuracy(self) -> float:
+        """What the study chooses by: the cross-test, or the agreement."""
+        return self.value(ACCURACY[self.judge])
 
     @property
     def macs(self) -> int:
@@ -81,7 +96,9 @@ class Record:
 
         None without a self-test.
         """
-        return None if self.self_test is None else self.self_test * self.cross_test
+        if self.self_test is None or self.cross_test is None:
+            return None
+        return self.self_test * self.cross_test
 
     def value(self, objective: Objective) -> float:
         """Return the figure that a study optimises.
@@ -114,9 +131,13 @@ class Record:
         known = {each.name: attributes.get(each.name) for each in COSTS}
         costs = {name: value for name, value in known.items() if value is not None}
         try:
-            return _RECORD.validate_python({**content, "trial": trial.number, "costs": costs})
+            record = _RECORD.validate_python({**content, "trial": trial.number, "costs": costs})
         except ValidationError as error:
             raise StudyError(f"trial {trial.number}: {problem_of(error, cls)}") from error
+        accuracy = ACCURACY[record.judge].name
+        if getattr(record, accuracy) is None:
+            raise StudyError(f"trial {trial.number}: {accuracy} is missing")
+        return record
 
 
 _RECORD = TypeAdapter(Record)
@@ -160,9 +181,9 @@ def ancestors(record: Record, by_trial: Mapping[int, Record]) -> list[Record]:
 def select(
     records: Sequence[Record], *, max_macs: float | None = None, min_map: float | None = None
 ) -> list[Record]:
-    """Return the records within a budget of MACs and above a cross-test mAP."""
+    """Return the records within a budget of MACs and above an accuracy."""
     return [
         r
         for r in records
-        if (max_macs is None or r.macs <= max_macs) and (min_map is None or r.cross_test >= min_map)
+        if (max_macs is None or r.macs <= max_macs) and (min_map is None or r.accuracy >= min_map)
     ]

@@ -79,12 +79,12 @@ def _say_how_well_ordered(below: list[Record], grown: Mapping[int, Record]) -> N
         return
     from scipy.stats import kendalltau  # slow to import
 
-    after = [grown[r.trial].cross_test for r in parents]
+    after = [grown[r.trial].accuracy for r in parents]
     logger.info(
         "%d models were aligned on; the scores they had before order them with a Kendall tau of "
         "%.2f, their MACs with %.2f.",
         len(parents),
-        kendalltau([r.cross_test for r in parents], after).statistic,
+        kendalltau([r.accuracy for r in parents], after).statistic,
         kendalltau([r.macs for r in parents], after).statistic,
     )
 

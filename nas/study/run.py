@@ -65,10 +65,18 @@ class Run:
         """Return a new run, or the one that the folder holds; nothing is written before `save`.
 
         Raises:
-            StudyError: The folder holds a study with another gallery, space, loss or data.
+            StudyError: The folder holds a study with another gallery, space, loss or data, or an
+                objective asks for labels that the data lack.
+            CompatError: The data or gallery cannot be read, or too little is searched for an
+                agreement.
         """
         path = Path(path)
         run = cls(path, config, storage)
+        if not run.data.images.labelled:
+            config = config.without_labels()
+            run = cls(path, config, storage)
+        if "agreement" in config.objectives:
+            run.data.check_ranked()
         if is_run(path) and run.begun:
             known = read_run_file(path)
             run = cls(path, as_begun(config, known.identity), storage or known.storage)
@@ -106,7 +114,8 @@ class Run:
     @cached_property
     def data(self) -> StudyData:
         """The pictures and gallery vectors of the study."""
-        return load_study_data(self.config.data, self.config.gallery, self.config.split)
+        config = self.config
+        return load_study_data(config.data, config.gallery, config.split, config.judge)
 
     @cached_property
     def storage(self) -> RDBStorage:

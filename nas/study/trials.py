@@ -251,7 +251,7 @@ def _words(trial: FrozenTrial) -> str:
             return f"trial {trial.number} screened out"
         return f"trial {trial.number} {'failed' if 'error' in trial.user_attrs else 'over budget'}"
     record = Record.of_trial(trial)
-    return f"{record.route} {format_macs(record.macs)} mAP {record.cross_test:.3f}"
+    return f"{record.route} {format_macs(record.macs)} mAP {record.accuracy:.3f}"
 
 
 def _check_outcome(trials: Sequence[FrozenTrial], path: Path) -> None:

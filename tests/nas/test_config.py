@@ -53,7 +53,7 @@ def test_a_minimal_study_file_gets_the_defaults(tmp_path: Path) -> None:
         ({"spaces": {}}, "'spaces' is empty"),
         ({"spaces": {"s": {"route": "random"}}}, "'spaces.s' needs a `route`, one of 'supernet'"),
         ({"spaces": {"s": {}}}, "'spaces.s' needs a `route`"),
-        ({"split": {"val": 0.7, "test": 0.7}}, "no classes to train on"),
+        ({"split": {"val": 0.7, "test": 0.7}}, "nothing to train on"),
         ({"sampler": "cmaes"}, "'sampler' is 'cmaes'"),
         ({"trials": "many"}, "'trials' is 'many'"),
         ({"budget": {"max_macs": "50 parsecs"}}, "no budget of MACs"),
