@@ -77,6 +77,10 @@ class FinishTraining(TrainingConfig):
     lr: LearningRate = 1.5e-3
 
 
+_PRETRAINED = ("timm-elastic",)
+"""Spaces whose supernets begin with published weights, unless their options say otherwise."""
+
+
 class RouteSection(Section):
     """What all routes have in common.
 
@@ -105,7 +109,14 @@ class SupernetConfig(RouteSection):
     kernel_transform: bool = False
     random_subnetworks: int = Field(2, ge=0, le=100)
     calibration_images: CalibrationImages = 1024
-    training: SupernetTraining = SupernetTraining()
+    training: SupernetTraining = Field(SupernetTraining(), validate_default=True)
+
+    @field_validator("training")
+    @classmethod
+    def _gentle(cls, value: SupernetTraining, info: ValidationInfo) -> SupernetTraining:
+        options = info.data.get("options", {})
+        published = options.get("pretrained", info.data.get("space") in _PRETRAINED)
+        return of_pretrained(value) if published or options.get("checkpoint") else value
 
 
 class PrunedConfig(RouteSection):

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nas.candidates.routes import SupernetRoute, create_route
-from nas.config.study import StudyConfig
+from nas.config.study import StudyConfig, SupernetConfig
 from nas.errors import StudyError
 from nas.study.run import Run
 from nas.study.trials import search
@@ -86,6 +86,20 @@ def test_a_pretrained_backbone_is_searched_and_slices_the_same_when_opened_again
     assert torch.equal(
         shared[f"backbone.network.{name}"].sort().values, network.state_dict()[name].sort().values
     )
+
+
+@pytest.mark.parametrize(
+    ("section", "lr"),
+    [
+        ({"space": "timm-elastic", "options": {"backbone": "test_resnet"}}, 1e-3),
+        ({"space": "timm-elastic", "options": {"backbone": "a", "pretrained": False}}, 3e-3),
+        ({"space": "timm-elastic", "options": {"pretrained": False, "checkpoint": "f"}}, 1e-3),
+        ({"space": "timm-elastic", "training": {"lr": 2e-3}}, 2e-3),
+        ({"space": "mbconv"}, 3e-3),
+    ],
+)
+def test_weights_of_before_are_trained_gently(section: dict[str, Any], lr: float) -> None:
+    assert SupernetConfig(route="supernet", **section).training.lr == lr
 
 
 def test_kernels_are_transformed_where_it_is_asked_for(tiny_study: dict[str, Any]) -> None:

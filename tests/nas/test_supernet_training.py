@@ -74,7 +74,7 @@ def test_without_options_it_is_the_plain_sandwich_rule(
     start = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
     weights = {k: v.clone() for k, v in trained(aligner, supernet).items()}
     supernet.load_state_dict(start)
-    loss = create_loss(aligner.loss, aligner.data.targets, seed=aligner.seed)
+    loss = create_loss(aligner.loss, aligner.towards.targets, seed=aligner.seed)
     space = supernet.space
     ends = [space.largest(), space.smallest()]
 
@@ -92,7 +92,7 @@ def test_without_options_it_is_the_plain_sandwich_rule(
     align(
         supernet,
         losses,
-        aligner.data,
+        aligner.towards,
         SupernetTraining(**SHORT),
         loss=loss,
         seed=aligner.seed,
@@ -225,5 +225,6 @@ def test_a_route_trains_its_supernet_as_the_study_file_says(
     torch.manual_seed(aligner.seed)
     space: Any = create_space("mbconv", **config.options)
     supernet = space.supernet(dimension)
+    aligner.begin(supernet, pretrained=False)
     train_supernet(aligner, supernet, config.training, random_subnetworks=1, calibration=32)
     assert same(load_file(tmp_path / "slices.safetensors"), supernet.state_dict())
