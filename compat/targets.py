@@ -117,9 +117,10 @@ class AlignmentTargets:
 
     def prototypes(self) -> Tensor:
         """Return the mean gallery vector of every training class, of length one, (C, d)."""
-        members = self.labels[: len(self.gallery)]
+        labels = self.labels[: len(self.gallery)]
+        members = labels >= 0
         sums = self.gallery.new_zeros(self.classes, self.dimension)
-        return F.normalize(sums.index_add(0, members, self.gallery), dim=1)
+        return F.normalize(sums.index_add(0, labels[members], self.gallery[members]), dim=1)
 
     def gallery_classifier(self) -> Tensor:
         """Return the classifier W_g of the gallery space, rows of length one, (C, d).

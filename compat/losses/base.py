@@ -24,8 +24,10 @@ _REMEDIES: dict[str, str] = {
     "gallery_embeddings": "build or import a gallery that holds the training images",
     "anchors": "build or import a gallery that holds the training images",
     "neighbours": "build or import a gallery that holds the training images",
-    "labels": "give the training images labels (a folder per class, or a `label` column)",
-    "prototypes": "give the training images labels, from which class prototypes are averaged",
+    "labels": "give all training images labels (a folder per class, or a column `label`), and none "
+    "as `unlabelled`",
+    "prototypes": "give all training images labels, from which prototypes are averaged, and none "
+    "as `unlabelled`",
 }
 
 

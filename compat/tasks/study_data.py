@@ -1,6 +1,7 @@
 """A data set seen through a gallery space: what is trained on, selected on and reported."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,19 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compat.data import ImageSet, Retrieval, Splits, decode_views, open_data, split
+from compat.data import ImageSet, Retrieval, Splits, open_data, split
 from compat.data.preprocessing import Fit
 from compat.data.splits import drawn_by
 from compat.errors import CompatError
 from compat.gallery import GallerySpace
 from compat.targets import AlignmentTargets
-from compat.tasks.retrieval import RANKED, Judge, RetrievalTask, readable
+from compat.tasks.embedded import Embedded, embedded
+from compat.tasks.retrieval import RANKED, Judge, RetrievalTask
 from compat.tasks.split import SplitConfig
-from compat.tasks.training_set import TrainingSet
+from compat.tasks.training_set import TrainingSet, joined
 
 logger = logging.getLogger("querynas")
-
-_MISSING_SHARE = 0.01  # of the images, as for broken ones when a gallery is built
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,27 +82,35 @@ class StudyData:
         """The task that tables report."""
         return self._task(self.splits.test)
 
-    def training(self, resolution: int) -> TrainingSet:
-        """Return the training pictures at ``resolution`` pixels, views of the gallery included."""
+    def training(self, resolution: int, further: Sequence[Embedded] = ()) -> TrainingSet:
+        """Return the training pictures at ``resolution`` pixels, views of the gallery included.
+
+        Args:
+            resolution: Side of the pictures.
+            further: More images with vectors of the same space; their labels are not looked at.
+                Of those with fewer views than others the ones they have count several times.
+        """
         images = self.images.take(self.splits.train)
-        rows = self.gallery.rows(images.ids)
-        plain = np.asarray(self.gallery.vectors[rows], dtype=np.float32)
-        pictures = [readable(images, resolution, self.fit)]
-        vectors = [plain]
-        if self.gallery.view_recipe is not None and self.gallery.view_vectors is not None:
-            place = {row: i for i, row in enumerate(self.gallery.view_rows.tolist())}
-            chosen = [place[row] for row in rows.tolist()]
-            pictures += list(
-                decode_views(images, self.gallery.view_recipe, resolution, fit=self.fit)
-            )
-            vectors += [np.asarray(v[chosen], np.float32) for v in self.gallery.view_vectors]
         known = np.unique(images.labels[images.labels >= 0])
-        labels = np.where(images.labels < 0, -1, np.searchsorted(known, images.labels))
+        own = list(Embedded(images, self.gallery).pictured(resolution, self.fit))
+        more = [each for source in further for each in source.pictured(resolution, self.fit)]
+        parts, views = [*own, *more], max(len(part.pictures) for part in (*own, *more))
+        vectors = [
+            torch.from_numpy(np.concatenate([p.vectors[v % len(p.vectors)] for p in parts]))
+            for v in range(views)
+        ]
+        labels = np.concatenate([part.images.labels for part in own])
+        labels = np.where(labels < 0, -1, np.searchsorted(known, labels))
+        labels = np.pad(labels, (0, len(vectors[0]) - len(labels)), constant_values=-1)
         targets = AlignmentTargets(
-            vectors=F.normalize(torch.from_numpy(np.concatenate(vectors)), dim=1),
-            gallery=F.normalize(torch.from_numpy(plain), dim=1),
-            labels=torch.from_numpy(np.tile(labels, len(pictures))),
+            vectors=F.normalize(torch.cat(vectors), dim=1),
+            gallery=F.normalize(vectors[0], dim=1),
+            labels=torch.from_numpy(np.tile(labels, views)),
             classifier=self._classifier([images.classes[label] for label in known]),
+        )
+        pictures = (
+            joined([part.pictures[view % len(part.pictures)] for part in parts])
+            for view in range(views)
         )
         return TrainingSet(tuple(pictures), targets)
 
@@ -162,13 +170,13 @@ def load_study_data(
         CompatError: By ranking, but too few images are searched.
     """
     space = GallerySpace.open(gallery)
-    images = _embedded(open_data(data), space)
+    images = embedded(open_data(data), space)
     fit = space.preprocessing.fit if space.preprocessing is not None else "crop"
     splits = split(images, val=parts.val, test=parts.test, seed=parts.seed, by=parts.by)
     if space.view_recipe is not None:
-        embedded = set(space.view_rows.tolist())
+        viewed = set(space.view_rows.tolist())
         wanted = space.rows(images.ids[splits.train])
-        if not embedded.issuperset(wanted.tolist()):
+        if not viewed.issuperset(wanted.tolist()):
             raise CompatError(
                 f"The gallery '{gallery}' holds views of other training images than the study's "
                 f"split (val {parts.val}, test {parts.test}, seed {parts.seed}, by "
@@ -187,20 +195,3 @@ def load_study_data(
 
 def _judge(images: ImageSet) -> Judge:
     return "labels" if images.labelled or images.lists is not None else "ranking"
-
-
-def _embedded(images: ImageSet, space: GallerySpace) -> ImageSet:
-    """Leave out the few images that the gallery lacks: those that were broken when it was built."""
-    known = np.isin(images.ids, space.ids)
-    missing = images.ids[~known]
-    if not len(missing):
-        return images
-    named = ", ".join(missing[:5].tolist())
-    if len(missing) > _MISSING_SHARE * len(images):
-        raise CompatError(
-            f"The gallery '{space.path}' has no vectors for {len(missing)} of the {len(images)} "
-            f"images of '{images.spec}' ({named}, …); give the data that the gallery was built "
-            "from, or build it again."
-        )
-    logger.warning("%d images have no gallery vector and are left out: %s", len(missing), named)
-    return images.take(np.flatnonzero(known))

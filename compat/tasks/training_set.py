@@ -1,7 +1,8 @@
 """Training pictures with the gallery vectors that they are aligned to."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -9,6 +10,30 @@ from torch import Tensor
 
 from compat.images import as_images, to_float
 from compat.targets import AlignmentTargets, Batch
+
+
+@dataclass(frozen=True, eq=False)
+class Joined:
+    """Pictures of several arrays, each (n_i, r, r, 3), one behind the other and not copied."""
+
+    parts: tuple[np.ndarray, ...]
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        return np.cumsum([len(part) for part in self.parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        picture: np.ndarray = self.parts[number][index - self._ends[number]]
+        return picture
+
+
+def joined(parts: Sequence[np.ndarray]) -> np.ndarray | Joined:
+    """Return arrays of pictures as one."""
+    return parts[0] if len(parts) == 1 else Joined(tuple(parts))
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +46,7 @@ class TrainingSet:
         targets: Gallery vectors and labels of view-major rows: row v·N + i is view v of image i.
     """
 
-    pictures: tuple[np.ndarray, ...]
+    pictures: tuple[np.ndarray | Joined, ...]
     targets: AlignmentTargets
 
     def __len__(self) -> int:
@@ -64,4 +89,4 @@ class TrainingSet:
         """
         rng = np.random.default_rng(seed)
         rows = np.sort(rng.permutation(len(self))[:count])
-        return np.asarray(self.pictures[0][rows]), self.targets.gallery[torch.from_numpy(rows)]
+        return self.pictured(rows), self.targets.gallery[torch.from_numpy(rows)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from nas.cli.options import By, RenamedOptions, Seed, Test, Val
+from nas.cli.options import By, RenamedOptions, Seed, Test, Unlabelled, Val
 from nas.cli.prune import Criterion
 
 if TYPE_CHECKING:
@@ -85,10 +85,11 @@ def train(
     val: Val = 0.15,
     test: Test = 0.25,
     by: By = None,
+    unlabelled: Unlabelled = [],  # noqa: B006
     seed: Seed = 0,
 ) -> None:
     """Train (or continue), then test every capacity against every other on the test classes."""
-    from nas.cli.settings import loss_of, settings
+    from nas.cli.settings import loss_of, settings, unlabelled_of
     from nas.recipes import Nest, NestConfig
     from pruning.nested import parse_capacity
 
@@ -109,6 +110,7 @@ def train(
             "pretrained": pretrained,
             "training": {"epochs": epochs, "batch": batch, "lr": lr},
             "split": {"val": val, "test": test, "seed": seed, "by": by},
+            "unlabelled": unlabelled_of(unlabelled),
             "seed": seed,
         },
     )

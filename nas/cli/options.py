@@ -30,6 +30,13 @@ By = Annotated[
         "where there are labels."
     ),
 ]
+Unlabelled = Annotated[
+    list[str],
+    typer.Option(
+        help="Further training images, '{data: photos, gallery: DIR}' or '{data: photos, model: "
+        "SPEC}'; may be given several times."
+    ),
+]
 Seed = Annotated[
     int, typer.Option(min=0, max=2**31 - 1, help="Of weights, of the split and of all draws.")
 ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.cli.options import By, Seed, Test, Val
+from nas.cli.options import By, Seed, Test, Unlabelled, Val
 
 if TYPE_CHECKING:
     from nas.recipes.prune_run import Pruned
@@ -91,6 +91,7 @@ def prune(
     val: Val = 0.15,
     test: Test = 0.25,
     by: By = None,
+    unlabelled: Unlabelled = [],  # noqa: B006
     seed: Seed = 0,
     list: Annotated[
         bool,
@@ -100,7 +101,7 @@ def prune(
     ] = False,
 ) -> None:
     """Align a model to a gallery and cut it down to a target; continues a stopped pruning."""
-    from nas.cli.settings import loss_of, settings
+    from nas.cli.settings import loss_of, settings, unlabelled_of
     from nas.recipes.prune_run import prune as run_prune
     from nas.recipes.prune_settings import PruneConfig
 
@@ -124,6 +125,7 @@ def prune(
             "realign": {"epochs": epochs, "batch": batch},
             "finish": {"epochs": finish_epochs, "batch": batch} if finish_epochs else None,
             "split": {"val": val, "test": test, "seed": seed, "by": by},
+            "unlabelled": unlabelled_of(unlabelled),
             "seed": seed,
         },
     )

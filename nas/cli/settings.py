@@ -1,6 +1,6 @@
 """From options to settings, in one sentence where they do not fit."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -37,12 +37,24 @@ def loss_of(text: str) -> str | dict[str, Any]:
     Raises:
         StudyError: It is neither.
     """
+    return _name_or_mapping(text, "--loss", "weights as in '{ssp: 1, regression: 1}'")
+
+
+def unlabelled_of(texts: Sequence[str]) -> list[str | dict[str, Any]]:
+    """Read the options --unlabelled: specs, or "{data: photos, gallery: galleries/photos}".
+
+    Raises:
+        StudyError: One is neither.
+    """
+    example = "'{data: photos, gallery: galleries/photos}'"
+    return [_name_or_mapping(text, "--unlabelled", example) for text in texts]
+
+
+def _name_or_mapping(text: str, option: str, example: str) -> str | dict[str, Any]:
     try:
-        loss = parse_yaml(text, "--loss")
+        found = parse_yaml(text, option)
     except StudyError:
-        loss = None
-    if not isinstance(loss, str | dict):
-        raise StudyError(
-            f"--loss is '{text}': give a name, or weights as in '{{ssp: 1, regression: 1}}'."
-        )
-    return loss
+        found = None
+    if not isinstance(found, str | dict):
+        raise StudyError(f"{option} is '{text}': give a name, or {example}.")
+    return found

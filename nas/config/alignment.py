@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
+from pydantic import Field
+
+from compat.tasks.unlabelled import UnlabelledConfig
 from searchspaces.support.section import Section
 
 _BEFORE: Mapping[str, Any] = {"projection": "random", "centred": False, "statistics": "trained"}
@@ -19,12 +22,14 @@ class AlignmentConfig(Section):
         centred: Whether losses see vectors from the mean of the gallery's; scores never do.
         statistics: Of BatchNorm in pretrained networks: "kept", or "trained" as in all others.
             Statistics of a few images of one kind take from a network what it knew of others.
+        unlabelled: Further training images, none of which has a label.
     """
 
     loss: str | dict[str, Any] = "regression"
     projection: Literal["fitted", "random"] = "fitted"
     centred: bool = True
     statistics: Literal["kept", "trained"] = "kept"
+    unlabelled: tuple[UnlabelledConfig, ...] = Field((), max_length=100)
 
 
 def with_what_was(settings: Any) -> Any:

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from compat.device import pick_device
 from compat.losses import create_loss
+from compat.tasks.further import embed_unlabelled, open_unlabelled
 from compat.tasks.study_data import StudyData, load_study_data
 from nas.alignment.aligner import Aligner
 from nas.config.alignment import as_begun
@@ -122,6 +123,7 @@ class Nest:
         """
         if not self._weights.exists():
             create_loss(self.config.loss)  # a misspelt loss should not wait for hours of data
+            embed_unlabelled(self.config.unlabelled, self.data.gallery, self._further)
             start = self._start
             if not start.exists():
                 model = self._ordered()
@@ -189,6 +191,11 @@ class Nest:
         return write_model(model, out, source, self.data)
 
     @property
+    def _further(self) -> Path:
+        """Folder of the galleries of `unlabelled` images."""
+        return self.path / "unlabelled"
+
+    @property
     def _start(self) -> Path:
         return self.path / "start.safetensors"
 
@@ -206,8 +213,9 @@ class Nest:
 
     def _aligner_of(self, model: QueryModel) -> Aligner:
         device = pick_device()
+        further = open_unlabelled(self.config.unlabelled, self.data, self._further)
         return Aligner(
-            data=self.data.training(model.resolution).to(device),
+            data=self.data.training(model.resolution, further).to(device),
             val=self.data.val,
             loss=self.config.loss,
             seed=self.config.seed,

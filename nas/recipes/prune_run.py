@@ -110,6 +110,7 @@ def _begin(config: PruneConfig, out: Path) -> tuple[Run, PruneFile]:
     run.shared.mkdir(exist_ok=True)
     (run.shared / "begun").touch()  # binds the run to its settings
     logger.info("Computing on %s; results go to %s.", describe(pick_device()), out)
+    run.embed_unlabelled()
     optuna.create_study(
         study_name=run.study_name,
         storage=run.storage,

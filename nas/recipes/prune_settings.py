@@ -140,6 +140,7 @@ def study_of(config: PruneConfig) -> StudyConfig:
         projection=config.projection,
         centred=config.centred,
         statistics=config.statistics,
+        unlabelled=config.unlabelled,
         split=config.split,
         seed=config.seed,
     )

@@ -14,6 +14,8 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
 from compat.device import pick_device
+from compat.tasks.embedded import Embedded
+from compat.tasks.further import embed_unlabelled, open_unlabelled
 from compat.tasks.study_data import StudyData, load_study_data
 from nas.alignment.aligner import Aligner
 from nas.candidates.proposal import Proposal
@@ -197,7 +199,7 @@ class Run:
         device = pick_device()
         size = max(route.largest_resolution for route in self.routes.values())
         return Aligner(
-            data=self.data.training(size).to(device),
+            data=self.data.training(size, self._unlabelled).to(device),
             val=self.data.val,
             loss=self.config.loss,
             seed=self.config.seed,
@@ -206,6 +208,19 @@ class Run:
             fitted=self.config.projection == "fitted",
             keeps_statistics=self.config.statistics == "kept",
         )
+
+    def embed_unlabelled(self) -> None:
+        """Embed the `unlabelled` images that have no gallery yet, once."""
+        embed_unlabelled(self.config.unlabelled, self.data.gallery, self._further)
+
+    @property
+    def _unlabelled(self) -> tuple[Embedded, ...]:
+        return open_unlabelled(self.config.unlabelled, self.data, self._further)
+
+    @property
+    def _further(self) -> Path:
+        """Folder of the galleries of `unlabelled` images."""
+        return self.path / "unlabelled"
 
     def prepare(self) -> None:
         """Train what each route's candidates share, once; later calls load it."""

@@ -78,6 +78,7 @@ def search(
         _check_table(route, config)
     bring(run)
     run.save()
+    run.embed_unlabelled()
     run.prepare()
     study = optuna.create_study(
         study_name=run.study_name,

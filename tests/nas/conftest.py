@@ -44,6 +44,23 @@ def gallery(gallery_of: GalleryOf) -> Path:
 
 
 @pytest.fixture(scope="session")
+def flat(made_once: MadeOnce) -> Path:
+    """A folder of façades, and a gallery of them with a view, in one folder each."""
+
+    def make(out: Path) -> None:
+        (out / "photos").mkdir(parents=True)
+        drawn = open_data("facades:classes=16,images=8,size=32,seed=0")
+        for index, name in enumerate(drawn.ids.tolist()):
+            drawn.source.load(index).save(out / "photos" / f"{name.replace('/', '-')}.png")
+        images = open_data(out / "photos")
+        model = load_gallery_model("timm:resnet10t,pretrained=false,resolution=32")
+        train = split(images).train
+        build_gallery(images, model, out / "gallery", views=ViewRecipe(count=1), train=train)
+
+    return made_once("flat", make)
+
+
+@pytest.fixture(scope="session")
 def tiny_study(gallery: Path) -> dict[str, Any]:
     """The content of a small study file with both routes."""
     return {

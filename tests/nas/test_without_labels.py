@@ -10,7 +10,7 @@ import pytest
 from compat.data import ViewRecipe, open_data, split
 from compat.gallery import build_gallery, load_gallery_model
 from compat.tasks import SplitConfig, StudyData, load_study_data
-from nas.config.study import StudyConfig
+from nas.config.study import StudyConfig, load_config
 from nas.deployment.card import read_card
 from nas.errors import StudyError
 from nas.recipes import Nest, NestConfig
@@ -26,23 +26,6 @@ Cli = Callable[..., tuple[int, str, str]]
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 TRAINING = {"epochs": 1, "batch": 32}
-
-
-@pytest.fixture(scope="session")
-def flat(made_once: MadeOnce) -> Path:
-    """A folder of façades, and a gallery of them with a view, in one folder each."""
-
-    def make(out: Path) -> None:
-        (out / "photos").mkdir(parents=True)
-        drawn = open_data("facades:classes=16,images=8,size=32,seed=0")
-        for index, name in enumerate(drawn.ids.tolist()):
-            drawn.source.load(index).save(out / "photos" / f"{name.replace('/', '-')}.png")
-        images = open_data(out / "photos")
-        model = load_gallery_model("timm:resnet10t,pretrained=false,resolution=32")
-        train = split(images).train
-        build_gallery(images, model, out / "gallery", views=ViewRecipe(count=1), train=train)
-
-    return made_once("flat", make)
 
 
 @pytest.fixture(scope="session")
@@ -144,6 +127,13 @@ def test_objectives_that_ask_for_labels_are_refused(study: dict[str, Any], tmp_p
     config = StudyConfig.model_validate({**study, "objectives": ["macs", "cross_test"]})
     with pytest.raises(StudyError, match=r"ask for labels, but .* `objectives: \[macs, agreement"):
         search(config, tmp_path / "run")
+
+
+def test_the_example_is_a_study_without_labels() -> None:
+    config = load_config("examples/no-labels.yaml")
+    assert (config.judge, config.split.by) == ("ranking", "image")
+    assert config.without_labels() == config
+    assert config.unlabelled[0].model == "timm:tf_efficientnet_lite2"
 
 
 def test_losses_that_ask_for_labels_are_refused(study: dict[str, Any], tmp_path: Path) -> None:

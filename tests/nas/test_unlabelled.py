@@ -1,0 +1,172 @@
+"""Images without labels beside those of a study's data: more training pictures, nothing else."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from compat.data import ViewRecipe, open_data
+from compat.gallery import GallerySpace, build_gallery, load_gallery_model
+from compat.tasks import (
+    SplitConfig,
+    StudyData,
+    UnlabelledConfig,
+    load_study_data,
+    open_unlabelled,
+)
+from nas.config.study import StudyConfig
+from nas.recipes import Nest, NestConfig
+from nas.study.run import Run
+from nas.study.trials import search
+from searchspaces.support.errors import QuerynasError
+
+Cli = Callable[..., tuple[int, str, str]]
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+MODEL = "timm:resnet10t,pretrained=false,resolution=32"
+
+
+@pytest.fixture(scope="session")
+def more(made_once: MadeOnce) -> Path:
+    """Other façades in a flat folder, with a gallery that has two views of some of them."""
+
+    def make(out: Path) -> None:
+        (out / "photos").mkdir(parents=True)
+        drawn = open_data("facades:classes=4,images=6,size=32,seed=1")
+        for index in range(len(drawn)):
+            drawn.source.load(index).save(out / "photos" / f"{index:02}.png")
+        images = open_data(out / "photos")
+        views = ViewRecipe(count=2, seed=3)
+        model = load_gallery_model(MODEL)
+        build_gallery(images, model, out / "gallery", views=views, train=np.arange(0, 24, 3))
+
+    return made_once("more", make)
+
+
+@pytest.fixture(scope="session")
+def data(tiny_study: dict[str, Any], gallery: Path) -> StudyData:
+    return load_study_data(tiny_study["data"], gallery, SplitConfig())
+
+
+def with_gallery(more: Path) -> UnlabelledConfig:
+    return UnlabelledConfig(data=str(more / "photos"), gallery=str(more / "gallery"))
+
+
+def test_they_are_training_pictures_with_their_own_vectors(
+    data: StudyData, more: Path, tmp_path: Path
+) -> None:
+    further = open_unlabelled([with_gallery(more)], data, tmp_path)
+    alone, together = data.training(32), data.training(32, further)
+    own, count = len(alone), len(alone) + 24
+    assert len(together) == count
+    assert together.targets.labels.tolist() == 3 * (alone.targets.labels[:own].tolist() + 24 * [-1])
+    assert "labels" not in together.targets.provides
+    torch.testing.assert_close(together.targets.prototypes(), alone.targets.prototypes())
+    model = load_gallery_model(MODEL)
+    rows = np.arange(3 * count)
+    seen = model.embed(together.pictured(rows))
+    seen /= np.linalg.norm(seen, axis=1, keepdims=True)
+    np.testing.assert_allclose(seen, together.targets.vectors, atol=1e-4)
+    shown = together.pictured(np.arange(count)), together.pictured(np.arange(count, 2 * count))
+    changed = [bool((a != b).any()) for a, b in zip(*shown, strict=True)]
+    assert sum(changed[own:]) == 8  # those that have views
+    images, vectors = together.sample(count, seed=0)
+    assert images.shape == (count, 32, 32, 3)
+    torch.testing.assert_close(vectors, together.targets.gallery)
+
+
+def test_held_out_images_are_left_out(flat: Path, tmp_path: Path) -> None:
+    photos, gallery = str(flat / "photos"), flat / "gallery"
+    study = load_study_data(photos, gallery, SplitConfig())
+    (found,) = open_unlabelled(
+        [UnlabelledConfig(data=photos, gallery=str(gallery))], study, tmp_path
+    )
+    assert found.images.ids.tolist() == study.images.ids[study.splits.train].tolist()
+
+
+def test_a_model_embeds_them_once_into_the_run(
+    tiny_study: dict[str, Any], more: Path, tmp_path: Path
+) -> None:
+    study = {
+        **tiny_study,
+        "spaces": {"slices": tiny_study["spaces"]["slices"]},
+        "trials": 1,
+        "start": 1,
+        "finish": [],
+        "unlabelled": [{"data": str(more / "photos"), "model": MODEL}],
+    }
+    config = StudyConfig.model_validate(study)
+    run = search(config, tmp_path / "run")
+    space = GallerySpace.open(tmp_path / "run" / "unlabelled" / "0")
+    assert len(space) == 24
+    assert space.view_recipe == run.data.gallery.view_recipe
+    assert len(run.aligner.data) == len(run.data.splits.train) + 24
+    before = (space.path / "gallery.json").stat().st_mtime_ns
+    search(config, tmp_path / "run", trials=2)
+    assert (space.path / "gallery.json").stat().st_mtime_ns == before
+    shutil.rmtree(space.path)
+    with pytest.raises(QuerynasError, match="repeat the command that began this folder"):
+        _ = Run.open(tmp_path / "run").aligner
+
+
+def test_nests_take_them_too(tiny_study: dict[str, Any], more: Path, tmp_path: Path) -> None:
+    content = {
+        "model": "mobilenetv3_small_050",
+        "pretrained": False,
+        "resolution": 32,
+        "data": tiny_study["data"],
+        "gallery": tiny_study["gallery"],
+        "capacities": [0.5, 1],
+        "training": {"epochs": 1, "batch": 32},
+        "unlabelled": [with_gallery(more).model_dump()],
+    }
+    Nest.create(tmp_path / "nest", NestConfig.model_validate(content)).train()
+    assert Nest.open(tmp_path / "nest").config.unlabelled == (with_gallery(more),)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("photos", "'photos' needs vectors, but has neither of `gallery`"),
+        ({"data": "photos", "gallery": "g", "model": "m"}, "has both of `gallery`"),
+        ({"gallery": "g"}, "data"),
+        ({"data": "photos", "galery": "g"}, "did you mean"),
+    ],
+)
+def test_entries_without_vectors_are_refused(
+    tiny_study: dict[str, Any], entry: Any, message: str, tmp_path: Path, cli: Cli
+) -> None:
+    import yaml
+
+    study = {**tiny_study, "unlabelled": [entry]}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    code, _, complaint = cli("search", tmp_path / "study.yaml", "--out", tmp_path / "run")
+    assert (code, message in complaint) == (2, True), complaint
+    assert len(complaint.strip()) <= 320
+
+
+def test_other_spaces_are_refused(
+    data: StudyData, more: Path, gallery_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    other = gallery_of("mobilenetv3_small_050")
+    wrong = UnlabelledConfig(data=data.images.spec, gallery=str(other))
+    with pytest.raises(QuerynasError, match="is not of the space of"):
+        open_unlabelled([wrong], data, tmp_path)
+
+
+def test_another_model_is_refused(tiny_study: dict[str, Any], more: Path, tmp_path: Path) -> None:
+    entry = {"data": str(more / "photos"), "model": MODEL.replace("resnet10t", "resnet18")}
+    config = StudyConfig.model_validate({**tiny_study, "unlabelled": [entry]})
+    with pytest.raises(QuerynasError, match="is not that of the gallery"):
+        search(config, tmp_path / "run")
+
+
+def test_losses_of_labels_say_so(tiny_study: dict[str, Any], more: Path, tmp_path: Path) -> None:
+    entry = with_gallery(more).model_dump()
+    config = StudyConfig.model_validate({**tiny_study, "loss": "bct", "unlabelled": [entry]})
+    with pytest.raises(QuerynasError, match=r"'bct'.* none as `unlabelled`"):
+        search(config, tmp_path / "run")
