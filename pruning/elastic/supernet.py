@@ -17,6 +17,7 @@ from pruning.importance import NEEDS_LOSS, BatchLoss
 from pruning.kept import Kept, kept_channels, set_kept
 from pruning.nested import Cut, bound, by_importance, moved, reorder, take
 from searchspaces import Architecture, ElasticSpace, QueryModel, Supernet
+from searchspaces.support.seeding import seeded
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +152,8 @@ class TimmElasticSupernet(Supernet):
         if batch_loss is None and criterion in NEEDS_LOSS:
             criterion = "magnitude"
         groups = bound(self.space.form.groups, self)
-        orders = by_importance(self, groups, criterion, batch_loss)
+        with seeded(0):  # "random" draws
+            orders = by_importance(self, groups, criterion, batch_loss)
         reorder(self, groups, orders)
         stood = [each.cpu().numpy() for each in self._orders()]
         now = [before[order] for before, order in zip(stood, orders, strict=True)]

@@ -11,13 +11,15 @@ import timm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import pruning.elastic.space
 from pruning import PruningError, kept_channels, load_model, save_model
 from pruning.elastic import TimmElasticSpace, TimmElasticSupernet
 from pruning.elastic.blocks import optional_blocks
+from pruning.recipe import HEADER
 from searchspaces import (
     Architecture,
     InheritingSpace,
@@ -241,6 +243,31 @@ def test_a_block_that_is_not_there_cannot_be_left_out(name: str) -> None:
     model = timm_query_model("test_resnet", 4, resolution=32, pretrained=False)
     with pytest.raises(SearchSpaceError, match="that could be left out"):
         leave_out(model, [name])
+
+
+@pytest.mark.parametrize(
+    ("blocks", "words"),
+    [
+        (["layer1.7"], "no block 'layer1.7' that could be left out"),
+        (["layer2.0"], "does not run"),
+        ([""], "no block ''"),
+        (["layer1.0"] * 10_001, "left_out"),
+        ("layer1.0", "left_out"),
+    ],
+)
+def test_files_that_leave_out_what_they_cannot_are_refused(
+    blocks: Any, words: str, tmp_path: Path
+) -> None:
+    model = timm_query_model("test_resnet", 4, resolution=32, pretrained=False)
+    leave_out(model, [name for name in blocks if name == "layer2.0"])
+    save_model(model, tmp_path / "model.safetensors")
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        header = json.loads(file.metadata()[HEADER])
+    header["origin"]["timm"]["left_out"] = blocks
+    tensors = load_file(tmp_path / "model.safetensors")
+    save_file(tensors, tmp_path / "model.safetensors", {HEADER: json.dumps(header)})
+    with pytest.raises(PruningError, match=words):
+        load_model(tmp_path / "model.safetensors")
 
 
 def test_origins_are_json() -> None:
