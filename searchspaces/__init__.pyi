@@ -12,6 +12,7 @@ from .elastic.modules import folded
 from .elastic.space import StagedSpace
 from .errors import SearchSpaceError
 from .mbconv import MBConvSpace, MBConvSupernet
+from .onnx_cost import count_onnx_macs
 from .parametric import ParametricSpace
 from .projection import Lift, Projection
 from .query_model import QueryModel, own_resolution, timm_query_model
@@ -59,6 +60,7 @@ __all__ = [
     "ViTSupernet",
     "count_activations",
     "count_macs",
+    "count_onnx_macs",
     "count_parameters",
     "create_space",
     "folded",

@@ -25,7 +25,10 @@ class Map(StrEnum):
 
 
 def adapt(
-    model: Annotated[str, typer.Argument(help="timm name, or a saved query model, .safetensors.")],
+    model: Annotated[
+        str,
+        typer.Argument(help="timm name, or a saved query model or ONNX encoder."),
+    ],
     gallery: Annotated[Path, typer.Option(help="Gallery folder.")],
     data: Annotated[str, typer.Option(help="Data set, whose images have vectors in the gallery.")],
     resolution: Annotated[
@@ -134,7 +137,7 @@ def _print(done: Adapted) -> None:
         table.add_row(
             str(row.encoder.resolution),
             row.map.name if lift is None else f"{row.map.name} ({lift['width']})",
-            "unknown" if row.macs is None else format_macs(row.macs),
+            format_macs(row.macs),
             f"{found.map:.4f}",
             f"{low:.3f}–{high:.3f}",
             f"{found.map / done.paragon:.1%}",

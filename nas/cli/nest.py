@@ -143,7 +143,7 @@ def extract(
     opened = Nest.open(nest)
     done = opened.write(share, out)
     seconds, score = done.card.latency, done.card.scores.cross_test
-    latency = f"{seconds.pytorch * 1e3:.2f} ms in PyTorch"
+    latency = f"{(seconds.pytorch or 0) * 1e3:.2f} ms in PyTorch"
     if seconds.onnxruntime is not None:
         latency += f", {seconds.onnxruntime * 1e3:.2f} ms in ONNX Runtime"
     macs = format_macs(done.card.macs)

@@ -88,9 +88,9 @@ class DataCard(Section):
 
 
 class LatencyCard(Section):
-    """Median seconds of one query, batch of 1, one CPU thread."""
+    """Median seconds of one query, batch of 1, one CPU thread; None where it does not run."""
 
-    pytorch: float
+    pytorch: float | None
     onnxruntime: float | None
 
 
@@ -107,12 +107,12 @@ class Card(Versioned):
     Attributes:
         version: Of the card's form.
         querynas: Version that wrote the card.
-        run: Folder of the study, pruning or nest.
-        trial: Number of the trial in it; None for a nest, which has no trials.
+        run: Folder of the study, pruning or nest; that of the file for an adapted encoder.
+        trial: Number of the trial in it; None for nests and adapted encoders, which have none.
         format: File format of the model.
         sha256: Hash (hex) of the model file.
         architecture: The point of the search space.
-        route: Name of the search space in the study file, or "nest".
+        route: Name of the search space in the study file, "nest" or "adapt".
         fidelity: How the weights came about.
         macs: Multiply-accumulates of one query (fvcore).
         parameters: Number of parameters.

@@ -111,11 +111,11 @@ def _write_onnx(path: Path, model: QueryModel) -> Run:
         for node in program.model.graph:
             node.metadata_props.clear()  # they tell the paths of source files on this machine
         program.save(path, external_data=False)
-    return _onnx_run(own_session(path))
+    return onnx_run(own_session(path))
 
 
 def _open_onnx(path: Path, side: int) -> Run:
-    return _onnx_run(open_onnx(path, side, error=StudyError, remedy=REMEDY))
+    return onnx_run(open_onnx(path, side, error=StudyError, remedy=REMEDY))
 
 
 def _write_program(path: Path, model: QueryModel) -> Run:
@@ -150,7 +150,8 @@ def _torch_run(model: torch.nn.Module) -> Run:
     return run
 
 
-def _onnx_run(session: Any) -> Run:
+def onnx_run(session: Any) -> Run:
+    """Return an ONNX Runtime session as what its first output is of its one input."""
     name = session.get_inputs()[0].name
     return lambda images: session.run(None, {name: images})[0]
 

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +94,29 @@ class Exported:
     collapsed: str | None
 
 
+@dataclass(frozen=True)
+class Deployable:
+    """What a file is made of, and what it is to be compared with.
+
+    Attributes:
+        resolution: Side of its square input in pixels.
+        dimension: Width of its embeddings.
+        write: Writes it as a file, and returns that at work.
+        embed: What the file is to give for uint8 images (N, r, r, 3).
+        macs: Multiply-accumulates of one query.
+        parameters: Number of parameters.
+        seconds: Median seconds of one query in PyTorch; None where it does not run there.
+    """
+
+    resolution: int
+    dimension: int
+    write: Callable[[Path], Run]
+    embed: Embed
+    macs: int
+    parameters: int
+    seconds: float | None
+
+
 def write_model(model: QueryModel, out: str | Path, source: Source, data: StudyData) -> Exported:
     """Write a query model as one file, with a card beside it.
 
@@ -112,17 +136,43 @@ def write_model(model: QueryModel, out: str | Path, source: Source, data: StudyD
         StudyError: The ending stands for no format, the network cannot be expressed in it, or the
             file's embeddings differ from PyTorch's by more than `TOLERANCE`.
     """
+    format_of(Path(out))
+    model = model.cpu().to(memory_format=torch.contiguous_format).eval()
+    deployable = Deployable(
+        resolution=model.resolution,
+        dimension=model.dimension,
+        write=lambda file: _write(file, model, source.name),
+        embed=lambda pixels: _embedded(model, pixels),
+        macs=count_macs(model, model.resolution),
+        parameters=count_parameters(model),
+        seconds=measure_latency(model, model.resolution),
+    )
+    return write_file(deployable, out, source, data)
+
+
+def write_file(
+    deployable: Deployable, out: str | Path, source: Source, data: StudyData
+) -> Exported:
+    """Write anything that embeds queries, as `write_model` writes a query model.
+
+    Raises:
+        StudyError: As `write_model`.
+    """
     out = Path(out)
     format = format_of(out)
-    model = model.cpu().to(memory_format=torch.contiguous_format).eval()
-    pixels = data.test.pixels(model.resolution)
+    pixels = data.test.pixels(deployable.resolution)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as folder:
         file = Path(folder) / out.name
         compared = pixels[:: max(1, len(pixels) // _COMPARED)][:_COMPARED]
-        expected = _expected(model, compared, source.name)
-        run = _write(file, model, source.name)
-        embed = embedder(run, out, model.resolution, model.dimension)
+        expected = deployable.embed(compared)
+        if not np.isfinite(expected).all():
+            raise StudyError(
+                f"The query model of {source.name} gives embeddings that are not finite, so it was "
+                "not exported; choose another model."
+            )
+        run = deployable.write(file)
+        embed = embedder(run, out, deployable.resolution, deployable.dimension)
         difference = _difference(embed, compared, expected)
         if not difference <= TOLERANCE:
             raise StudyError(
@@ -131,7 +181,8 @@ def write_model(model: QueryModel, out: str | Path, source: Source, data: StudyD
                 "model."
             )
         vectors = embed(pixels)
-        card = _card(model, file, source, data, Scores.of(data.test.score(directed(vectors))))
+        scores = Scores.of(data.test.score(directed(vectors)))
+        card = _card(deployable, file, source, data, scores)
         os.replace(file, out)
     lost = indistinct(vectors)
     words = f"{lost} of {len(vectors)} test images have an embedding of zeros or all the same one"
@@ -167,17 +218,11 @@ def _write(file: Path, model: QueryModel, name: str) -> Run:
         ) from error
 
 
-def _expected(model: QueryModel, pixels: np.ndarray, name: str) -> np.ndarray:
+def _embedded(model: QueryModel, pixels: np.ndarray) -> np.ndarray:
     """What PyTorch makes of some images."""
     with torch.inference_mode():
         images = to_float(as_images(pixels)).contiguous()
-        expected = torch.cat([model(part) for part in images.split(32)]).numpy()
-    if not np.isfinite(expected).all():
-        raise StudyError(
-            f"The query model of {name} gives embeddings that are not finite, so it was not "
-            "exported; choose another model."
-        )
-    return expected
+        return torch.cat([model(part) for part in images.split(32)]).numpy()
 
 
 def _difference(embed: Embed, pixels: np.ndarray, expected: np.ndarray) -> float:
@@ -187,7 +232,9 @@ def _difference(embed: Embed, pixels: np.ndarray, expected: np.ndarray) -> float
     return float(max(together, alone))
 
 
-def _card(model: QueryModel, file: Path, source: Source, data: StudyData, scores: Scores) -> Card:
+def _card(
+    deployable: Deployable, file: Path, source: Source, data: StudyData, scores: Scores
+) -> Card:
     format, gallery = format_of(file), data.gallery
     return Card(
         version=Card.NEWEST,
@@ -199,18 +246,18 @@ def _card(model: QueryModel, file: Path, source: Source, data: StudyData, scores
         architecture=ArchitectureCard.of(source.architecture),
         route=source.route,
         fidelity=source.fidelity,
-        macs=count_macs(model, model.resolution),
-        parameters=count_parameters(model),
+        macs=deployable.macs,
+        parameters=deployable.parameters,
         latency=LatencyCard(
-            pytorch=measure_latency(model, model.resolution),
+            pytorch=deployable.seconds,
             onnxruntime=(
-                onnx_latency(own_session(file, threads=1), model.resolution)
+                onnx_latency(own_session(file, threads=1), deployable.resolution)
                 if format == "onnx"
                 else None
             ),
         ),
-        input=InputCard.model_validate({"resolution": model.resolution, "fit": data.fit}),
-        dimension=model.dimension,
+        input=InputCard.model_validate({"resolution": deployable.resolution, "fit": data.fit}),
+        dimension=deployable.dimension,
         gallery=GalleryCard(
             path=source.gallery,
             fingerprint=gallery.fingerprint,

@@ -13,6 +13,7 @@ from nas.alignment.mapping import encode
 from nas.deployment.card import Scores, Validation
 from nas.deployment.formats import format_of
 from nas.deployment.write import Exported, Source
+from nas.errors import StudyError
 from nas.recipes.encoders import FrozenEncoder, open_encoders
 from searchspaces import Architecture
 from searchspaces.support.section import Resolution, Section, Seed
@@ -64,12 +65,12 @@ class AdaptedEncoder:
     Attributes:
         encoder: The encoder.
         map: The map, with its cross-test on the validation classes.
-        macs: Multiply-accumulates of one query; None where they cannot be counted.
+        macs: Multiply-accumulates of one query.
     """
 
     encoder: FrozenEncoder
     map: FittedMap
-    macs: int | None
+    macs: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +112,7 @@ def adapt(config: AdaptConfig, out: str | Path | None = None) -> Adapted:
             had or do not fit.
     """
     if out is not None:
-        format_of(Path(out))  # a wrong ending should not wait for the features
+        _check_ending(config.model, Path(out))  # before the features
     data = load_study_data(config.data, config.gallery, config.split)
     rows = []
     for encoder in open_encoders(
@@ -127,7 +128,7 @@ def adapt(config: AdaptConfig, out: str | Path | None = None) -> Adapted:
             AdaptedEncoder(encoder, fitted, encoder.macs(fitted.projection))
             for fitted in encoded.fit(config.maps, seed=config.seed)
         ]
-    chosen = max(rows, key=lambda row: (row.map.found.map, -(row.macs or 0)))
+    chosen = max(rows, key=lambda row: (row.map.found.map, -row.macs))
     exported = None
     if out is None:
         scores = Scores.of(chosen.encoder.score(chosen.map.projection, data.test))
@@ -135,6 +136,15 @@ def adapt(config: AdaptConfig, out: str | Path | None = None) -> Adapted:
         exported = _export(config, chosen, Path(out), data)
         scores = exported.card.scores
     return Adapted(tuple(rows), chosen, data.val.paragon.map, scores, exported, data)
+
+
+def _check_ending(model: str, out: Path) -> None:
+    """Refuse what cannot be written."""
+    if format_of(out) != "onnx" and model.endswith(".onnx"):
+        raise StudyError(
+            f"'{model}' is an ONNX graph and stays one with a map; end --out in .onnx, not "
+            f"'{out.suffix}'."
+        )
 
 
 def _export(config: AdaptConfig, chosen: AdaptedEncoder, out: Path, data: StudyData) -> Exported:

@@ -11,10 +11,18 @@ import numpy as np
 from compat.device import pick_device
 from compat.evaluation import Score
 from compat.tasks import RetrievalTask, StudyData
-from nas.alignment.mapping import Encoder, encoder_of
+from nas.alignment.mapping import Encoder, encoder_of, projected
+from nas.deployment.composing import compose, write_graph
+from nas.deployment.formats import onnx_run
+from nas.deployment.model_file import embedder
 from nas.deployment.opening import is_saved, open_query_model, open_saved
-from nas.deployment.write import Exported, Source, write_model
-from searchspaces import Projection, QueryModel, count_macs
+from nas.deployment.write import Deployable, Exported, Source, write_file, write_model
+from nas.errors import StudyError
+from searchspaces import Projection, QueryModel, count_macs, count_onnx_macs, count_parameters
+from searchspaces.support.errors import reason
+from searchspaces.support.onnx_files import open_onnx, read_onnx_input
+
+_REMEDY = "give an encoder of float images (batch, 3, S, S) in [0, 1]"
 
 
 class FrozenEncoder(Protocol):
@@ -27,8 +35,8 @@ class FrozenEncoder(Protocol):
     def features(self, pixels: np.ndarray) -> np.ndarray:
         """Float32 features (n, f) of uint8 pictures (n, r, r, 3)."""
 
-    def macs(self, projection: Projection) -> int | None:
-        """Multiply-accumulates of one query with a map; None where they cannot be counted."""
+    def macs(self, projection: Projection) -> int:
+        """Multiply-accumulates of one query with a map."""
 
     def score(self, projection: Projection, task: RetrievalTask) -> Score:
         """The three tests with a map."""
@@ -64,6 +72,68 @@ class BackboneEncoder:
         return self.model.with_projection(projection.to(self.model.mean.device)).eval()
 
 
+@dataclass(frozen=True, eq=False)
+class OnnxEncoder:
+    """An ONNX file that gives features, opened for images of one resolution."""
+
+    path: Path
+    resolution: int
+    features: Encoder
+    parameters: int
+
+    @classmethod
+    def open(cls, path: Path, resolution: int | None) -> "OnnxEncoder":
+        """Open a file; images are of the side that it takes, or of any if it takes any.
+
+        Raises:
+            StudyError: The file is missing or damaged, takes other images or one batch only, or
+                gives no vector per image.
+        """
+        given = read_onnx_input(path, error=StudyError, remedy=_REMEDY)
+        side = resolution or given.side
+        if side is None:
+            raise StudyError(f"'{path}' takes images of any size; say which with --resolution.")
+        if given.batch is not None:
+            raise StudyError(
+                f"'{path}' takes {given.batch} images at a time, but query models any number; "
+                "export it with a dynamic batch."
+            )
+        run = onnx_run(open_onnx(path, side, error=StudyError, remedy=_REMEDY))
+        try:
+            found = run(np.zeros((2, 3, side, side), np.float32))
+        except Exception as error:  # onnxruntime's errors share no public type
+            raise StudyError(
+                f"'{path}' cannot embed two images of {side} pixels ({reason(error)}); {_REMEDY}."
+            ) from error
+        if found.ndim != 2 or len(found) != 2 or found.dtype != np.float32:
+            raise StudyError(
+                f"'{path}' gives {found.dtype} {found.shape} for two images, expected a float32 "
+                f"vector for each; {_REMEDY}."
+            )
+        return cls(path, side, embedder(run, path, side, found.shape[1]), given.parameters)
+
+    def macs(self, projection: Projection) -> int:
+        return count_onnx_macs(compose(self.path, projection), self.resolution)
+
+    def score(self, projection: Projection, task: RetrievalTask) -> Score:
+        return task.score(self._embed(projection, task.pixels(self.resolution)))
+
+    def write(self, projection: Projection, out: Path, source: Source, data: StudyData) -> Exported:
+        deployable = Deployable(
+            resolution=self.resolution,
+            dimension=projection.linear.out_features,
+            write=lambda file: write_graph(file, compose(self.path, projection)),
+            embed=lambda pixels: self._embed(projection, pixels),
+            macs=self.macs(projection),
+            parameters=self.parameters + count_parameters(projection),
+            seconds=None,
+        )
+        return write_file(deployable, out, source, data)
+
+    def _embed(self, projection: Projection, pixels: np.ndarray) -> np.ndarray:
+        return projected(projection, self.features(pixels))
+
+
 def open_encoders(
     model: str,
     dimension: int,
@@ -76,7 +146,8 @@ def open_encoders(
     """Open the encoder that a user names, at one resolution after another.
 
     Args:
-        model: ``timm:NAME``, ``NAME``, or a saved query model, .safetensors.
+        model: ``timm:NAME``, ``NAME``, a saved query model, .safetensors, or an ONNX file from
+            float images (B, 3, r, r) in [0, 1] to features (B, f), which normalises inside.
         dimension: Number of dimensions of the gallery space.
         resolutions: Sides of its input in pixels; its own when empty.
         pretrained: Whether a timm model has its published weights.
@@ -84,9 +155,14 @@ def open_encoders(
         seed: For what starts at random.
 
     Raises:
-        StudyError, SearchSpaceError, PruningError: As `nas.deployment.opening`.
+        StudyError, SearchSpaceError, PruningError: As `nas.deployment.opening` and `OnnxEncoder`.
     """
     for resolution in resolutions or (None,):
+        if model.endswith(".onnx"):
+            if checkpoint is not None:
+                raise StudyError(f"'{model}' has weights of its own; leave --checkpoint out.")
+            yield OnnxEncoder.open(Path(model), resolution)
+            continue
         if is_saved(model):
             found = open_saved(model, resolution=resolution, checkpoint=checkpoint)
         else:

@@ -5,15 +5,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import helper, numpy_helper
 
 from nas import AdaptConfig, adapt
+from nas.alignment.mapping import projected
 from nas.deployment.card import read_card
+from nas.deployment.composing import compose, write_graph
 from nas.deployment.evaluate import evaluate_file
+from nas.deployment.formats import FORMATS
 from nas.recipes.adapting import Adapted
 from pruning import cut, load_model, save_model
-from searchspaces import Lift, Projection, timm_query_model
+from searchspaces import Lift, Projection, count_macs, count_onnx_macs, timm_query_model
+from searchspaces.support.onnx_files import own_session
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -131,3 +138,103 @@ def test_mistakes_are_one_sentence(gallery: Path, cli: Cli, options: list[str], 
     assert words in told
     assert "Traceback" not in told
     assert len(told) < 400
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """An ONNX file from images to features, by its operator set."""
+
+    def made(opset: int = 17, side: int | None = 32, batch: int | None = None) -> Path:
+        path = tmp_path_factory.mktemp("encoder") / f"encoder-{opset}.onnx"
+        weights = np.random.default_rng(0).standard_normal((24, 3, 5, 5)).astype(np.float32)
+        graph = helper.make_graph(
+            [
+                helper.make_node("Conv", ["images", "kernel"], ["maps"], strides=[4, 4]),
+                helper.make_node("Relu", ["maps"], ["features"]),  # a name that the map has too
+                helper.make_node("GlobalAveragePool", ["features"], ["pooled"]),
+                helper.make_node("Flatten", ["pooled"], ["flat"], axis=1),
+            ],
+            "encoder",
+            [
+                helper.make_tensor_value_info(
+                    "images", onnx.TensorProto.FLOAT, [batch or "n", 3, side or "s", side or "t"]
+                )
+            ],
+            [helper.make_tensor_value_info("flat", onnx.TensorProto.FLOAT, [batch or "n", 24])],
+            [numpy_helper.from_array(weights, "kernel")],
+        )
+        model = helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8
+        )
+        onnx.save(model, str(path))
+        return path
+
+    return made
+
+
+@pytest.mark.parametrize("opset", [7, 12, 13, 18, 21])
+@pytest.mark.parametrize("lift", [None, Lift("low-rank", 5), Lift("mlp", 7)])
+def test_a_composed_graph_gives_what_the_parts_give(
+    encoder: Callable[..., Path], opset: int, lift: Lift | None, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    projection = Projection(24, 12, lift=lift)
+    projection.linear.bias.data.normal_()
+    graph = compose(encoder(opset), projection)
+    onnx.checker.check_model(graph, full_check=True)
+    assert graph.opset_import == onnx.load(str(encoder(opset))).opset_import
+    run = write_graph(tmp_path / "whole.onnx", graph)
+    images = np.random.default_rng(1).random((3, 3, 32, 32), dtype=np.float32)
+    features = own_session(encoder(opset)).run(None, {"images": images})[0]
+    np.testing.assert_allclose(run(images), projected(projection, features), atol=1e-6)
+
+
+def test_an_onnx_encoder_becomes_one_onnx_file(
+    encoder: Callable[..., Path], gallery: Path, cli: Cli, tmp_path: Path
+) -> None:
+    given = ["adapt", encoder(side=None), "--gallery", gallery, "--data", DATA, "--json"]
+    out = tmp_path / "whole.onnx"
+    code, printed, told = cli(*given, "--resolution", "24,32", "--out", out)
+    assert code == 0, told
+    row = next(row for row in json.loads(printed)["rows"] if row["chosen"])
+    card = read_card(out)
+    assert (card.macs, card.latency.pytorch) == (row["macs"], None)
+    found = evaluate_file(out, gallery, DATA).scores["labels"]
+    assert found.cross_test.map == pytest.approx(card.scores.cross_test.map)
+    ridge = next(row for row in json.loads(printed)["rows"] if row["map"] == "ridge")
+    dimension = card.dimension
+    assert ridge["macs"] == 5 * 5 * 24 * 3 * 25 + 24 * dimension  # 5 × 5 places of 24 px
+
+
+def test_onnx_graphs_cost_what_their_networks_do(tmp_path: Path) -> None:
+    model = timm_query_model("test_vit", 8, resolution=160, pretrained=False).eval()
+    FORMATS["onnx"].write(tmp_path / "model.onnx", model)
+    found = count_onnx_macs(onnx.load(str(tmp_path / "model.onnx")), 160)
+    norms = sum(isinstance(module, torch.nn.LayerNorm) for module in model.modules())
+    assert norms
+    assert found == pytest.approx(count_macs(model, 160), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("made", "options", "words"),
+    [
+        ({"batch": 1}, [], "dynamic batch"),
+        ({"side": None}, [], "--resolution"),
+        ({}, ["--resolution", "24"], "images of 32 pixels, not 24"),
+        ({}, ["--out", "model.safetensors"], "end --out in .onnx"),
+        ({}, ["--checkpoint", "x.safetensors"], "leave --checkpoint out"),
+        ({"opset": 6}, [], "operator set 6"),
+    ],
+)
+def test_onnx_encoders_that_do_not_fit_are_refused(
+    encoder: Callable[..., Path],
+    gallery: Path,
+    cli: Cli,
+    made: dict[str, Any],
+    options: list[str],
+    words: str,
+) -> None:
+    file = encoder(**made)
+    code, printed, told = cli("adapt", file, "--gallery", gallery, "--data", DATA, *options)
+    assert (code, printed) == (2, "")
+    assert words in told
