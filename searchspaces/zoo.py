@@ -161,6 +161,18 @@ class TimmSpace:
                 }
                 yield Architecture(self.name, {"backbone": other, **near_by})
 
+    def plain(self) -> list[Architecture]:
+        """Return every backbone at every resolution, with its first pooling and a plain head."""
+        found = []
+        for backbone, own in self._choices.items():
+            grids = {_axis(name): (name, parameters.grid(name, axis)) for name, axis in own.items()}
+            if "plain" in grids["head"][1]:
+                pooling, (first, *_) = grids["pooling"]
+                name, sides = grids["resolution"]
+                fixed = {"backbone": backbone, pooling: first, grids["head"][0]: "plain"}
+                found += [Architecture(self.name, {**fixed, name: side}) for side in sides]
+        return found
+
     def size(self) -> int:
         """Count the architectures."""
         return sum(parameters.size(own) for own in self._choices.values())

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -99,3 +100,15 @@ class Proposal:
     def within(self, budget: BudgetConfig) -> bool:
         """Whether it keeps a budget."""
         return all(share <= 0 for share in self.excess(budget).values())
+
+
+def proposal_parameters(proposal: Proposal, *, several: bool) -> dict[str, Any]:
+    """Return a proposal's parameters as its Optuna trial has them.
+
+    Args:
+        proposal: The proposal.
+        several: Whether the study has several routes, so that trials name theirs.
+    """
+    name = proposal.route.name
+    parameters = {f"{name}.{k}": v for k, v in proposal.architecture.params.items()}
+    return {**parameters, "route": name} if several else parameters

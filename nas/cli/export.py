@@ -31,6 +31,7 @@ def export(
     from nas.config.budget import format_macs, parse_macs
     from nas.config.objectives import ACCURACY
     from nas.errors import StudyError
+    from nas.study.baselines import better_without_training
     from nas.study.exports import best_under as find_best
     from nas.study.exports import export as write
     from nas.study.run import Run
@@ -45,9 +46,16 @@ def export(
     )
     done = write(opened, record, format.value, out)
     scores, words = done.card.scores, ACCURACY[done.card.judge].words
+    baseline = better_without_training(record, opened.records())
     print(f"Exported trial {record.trial} ({format_macs(record.macs)} MACs) to {done.path}")
     print(f"Card: {done.card_path}")
     print(f"Largest difference from PyTorch: {done.max_difference:.2e}")
+    if baseline is not None:
+        print(
+            f"On the validation classes its cross-test {record.cross_test:.4f} is below the "
+            f"{baseline.cross_test:.4f} of trial {baseline.trial}, a pretrained backbone at "
+            f"{baseline.resolution} px without any training, with {format_macs(baseline.macs)} MACs"
+        )
     print(
         f"Test {opened.data.unseen}: {words} mAP {scores.cross_test.map:.4f}, "
         f"self-test {scores.self_test.map:.4f}, paragon {scores.paragon.map:.4f}"

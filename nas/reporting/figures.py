@@ -23,6 +23,7 @@ _SYMBOLS = {
     "re-aligned": "diamond",
     "aligned on": "triangle-up",
     "finished": "star",
+    "adapted": "x",
 }
 _TARGET_QUANTILE = 0.25
 _MOST_PARAMETERS = 12

@@ -103,7 +103,8 @@ def repeat(run: Run, records: Sequence[Record], *, seeds: int) -> list[Repeated]
 
     A candidate's architecture is built with random weights and aligned alone, by the `training`
     section of its space. One that was cut out of a shared aligned backbone is cut again and
-    re-aligned. One that had been finished is finished again.
+    re-aligned. One that had been finished is finished again. An adapted backbone, for which nothing
+    was trained, is passed over.
 
     Every training is stored in ``repeats.json`` of the run folder once it is done, so a stopped
     command goes on, and ``seeds`` may be raised.
@@ -116,6 +117,7 @@ def repeat(run: Run, records: Sequence[Record], *, seeds: int) -> list[Repeated]
             f"The run '{run.path}' is a pruning, whose steps build on each other; repeat it as a "
             "whole by `querynas prune` with another --seed and --out."
         )
+    records = [record for record in records if not record.adapted]  # other seeds change nothing
     recipes = {record.trial: _recipe(run, record) for record in records}
     done = {(each.trial, each.recipe, each.seed) for each in _read(_file(run.path))}
     todo = [

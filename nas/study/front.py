@@ -17,6 +17,9 @@ from nas.study.dominance import dominated
 from searchspaces import Architecture
 from searchspaces.support.problems import problem_of
 
+ADAPTED = "adapted"
+"""Fidelity of a pretrained backbone with a fitted projection, which nothing was trained for."""
+
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(allow_inf_nan=False)]
@@ -42,7 +45,7 @@ class Record:
         trial: Number of the Optuna trial.
         route: Name of its route, which is that of its space in the study file.
         fidelity: How its weights came about: "shared weights", "re-aligned", "aligned alone",
-            "aligned on" or "finished".
+            "aligned on", "finished" or "adapted".
         architecture: The point of the search space.
         resolution: Side of the square input in pixels.
         costs: Value of every cost that is known of it, by the names in `nas.config.objectives`;
@@ -89,6 +92,11 @@ class Record:
     def parameters(self) -> int:
         """Number of parameters."""
         return int(self.costs["parameters"])
+
+    @property
+    def adapted(self) -> bool:
+        """Whether nothing was trained for it."""
+        return self.fidelity == ADAPTED
 
     @property
     def product(self) -> float | None:

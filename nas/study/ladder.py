@@ -4,9 +4,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
-import optuna
-from optuna.trial import TrialState
-
 from nas.candidates.routes import Candidate
 from nas.config.budget import format_macs
 from nas.config.objectives import OBJECTIVES
@@ -14,7 +11,7 @@ from nas.config.study import RungConfig
 from nas.study.front import Record, ancestors
 from nas.study.promotion import promote
 from nas.study.run import Run
-from nas.study.scoring import keep_weights, measure
+from nas.study.scoring import add_trial
 
 logger = logging.getLogger("querynas")
 
@@ -48,9 +45,12 @@ def finish(run: Run) -> list[Record]:
 
 
 def at_rung(records: list[Record], number: int) -> list[Record]:
-    """Return the candidates of a rung; 0 is the search's own, others have so many ancestors."""
+    """Return the candidates of a rung; 0 is the search's own, others have so many ancestors.
+
+    Adapted backbones, which nothing was trained for, stand on none.
+    """
     by_trial = {r.trial: r for r in records}
-    return [r for r in records if len(ancestors(r, by_trial)) == number]
+    return [r for r in records if len(ancestors(r, by_trial)) == number and not r.adapted]
 
 
 def _grown(records: list[Record], number: int) -> dict[int, Record]:
@@ -92,18 +92,13 @@ def _say_how_well_ordered(below: list[Record], grown: Mapping[int, Record]) -> N
 def _add(run: Run, parent: Record, candidate: Candidate) -> None:
     """Add the trained model as a trial with its parent's parameters and its own values."""
     origin = run.study.get_trials(deepcopy=False)[parent.trial]
-    number = len(run.study.get_trials(deepcopy=False))
     proposal = replace(run.proposal(parent.route, parent.architecture), found=dict(parent.costs))
-    record = measure(run, number, proposal, candidate, parent=parent.trial)
-    values = [record.value(OBJECTIVES[name]) for name in run.config.objectives]
-    run.study.add_trial(
-        optuna.trial.create_trial(
-            state=TrialState.RUNNING,
-            params=origin.params,
-            distributions=origin.distributions,
-            user_attrs=record.attributes(),
-            constraints=origin.constraints,
-        )
+    add_trial(
+        run,
+        proposal,
+        candidate,
+        params=origin.params,
+        distributions=origin.distributions,
+        constraints=origin.constraints,
+        parent=parent.trial,
     )
-    keep_weights(run, run.study.get_trials(deepcopy=False)[number], candidate)
-    run.study.tell(number, values)

@@ -4,15 +4,18 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.artifacts import upload_artifact
-from optuna.trial import FrozenTrial
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
 
 from compat.evaluation import Retrieved
 from compat.tasks.retrieval import RANKED, Judge, RetrievalTask
 from nas.candidates.proposal import Proposal
 from nas.candidates.routes import Candidate
+from nas.config.objectives import OBJECTIVES
 from nas.study import query_scores
 from nas.study.front import Record
 from nas.study.run import Run
@@ -91,6 +94,36 @@ def _is_cheap(task: RetrievalTask) -> bool:
 
 def _map(retrieved: Retrieved | None) -> float | None:
     return None if retrieved is None else retrieved.map
+
+
+def add_trial(
+    run: Run,
+    proposal: Proposal,
+    candidate: Candidate,
+    *,
+    params: Mapping[str, Any],
+    distributions: Mapping[str, BaseDistribution],
+    constraints: Mapping[str, float],
+    parent: int | None = None,
+) -> Record:
+    """Score a candidate that no sampler proposed, and add it as a trial with weights of its own.
+
+    It counts once its weights are stored.
+    """
+    number = len(run.study.get_trials(deepcopy=False))
+    record = measure(run, number, proposal, candidate, parent=parent)
+    run.study.add_trial(
+        optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=dict(params),
+            distributions=dict(distributions),
+            user_attrs=record.attributes(),
+            constraints=dict(constraints),
+        )
+    )
+    keep_weights(run, run.study.get_trials(deepcopy=False)[number], candidate)
+    run.study.tell(number, [record.value(OBJECTIVES[name]) for name in run.config.objectives])
+    return record
 
 
 def keep_weights(run: Run, trial: optuna.Trial | FrozenTrial, candidate: Candidate) -> None:

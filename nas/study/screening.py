@@ -68,7 +68,7 @@ def chance(
     by = config.screen.by
     seen = None if by == SURROGATE else _predicted(proposal, by, data, config.seed)
     trials = study.get_trials(deepcopy=False)
-    records = [r for r in scored(study) if r.parent is None]
+    records = [r for r in scored(study) if r.parent is None and not r.adapted]
     known = [r for r in records if r.route == proposal.route.name]
     if len(known) < config.screen.after or _stubborn(trials):
         return 1.0, seen

@@ -19,14 +19,15 @@ from tqdm import tqdm
 from compat.device import describe, pick_device
 from compat.losses import create_loss
 from nas.candidates.latency_table import open_table
-from nas.candidates.proposal import Proposal
+from nas.candidates.proposal import Proposal, proposal_parameters
 from nas.candidates.routes import Route
 from nas.config.budget import format_macs
 from nas.config.objectives import OBJECTIVES, BudgetConfig
 from nas.config.plugins import import_modules
 from nas.config.study import StudyConfig
 from nas.errors import StudyError
-from nas.study.front import Record, is_scored
+from nas.study.baselines import adapt_backbones
+from nas.study.front import ADAPTED, Record, is_scored
 from nas.study.ladder import finish
 from nas.study.proposers import create_sampler
 from nas.study.run import Run
@@ -90,6 +91,7 @@ def search(
     if not study.trials:
         for parameters in _start(run):
             study.enqueue_trial(parameters)
+    adapt_backbones(run)
     threads = torch.get_num_threads()
     share = max(1, threads // workers)
     helpers = [_spawn(run.path, target, timeout, share) for _ in range(workers - 1)]
@@ -182,14 +184,7 @@ def _start(run: Run) -> list[dict[str, Any]]:
         drawn = route.start(rng, share, run.config.budget)
         first += [run.proposal(name, architecture) for architecture in drawn]
     several = len(run.routes) > 1
-    return [_parameters(each, several=several) for each in dict.fromkeys(first)]
-
-
-def _parameters(proposal: Proposal, *, several: bool) -> dict[str, Any]:
-    """Return a proposal's parameters as its Optuna trial has them, in a study of several routes."""
-    name = proposal.route.name
-    parameters = {f"{name}.{k}": v for k, v in proposal.architecture.params.items()}
-    return {**parameters, "route": name} if several else parameters
+    return [proposal_parameters(each, several=several) for each in dict.fromkeys(first)]
 
 
 def check_reach(route: Route, budget: BudgetConfig) -> None:
@@ -234,9 +229,14 @@ def _done(study: optuna.Study) -> int:
     """
     return sum(
         (t.state == TrialState.FAIL and "error" in t.user_attrs)
-        or (is_scored(t) and t.user_attrs["parent"] is None)
+        or (_is_searched(t) and t.user_attrs["parent"] is None)
         for t in study.get_trials(deepcopy=False)
     )
+
+
+def _is_searched(trial: FrozenTrial) -> bool:
+    """Whether a trial ended with a measured candidate of the search."""
+    return is_scored(trial) and trial.user_attrs["fidelity"] != ADAPTED
 
 
 def _hopeless(study: optuna.Study) -> bool:
@@ -256,7 +256,7 @@ def _words(trial: FrozenTrial) -> str:
 
 
 def _check_outcome(trials: Sequence[FrozenTrial], path: Path) -> None:
-    if any(is_scored(t) for t in trials):
+    if any(_is_searched(t) for t in trials):
         return
     errors = [t.user_attrs["error"] for t in trials if "error" in t.user_attrs]
     if errors:

@@ -98,6 +98,10 @@ class PrunedRoute:
         realign(model)
         return Candidate(model, "re-aligned", owns_weights=True)
 
+    def backbones(self) -> list[Architecture]:
+        sides = self.space.resolutions if self.pretrained else ()
+        return [_with_ratios(_with_resolution(self.space, side), 0.0) for side in sides]
+
     @property
     def retraining(self) -> Retraining:
         training = TrainingConfig(**self._config.realign.model_dump())

@@ -77,6 +77,9 @@ class Route(Protocol):
     def candidate(self, architecture: Architecture, aligner: Aligner) -> Candidate:
         """Return the query model of ``architecture`` with weights, its BatchNorm re-estimated."""
 
+    def backbones(self) -> list[Architecture]:
+        """Return what is a pretrained network as it comes, at every resolution; often nothing."""
+
     @property
     def retraining(self) -> Retraining:
         """How `retrain` trains."""

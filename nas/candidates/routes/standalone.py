@@ -9,7 +9,7 @@ from nas.candidates.routes.ranges import largest_resolution, within_macs
 from nas.candidates.routes.route import Candidate
 from nas.config.objectives import BudgetConfig
 from nas.config.study import StandaloneConfig
-from searchspaces import Architecture, create_space
+from searchspaces import Architecture, TimmSpace, create_space
 from searchspaces.support.seeding import seeded
 
 
@@ -39,6 +39,11 @@ class StandaloneRoute(TrainedAlone):
             model, self.training, pretrained=self.pretrained, title="align alone", quiet=True
         )
         return Candidate(model, "aligned alone", owns_weights=True)
+
+    def backbones(self) -> list[Architecture]:
+        if self.pretrained and isinstance(self.space, TimmSpace):
+            return self.space.plain()
+        return []
 
     def start(self, rng: random.Random, count: int, budget: BudgetConfig) -> list[Architecture]:
         drawn = [self.space.sample(rng) for _ in range(count)]

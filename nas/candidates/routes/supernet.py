@@ -136,6 +136,9 @@ class SupernetRoute(TrainedAlone):
         images = self._config.calibration_images
         return aligner.slice(supernet, architecture, images, pretrained=self.pretrained)
 
+    def backbones(self) -> list[Architecture]:
+        return []
+
     def start(self, rng: random.Random, count: int, budget: BudgetConfig) -> list[Architecture]:
         """Both ends of the space, and random architectures spread evenly over their MACs."""
         pool = [self.space.sample(rng) for _ in range(_POOL)]
