@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-LiftKind = Literal["low-rank", "mlp", "clusters"]
+LiftKind = Literal["low-rank", "mlp"]
 
 
 @dataclass(frozen=True)
@@ -14,9 +14,8 @@ class Lift:
     """What the affine map of a projection sees instead of the features themselves.
 
     Attributes:
-        kind: "low-rank" for fewer of them, see `Reduced`; "mlp" for more, see `Widened`;
-            "clusters" for one copy of them per cluster, see `Assigned`.
-        width: How many: the rank, the hidden units, or the clusters.
+        kind: "low-rank" for fewer of them, see `Reduced`; "mlp" for more, see `Widened`.
+        width: How many: the rank, or the hidden units.
     """
 
     kind: LiftKind
@@ -51,25 +50,7 @@ class Widened(nn.Module):
         return torch.cat([features, self.inner(features).relu()], dim=-1)
 
 
-class Assigned(nn.Module):
-    """Features x (B, c) to (p₁x, …, pₖx, p₁, …, pₖ) (B, k·c + k), with p = softmax(Ax + a) of k.
-
-    An affine map of these is the mean of k affine maps of x, each weighted by how far x belongs to
-    its cluster.
-    """
-
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        self.inner = nn.Linear(channels, width)
-        self.width = width * (channels + 1)
-
-    def forward(self, features: Tensor) -> Tensor:
-        shares = self.inner(features).softmax(dim=-1)
-        copies = shares.unsqueeze(-1) * features.unsqueeze(-2)
-        return torch.cat([copies.flatten(-2), shares], dim=-1)
-
-
-_LIFTS = {"low-rank": Reduced, "mlp": Widened, "clusters": Assigned}
+_LIFTS = {"low-rank": Reduced, "mlp": Widened}
 
 
 class Projection(nn.Module):

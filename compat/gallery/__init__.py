@@ -12,6 +12,7 @@ from compat.gallery.indexing import gallery_index, search_gallery
 from compat.gallery.models import (
     GalleryModel,
     load_gallery_model,
+    made_by_factory,
     save_gallery_model,
     torch_gallery_model,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "hash_gallery",
     "import_gallery",
     "load_gallery_model",
+    "made_by_factory",
     "reduce_gallery",
     "save_gallery_model",
     "search_gallery",

@@ -317,6 +317,20 @@ def _create_timm(name: str, *, pretrained: bool) -> nn.Module:
 
 
 def _from_factory(spec: str, name: str, options: Mapping[str, str]) -> GalleryModel:
+    model, preprocessing = _made_by(spec, name, options)
+    return torch_gallery_model(spec, model, preprocessing)
+
+
+def made_by_factory(spec: str) -> tuple[nn.Module, Preprocessing]:
+    """Return the network of ``package.module:factory,key=value``, and what it expects of its input.
+
+    Raises:
+        CompatError: As `load_gallery_model`.
+    """
+    return _made_by(spec, *_parse(spec))
+
+
+def _made_by(spec: str, name: str, options: Mapping[str, str]) -> tuple[nn.Module, Preprocessing]:
     from torch import nn
 
     module_name, _, attribute = name.partition(":")
@@ -324,7 +338,7 @@ def _from_factory(spec: str, name: str, options: Mapping[str, str]) -> GalleryMo
         module = import_module(module_name)
     except ImportError as error:
         raise CompatError(
-            f"Cannot import {module_name!r} for the gallery model {spec} ({reason(error)}): run "
+            f"Cannot import {module_name!r} for {spec} ({reason(error)}): run "
             "in the folder that holds it, or install it."
         ) from error
     factory = getattr(module, attribute, None)
@@ -345,7 +359,7 @@ def _from_factory(spec: str, name: str, options: Mapping[str, str]) -> GalleryMo
             "images (B, 3, S, S) in [0, 1] to (B, d)."
         )
     described = _OfOthers(**dict(getattr(model, "preprocessing", {})))
-    return torch_gallery_model(spec, model, Preprocessing(**dict(described)))
+    return model, Preprocessing(**dict(described))
 
 
 def _from_onnx(spec: str, path: Path) -> GalleryModel:

@@ -27,7 +27,7 @@ class Map(StrEnum):
 def adapt(
     model: Annotated[
         str,
-        typer.Argument(help="timm name, or a saved query model or ONNX encoder."),
+        typer.Argument(help="timm name, saved query model, ONNX encoder or module:function."),
     ],
     gallery: Annotated[Path, typer.Option(help="Gallery folder.")],
     data: Annotated[str, typer.Option(help="Data set, whose images have vectors in the gallery.")],

@@ -184,6 +184,14 @@ def _print(done: Pruned) -> None:
         f"latency in ONNX Runtime: {after * 1e3:.2f} ms instead of {before * 1e3:.2f} ms for one "
         "query, one CPU thread"
     )
+    if done.untrained is not None:
+        rival = done.untrained
+        console.print(
+            f"On the validation classes its cross-test {done.steps[-1].cross_test:.4f} is below "
+            f"the {rival.map.found.map:.4f} of the uncut network at {rival.encoder.resolution} px "
+            f"without any training, which has {format_macs(rival.macs)} MACs: see `querynas adapt`",
+            soft_wrap=True,
+        )
     for file in done.files:
         console.print(f"{file.path}, card {file.card_path.name}", soft_wrap=True)
 

@@ -1,6 +1,5 @@
 """Any frozen encoder into any gallery: maps fitted in closed form, one chosen, nothing trained."""
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,11 +13,17 @@ from nas.deployment.card import Scores, Validation
 from nas.deployment.formats import format_of
 from nas.deployment.write import Exported, Source
 from nas.errors import StudyError
-from nas.recipes.encoders import FrozenEncoder, open_encoders
-from searchspaces import Architecture
+from nas.recipes.encoders import FrozenEncoder, is_factory, open_encoders
+from searchspaces import (
+    Architecture,
+    SearchSpaceError,
+    count_macs,
+    own_resolution,
+    timm_query_model,
+)
 from searchspaces.support.section import Resolution, Section, Seed
 
-logger = logging.getLogger("querynas")
+_LEAST_SIDE = 32
 
 
 class AdaptConfig(Section):
@@ -114,6 +119,18 @@ def adapt(config: AdaptConfig, out: str | Path | None = None) -> Adapted:
     if out is not None:
         _check_ending(config.model, Path(out))  # before the features
     data = load_study_data(config.data, config.gallery, config.split)
+    rows = _rows(config, data)
+    chosen = max(rows, key=lambda row: (row.map.found.map, -row.macs))
+    exported = None
+    if out is None:
+        scores = Scores.of(chosen.encoder.score(chosen.map.projection, data.test))
+    else:
+        exported = _export(config, chosen, Path(out), data)
+        scores = exported.card.scores
+    return Adapted(tuple(rows), chosen, data.val.paragon.map, scores, exported, data)
+
+
+def _rows(config: AdaptConfig, data: StudyData) -> list[AdaptedEncoder]:
     rows = []
     for encoder in open_encoders(
         config.model,
@@ -128,14 +145,33 @@ def adapt(config: AdaptConfig, out: str | Path | None = None) -> Adapted:
             AdaptedEncoder(encoder, fitted, encoder.macs(fitted.projection))
             for fitted in encoded.fit(config.maps, seed=config.seed)
         ]
-    chosen = max(rows, key=lambda row: (row.map.found.map, -row.macs))
-    exported = None
-    if out is None:
-        scores = Scores.of(chosen.encoder.score(chosen.map.projection, data.test))
-    else:
-        exported = _export(config, chosen, Path(out), data)
-        scores = exported.card.scores
-    return Adapted(tuple(rows), chosen, data.val.paragon.map, scores, exported, data)
+    return rows
+
+
+def adapted_within(macs: float, config: AdaptConfig, data: StudyData) -> AdaptedEncoder | None:
+    """Adapt a pretrained timm network at the largest resolution at which it has so many MACs.
+
+    Sides are multiples of 8 from 32 to the network's own or the given one.
+
+    Returns:
+        The network with a ridge map; None where no such side keeps the bound.
+
+    Raises:
+        CompatError, SearchSpaceError: As `adapt`.
+    """
+    name = config.model.removeprefix("timm:")
+    most = config.resolutions[0] if config.resolutions else own_resolution(name)
+    for side in range(most - most % 8, _LEAST_SIDE - 1, -8):
+        try:
+            network = timm_query_model(
+                name, data.gallery.dimension, resolution=side, pretrained=False
+            )
+        except SearchSpaceError:  # a family that takes other sides only
+            continue
+        if count_macs(network, side) <= macs:
+            fitting = config.model_copy(update={"resolutions": (side,), "map": "ridge"})
+            return _rows(fitting, data)[0]
+    return None
 
 
 def _check_ending(model: str, out: Path) -> None:
@@ -144,6 +180,10 @@ def _check_ending(model: str, out: Path) -> None:
         raise StudyError(
             f"'{model}' is an ONNX graph and stays one with a map; end --out in .onnx, not "
             f"'{out.suffix}'."
+        )
+    if format_of(out) == "safetensors" and is_factory(model):
+        raise StudyError(
+            f"A .safetensors file cannot say how '{model}' makes its network; end --out in .onnx."
         )
 
 

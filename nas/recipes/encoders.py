@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import torch
 
 from compat.device import pick_device
 from compat.evaluation import Score
+from compat.gallery import made_by_factory
 from compat.tasks import RetrievalTask, StudyData
 from nas.alignment.mapping import Encoder, encoder_of, projected
 from nas.deployment.composing import compose, write_graph
@@ -22,6 +24,7 @@ from searchspaces import Projection, QueryModel, count_macs, count_onnx_macs, co
 from searchspaces.support.errors import reason
 from searchspaces.support.onnx_files import open_onnx, read_onnx_input
 
+_FILES = (".safetensors", ".onnx")
 _REMEDY = "give an encoder of float images (batch, 3, S, S) in [0, 1]"
 
 
@@ -147,7 +150,8 @@ def open_encoders(
 
     Args:
         model: ``timm:NAME``, ``NAME``, a saved query model, .safetensors, or an ONNX file from
-            float images (B, 3, r, r) in [0, 1] to features (B, f), which normalises inside.
+            float images (B, 3, r, r) in [0, 1] to features (B, f), which normalises inside; or
+            ``package.module:function,key=value``, which returns such a torch module.
         dimension: Number of dimensions of the gallery space.
         resolutions: Sides of its input in pixels; its own when empty.
         pretrained: Whether a timm model has its published weights.
@@ -163,7 +167,9 @@ def open_encoders(
                 raise StudyError(f"'{model}' has weights of its own; leave --checkpoint out.")
             yield OnnxEncoder.open(Path(model), resolution)
             continue
-        if is_saved(model):
+        if is_factory(model):
+            found = _made(model, dimension, resolution)
+        elif is_saved(model):
             found = open_saved(model, resolution=resolution, checkpoint=checkpoint)
         else:
             found = open_query_model(
@@ -175,3 +181,33 @@ def open_encoders(
                 seed=seed,
             )
         yield BackboneEncoder(found.to(pick_device()).eval())
+
+
+def is_factory(model: str) -> bool:
+    """Whether a name is that of a function that makes a network."""
+    return ":" in model and not model.startswith("timm:") and not model.endswith(_FILES)
+
+
+def _made(model: str, dimension: int, resolution: int | None) -> QueryModel:
+    """What a user's function returns, as a query model that does not say where it comes from."""
+    network, expected = made_by_factory(model)
+    side = resolution or expected.resolution
+    try:
+        with torch.inference_mode():
+            found = network.eval()(torch.zeros(2, 3, side, side))
+    except Exception as error:  # a user's network raises what it likes
+        raise StudyError(
+            f"'{model}' cannot embed images of {side} pixels ({reason(error)}); give another "
+            "--resolution."
+        ) from error
+    if found.ndim != 2 or len(found) != 2:
+        raise StudyError(
+            f"'{model}' gives {tuple(found.shape)} for two images, expected a vector for each."
+        )
+    return QueryModel(
+        network,
+        Projection(found.shape[1], dimension),
+        resolution=side,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+    )

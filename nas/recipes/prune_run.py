@@ -17,6 +17,7 @@ from nas.deployment.card import card_path, read_card
 from nas.deployment.opening import is_saved
 from nas.deployment.write import Exported
 from nas.errors import StudyError
+from nas.recipes.adapting import AdaptConfig, AdaptedEncoder, adapted_within
 from nas.recipes.prune_settings import PruneConfig, PruneFile, study_of, uncut_model
 from nas.recipes.prune_steps import PruneSteps
 from nas.recipes.schedules import SCHEDULES, Step, Trainings
@@ -41,6 +42,8 @@ class Pruned:
         uncut: The uncut model on the test classes.
         files: The pruned model as ``model.safetensors`` and ``model.onnx``, with their cards, whose
             scores are of the test classes.
+        untrained: The uncut pretrained network at a lower resolution, with a map and without any
+            training, where that has no more MACs and a higher cross-test on the validation classes.
     """
 
     run: Run
@@ -48,6 +51,7 @@ class Pruned:
     steps: tuple[Record, ...]
     uncut: Measured
     files: tuple[Exported, ...]
+    untrained: AdaptedEncoder | None = None
 
 
 def prune(config: PruneConfig, out: str | Path) -> Pruned:
@@ -81,7 +85,26 @@ def prune(config: PruneConfig, out: str | Path) -> Pruned:
             "--criterion.",
             files[0].collapsed,
         )
-    return Pruned(run, target, records, uncut, files)
+    untrained = better_without_training(run, begun.config, records[-1])
+    return Pruned(run, target, records, uncut, files, untrained)
+
+
+def better_without_training(run: Run, config: PruneConfig, record: Record) -> AdaptedEncoder | None:
+    """What `querynas adapt` makes of the uncut network at no more MACs, if that is better."""
+    if is_saved(config.model) or not (config.pretrained or config.checkpoint):
+        return None
+    adapting = AdaptConfig(
+        model=config.model,
+        gallery=config.gallery,
+        data=config.data,
+        resolutions=() if config.resolution is None else (config.resolution,),
+        pretrained=config.pretrained,
+        checkpoint=config.checkpoint,
+        split=config.split,
+        seed=config.seed,
+    )
+    found = adapted_within(record.macs, adapting, run.data)
+    return found if found is not None and found.map.found.map > record.cross_test else None
 
 
 def _begin(config: PruneConfig, out: Path) -> tuple[Run, PruneFile]:

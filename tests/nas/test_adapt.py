@@ -11,13 +11,14 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
+from compat.tasks import load_study_data
 from nas import AdaptConfig, adapt
 from nas.alignment.mapping import projected
 from nas.deployment.card import read_card
 from nas.deployment.composing import compose, write_graph
 from nas.deployment.evaluate import evaluate_file
 from nas.deployment.formats import FORMATS
-from nas.recipes.adapting import Adapted
+from nas.recipes.adapting import Adapted, adapted_within
 from pruning import cut, load_model, save_model
 from searchspaces import Lift, Projection, count_macs, count_onnx_macs, timm_query_model
 from searchspaces.support.onnx_files import own_session
@@ -215,6 +216,28 @@ def test_onnx_graphs_cost_what_their_networks_do(tmp_path: Path) -> None:
     assert found == pytest.approx(count_macs(model, 160), rel=0.02)
 
 
+def test_a_function_of_ones_own_makes_an_encoder(
+    gallery: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "my_encoders.py").write_text(
+        "import torch\n"
+        "def small(width):\n"
+        "    conv = torch.nn.Conv2d(3, int(width), 4, 4)\n"
+        "    return torch.nn.Sequential(conv, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())\n"
+    )
+    given = ["adapt", "my_encoders:small,width=20", "--gallery", gallery, "--data", DATA]
+    out = tmp_path / "small.onnx"
+    code, printed, told = cli(*given, "--resolution", "32", "--map", "ridge", "--out", out)
+    assert code == 0, told
+    assert "ridge" in printed
+    found = evaluate_file(out, gallery, DATA).scores["labels"].cross_test.map
+    assert found == pytest.approx(read_card(out).scores.cross_test.map)
+    code, _, told = cli(*given, "--out", tmp_path / "small.safetensors")
+    assert code == 2
+    assert "end --out in .onnx" in told
+
+
 @pytest.mark.parametrize(
     ("made", "options", "words"),
     [
@@ -238,3 +261,19 @@ def test_onnx_encoders_that_do_not_fit_are_refused(
     code, printed, told = cli("adapt", file, "--gallery", gallery, "--data", DATA, *options)
     assert (code, printed) == (2, "")
     assert words in told
+
+
+def test_the_largest_resolution_within_a_bound_is_adapted(gallery: Path) -> None:
+    given = config(gallery, resolutions=(60,))
+    data = load_study_data(given.data, given.gallery, given.split)
+
+    def macs(side: int) -> int:
+        dimension = data.gallery.dimension
+        return count_macs(
+            timm_query_model("resnet10t", dimension, resolution=side, pretrained=False), side
+        )
+
+    found = adapted_within(macs(48) - 1, given, data)
+    assert found is not None
+    assert (found.encoder.resolution, found.macs, found.map.name) == (40, macs(40), "ridge")
+    assert adapted_within(macs(32) - 1, given, data) is None

@@ -198,6 +198,7 @@ def test_a_collapsed_model_is_written_with_the_scores_that_it_deserves(
 ) -> None:
     model = tiny_run.model(smallest_of(tiny_run, "cuts"))
     torch.nn.init.zeros_(model.projection.linear.weight)
+    torch.nn.init.zeros_(model.projection.linear.bias)
     task = tiny_run.data.test
     done = write_model(model, tmp_path / f"dead{suffix}", source(tiny_run), tiny_run.data)
     count = len(task.images)

@@ -8,12 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 from compat.training.config import TrainingConfig
 from nas import PruneConfig, prune
@@ -23,7 +26,7 @@ from nas.cli import main
 from nas.config.study import FinishTraining, RealignTraining, StudyConfig
 from nas.deployment.evaluate import evaluate_file
 from nas.errors import StudyError
-from nas.recipes.prune_run import Pruned
+from nas.recipes.prune_run import Pruned, better_without_training
 from nas.recipes.schedules import Trainings, growing, iterative, one_shot
 from nas.study.exports import export
 from nas.study.front import Record
@@ -350,3 +353,18 @@ def test_refusals_are_one_sentence(
 def test_pruned_files_load_alone(pruned: Pruned) -> None:
     model = load_model(pruned.files[0].path)
     assert count_macs(model, model.resolution) == pruned.steps[-1].macs
+
+
+def test_a_pruned_model_is_held_against_the_uncut_network_without_training(
+    pruned: Pruned, tmp_path: Path
+) -> None:
+    weights = tmp_path / "weights.safetensors"
+    save_file(timm.create_model("resnet10t", num_classes=0).state_dict(), weights)
+    uncut, run = pruned.steps[0], pruned.run
+    given = config(Path(run.config.gallery), checkpoint=str(weights))
+    found = better_without_training(run, given, replace(uncut, cross_test=0.0))
+    assert found is not None
+    assert (found.macs, found.encoder.resolution) == (uncut.macs, 32)
+    assert better_without_training(run, given, replace(uncut, cross_test=1.0)) is None
+    fresh = config(Path(run.config.gallery))
+    assert better_without_training(run, fresh, replace(uncut, cross_test=0.0)) is None
