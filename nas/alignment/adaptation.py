@@ -84,7 +84,8 @@ def _fitted(
 ) -> np.ndarray:
     """The shared weight, stretched, and the ridge regression of what it leaves; (f, d)."""
     found = features @ shared if bias is None else features @ shared + bias
-    scale = np.vdot(found, vectors) / np.vdot(found, found)
+    energy = np.vdot(found, found)
+    scale = np.vdot(found, vectors) / energy if energy else 0.0  # zeros of a collapsed model
     left = vectors - scale * found
     if bias is not None:
         features, left = features - features.mean(axis=0), left - left.mean(axis=0)

@@ -79,7 +79,7 @@ def _backbones(run: Run) -> Iterator[Proposal]:
 def _adapted(run: Run, proposal: Proposal) -> Record:
     """Fit, score and keep one backbone."""
     route, seed = proposal.route, run.config.seed
-    model = route.space.build(proposal.architecture, route.dimension).to(run.aligner.device).eval()
+    model = route.backbone(proposal.architecture).to(run.aligner.device).eval()
     encoded = encode(encoder_of(model), model.resolution, run.data, seed=seed)
     best = max(encoded.fit(_MAPS, seed=seed), key=lambda each: each.found.map)
     model = model.with_projection(best.projection.to(model.mean.device)).eval()

@@ -142,3 +142,23 @@ def test_the_timm_space_lists_backbones_as_they_are() -> None:
                 8,
             )
     assert TimmSpace(("resnet10t",), (32,), heads=("norm",), pretrained=False).plain() == []
+
+
+def test_a_supernet_of_a_backbone_begins_as_the_backbone(
+    study: dict[str, Any], tmp_path: Path
+) -> None:
+    given = study["spaces"]["cuts"]
+    options = {"backbone": "resnet10t", "checkpoint": given["checkpoint"], "resolutions": [24, 32]}
+    spaces = {
+        "slices": {"route": "supernet", "space": "timm-elastic", "options": options},
+        "cuts": given,
+        "others": {"route": "supernet", "space": "mbconv"},
+    }
+    run = Run(tmp_path, StudyConfig.model_validate({**study, "spaces": spaces}))
+    slices, cuts, others = run.routes.values()
+    assert others.backbones() == []
+    for slice, cut in zip(slices.backbones(), cuts.backbones(), strict=True):
+        one, other = slices.backbone(slice).eval(), cuts.backbone(cut).eval()
+        assert one.resolution == other.resolution
+        images = torch.rand(2, 3, one.resolution, one.resolution)
+        torch.testing.assert_close(one.pooled(images), other.pooled(images))

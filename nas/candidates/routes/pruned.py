@@ -102,6 +102,9 @@ class PrunedRoute:
         sides = self.space.resolutions if self.pretrained else ()
         return [_with_ratios(_with_resolution(self.space, side), 0.0) for side in sides]
 
+    def backbone(self, architecture: Architecture) -> QueryModel:
+        return self.space.build(architecture, self.dimension)
+
     @property
     def retraining(self) -> Retraining:
         training = TrainingConfig(**self._config.realign.model_dump())

@@ -80,6 +80,9 @@ class Route(Protocol):
     def backbones(self) -> list[Architecture]:
         """Return what is a pretrained network as it comes, at every resolution; often nothing."""
 
+    def backbone(self, architecture: Architecture) -> QueryModel:
+        """Return one of them with its weights; the projection is random."""
+
     @property
     def retraining(self) -> Retraining:
         """How `retrain` trains."""

@@ -9,7 +9,7 @@ from nas.candidates.routes.ranges import largest_resolution, within_macs
 from nas.candidates.routes.route import Candidate
 from nas.config.objectives import BudgetConfig
 from nas.config.study import StandaloneConfig
-from searchspaces import Architecture, TimmSpace, create_space
+from searchspaces import Architecture, QueryModel, TimmSpace, create_space
 from searchspaces.support.seeding import seeded
 
 
@@ -44,6 +44,9 @@ class StandaloneRoute(TrainedAlone):
         if self.pretrained and isinstance(self.space, TimmSpace):
             return self.space.plain()
         return []
+
+    def backbone(self, architecture: Architecture) -> QueryModel:
+        return self.space.build(architecture, self.dimension)
 
     def start(self, rng: random.Random, count: int, budget: BudgetConfig) -> list[Architecture]:
         drawn = [self.space.sample(rng) for _ in range(count)]

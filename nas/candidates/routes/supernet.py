@@ -23,6 +23,7 @@ from searchspaces import (
     StagedSpace,
     Supernet,
     create_space,
+    parameters,
 )
 from searchspaces.checkpoint import load_tensors
 from searchspaces.support.files import write_atomically
@@ -137,7 +138,17 @@ class SupernetRoute(TrainedAlone):
         return aligner.slice(supernet, architecture, images, pretrained=self.pretrained)
 
     def backbones(self) -> list[Architecture]:
-        return []
+        if not isinstance(self.space, InheritingSpace) or not self.pretrained:
+            return []
+        whole, sides = self.space.largest(), self.space.distributions()["resolution"]
+        return [
+            Architecture(whole.space, {**whole.params, "resolution": side})
+            for side in parameters.grid("resolution", sides)
+        ]
+
+    def backbone(self, architecture: Architecture) -> QueryModel:
+        assert isinstance(self.space, InheritingSpace)
+        return self.space.inherited(self.dimension).extract(architecture)
 
     def start(self, rng: random.Random, count: int, budget: BudgetConfig) -> list[Architecture]:
         """Both ends of the space, and random architectures spread evenly over their MACs."""
