@@ -52,8 +52,8 @@ def export(
     print(f"Largest difference from PyTorch: {done.max_difference:.2e}")
     if baseline is not None:
         print(
-            f"On the validation classes its cross-test {record.cross_test:.4f} is below the "
-            f"{baseline.cross_test:.4f} of trial {baseline.trial}, a pretrained backbone at "
+            f"On the validation {opened.data.unseen} its {words} {record.accuracy:.4f} is below "
+            f"the {baseline.accuracy:.4f} of trial {baseline.trial}, a pretrained backbone at "
             f"{baseline.resolution} px without any training, with {format_macs(baseline.macs)} MACs"
         )
     print(

@@ -187,7 +187,7 @@ def _print(done: Pruned) -> None:
     if done.untrained is not None:
         rival = done.untrained
         console.print(
-            f"On the validation classes its cross-test {done.steps[-1].cross_test:.4f} is below "
+            f"On the validation {unseen} its {accuracy} {done.steps[-1].accuracy:.4f} is below "
             f"the {rival.map.found.map:.4f} of the uncut network at {rival.encoder.resolution} px "
             f"without any training, which has {format_macs(rival.macs)} MACs: see `querynas adapt`",
             soft_wrap=True,

@@ -43,7 +43,7 @@ class Pruned:
         files: The pruned model as ``model.safetensors`` and ``model.onnx``, with their cards, whose
             scores are of the test classes.
         untrained: The uncut pretrained network at a lower resolution, with a map and without any
-            training, where that has no more MACs and a higher cross-test on the validation classes.
+            training, where that has no more MACs and is better on the validation part.
     """
 
     run: Run
@@ -104,7 +104,7 @@ def better_without_training(run: Run, config: PruneConfig, record: Record) -> Ad
         seed=config.seed,
     )
     found = adapted_within(record.macs, adapting, run.data)
-    return found if found is not None and found.map.found.map > record.cross_test else None
+    return found if found is not None and found.map.found.map > record.accuracy else None
 
 
 def _begin(config: PruneConfig, out: Path) -> tuple[Run, PruneFile]:

@@ -25,7 +25,7 @@ def adapt_backbones(run: Run) -> None:
     """Score the pretrained backbones of all routes, uncut and without training, as trials.
 
     Each of the resolutions within the budget counts; the projection is fitted in closed form, and
-    of ridge and Procrustes the one with the higher validation cross-test stays. The trials have
+    of ridge and Procrustes the better one on the validation part stays. The trials have
     the fidelity "adapted" and weights of their own. A study of random projections has none.
     """
     if run.config.projection != "fitted":
@@ -39,13 +39,13 @@ def adapt_backbones(run: Run) -> None:
                 logger.warning("A backbone is not scored without training: %s", error)
                 continue
             logger.info(
-                "Trial %d, %s at %d px without training: %s MACs, cross-test %.3f on the "
-                "validation classes.",
+                "Trial %d, %s at %d px without training: %s MACs, mAP %.3f on the validation %s.",
                 record.trial,
                 record.route,
                 record.resolution,
                 format_macs(record.macs),
-                record.cross_test,
+                record.accuracy,
+                run.data.unseen,
             )
 
 
@@ -54,9 +54,9 @@ def better_without_training(record: Record, records: Sequence[Record]) -> Record
     above = [
         each
         for each in records
-        if each.adapted and each.macs <= record.macs and each.cross_test > record.cross_test
+        if each.adapted and each.macs <= record.macs and each.accuracy > record.accuracy
     ]
-    return max(above, key=lambda each: each.cross_test, default=None)
+    return max(above, key=lambda each: each.accuracy, default=None)
 
 
 def _backbones(run: Run) -> Iterator[Proposal]:
