@@ -38,10 +38,11 @@ def trained(
     features: torch.Tensor,
     targets: AlignmentTargets,
     name: str,
+    centred: bool,
     options: argparse.Namespace,
 ) -> nn.Module:
     """Train the projection alone; the loss's own parameters along with it."""
-    loss = create_loss(name, targets, seed=options.seed)
+    loss = create_loss(name, targets, centred=centred, seed=options.seed)
     parameters = [*projection.parameters(), *loss.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=options.rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.steps)
@@ -93,11 +94,11 @@ def table(gallery: str, options: argparse.Namespace) -> None:
     print("| loss | as they are | centred | gain |\n|---|---:|---:|---:|")
     for name in tqdm([n for n in list_losses() if n not in JOINT], disable=None):
         scores = []
-        for targets in (training.targets, training.targets.centred()):
+        for centred in (False, True):
             projection = nn.Linear(*reversed(start.weight.shape))
             projection.load_state_dict(start.state_dict())
             try:
-                projection = trained(projection, features, targets, name, options)
+                projection = trained(projection, features, training.targets, name, centred, options)
             except Exception as error:  # a loss may ask for what this gallery lacks
                 print(f"| {name} | {error} |")
                 break

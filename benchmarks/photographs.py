@@ -8,8 +8,8 @@ ROW is one of:
 
 - `ridge`: the untrained backbone and a ridge map at each resolution, what ten lines of scikit-learn
   give.
-- `fine-tuned`: from there, ten lines of PyTorch: 1 − cosine of centred vectors, AdamW, the whole
-  backbone, BatchNorm as PyTorch trains it, each resolution a share of the budget.
+- `fine-tuned`: from there, ten lines of PyTorch: the loss of `--loss`, AdamW, the whole backbone,
+  BatchNorm as PyTorch trains it, each resolution a share of the budget.
 - `kept`: the same with the pretrained BatchNorm statistics kept.
 - `pruned`: `querynas search` with the route `pruned`.
 - `prune`: `querynas prune` to each budget.
@@ -97,12 +97,15 @@ class Bench:
     def tuned(self, model: "QueryModel", seconds: float, *, kept: bool) -> float:
         """Fine-tune in place for so many seconds of a core; the best epoch's validation score."""
         import torch
-        from torch.nn import functional as F
+
+        from compat.losses import create_loss
 
         training = self.data.training(model.resolution)
-        centre = training.targets.gallery.mean(0)
-        targets = F.normalize(training.targets.vectors - centre, dim=1)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.02)
+        criterion = create_loss(
+            self.options.loss, training.targets, centred=None, seed=self.options.seed
+        )
+        parameters = [*model.parameters(), *criterion.parameters()]
+        optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.02)
         begun, epoch, best = time.process_time(), 0, self.val(model)
         state = {k: v.clone() for k, v in model.state_dict().items()}
         device = torch.device("cpu")
@@ -116,8 +119,7 @@ class Bench:
                 share = (time.process_time() - begun) / seconds
                 for group in optimizer.param_groups:
                     group["lr"] = RATE * max(0.0, 1 - share)
-                query = F.normalize(model(images) - centre, dim=1)
-                loss = (1 - (query * targets[batch.rows]).sum(1)).mean()
+                loss = criterion(model(images), batch.vectors, batch)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -173,6 +175,7 @@ class Bench:
             "gallery": options.gallery,
             "spaces": {row: space},
             "trials": options.trials,
+            "loss": options.loss,
             "finish": {"models": 4, "training": {"epochs": options.epochs, **training}},
             "split": {"seed": options.seed},
             "seed": options.seed,
@@ -197,6 +200,7 @@ class Bench:
                 "epochs": 1,
                 "finish-epochs": 2,
                 "batch": BATCH,
+                "loss": options.loss,
                 "seed": options.seed,
                 "out": folder,
             }
@@ -222,6 +226,7 @@ class Bench:
             "data": Path(self.options.data).name,
             "backbone": self.options.backbone,
             "row": row,
+            "loss": self.options.loss,
             "seed": self.options.seed,
             "seconds": sum(each.ru_utime + each.ru_stime for each in used),
             "gallery macs": self.data.gallery.manifest.model_macs,
@@ -275,6 +280,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=900, help="seconds of one core")
     parser.add_argument("--epochs", type=int, default=6, help="of each training of a study")
     parser.add_argument("--trials", type=int, default=60)
+    parser.add_argument("--loss", default="regression", help="of all rows that train")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     Path(options.out).mkdir(parents=True, exist_ok=True)

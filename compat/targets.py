@@ -1,6 +1,7 @@
 """What alignment trains towards: gallery vectors of training images and what derives from them."""
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -31,6 +32,11 @@ class Batch:
     def vectors(self) -> Tensor:
         """Gallery vector of each row, of length one, float32 (B, d)."""
         return self.targets.vectors[self.rows]
+
+    @property
+    def centred(self) -> "Batch":
+        """The same batch with its targets seen from their centre."""
+        return Batch(self.rows, self.labels, self.targets.centred)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +87,9 @@ class AlignmentTargets:
         """Return the batch of the given rows, int64 (B,)."""
         return Batch(rows, self.labels[rows], self)
 
+    @cached_property
     def centred(self) -> "AlignmentTargets":
-        """Return the same targets seen from the mean of ``gallery``, of length one again.
+        """The same targets seen from the mean of ``gallery``, of length one again.
 
         Pooled features that are never negative lie in a cone: what all of them share is a large
         part of every cosine and tells no image from another. Losses of centred vectors are spent

@@ -9,7 +9,7 @@ from compat.losses.options import number, whole
 from compat.targets import AlignmentTargets, Batch
 
 
-@register_loss("aml", requires=("gallery_embeddings", "labels"))
+@register_loss("aml", requires=("gallery_embeddings", "labels"), centred=True)
 class AML(CompatibilityLoss):
     """mean over anchors of ½‖q − p‖² + ½·Σ_n max(0, m − ‖q − n‖)² (+ λ·(1 − q·g)).
 

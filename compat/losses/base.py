@@ -64,17 +64,22 @@ class CompatibilityLoss(nn.Module):
 class _Entry:
     factory: Callable[..., CompatibilityLoss]
     requires: frozenset[Requirement]
+    centred: bool
 
 
 _LOSSES: dict[str, _Entry] = {}
 
 
-def register_loss(name: str, *, requires: tuple[Requirement, ...] = ()) -> Callable[[Any], Any]:
+def register_loss(
+    name: str, *, requires: tuple[Requirement, ...] = (), centred: bool = False
+) -> Callable[[Any], Any]:
     """Register a loss under the name that study files use.
 
     Args:
         name: The name in YAML, e.g. ``loss: {mine: 1.0}``.
         requires: What the loss needs beyond ``query`` and ``target``; checked before training.
+        centred: Whether studies that do not say otherwise show it vectors from the mean of the
+            gallery's, which helps losses that bring vectors together one by one.
 
     Returns:
         A decorator for a :class:`CompatibilityLoss` subclass, or for a function
@@ -90,9 +95,11 @@ def register_loss(name: str, *, requires: tuple[Requirement, ...] = ()) -> Calla
     def decorate(loss: Any) -> Any:
         if isinstance(loss, type) and issubclass(loss, CompatibilityLoss):
             loss.requires = frozenset(requires)
-            _LOSSES[name] = _Entry(loss, frozenset(requires))
+            _LOSSES[name] = _Entry(loss, frozenset(requires), centred)
         else:
-            _LOSSES[name] = _Entry(lambda **kw: _FunctionLoss(loss, kw), frozenset(requires))
+            _LOSSES[name] = _Entry(
+                lambda **kw: _FunctionLoss(loss, kw), frozenset(requires), centred
+            )
         return loss
 
     return decorate
@@ -141,17 +148,18 @@ class WeightedSum(CompatibilityLoss):
 
 
 class Centred(CompatibilityLoss):
-    """A loss of vectors seen from the centre of targets that were `AlignmentTargets.centred`."""
+    """A loss of vectors that it sees from the mean of the gallery's, `AlignmentTargets.centred`."""
 
     def __init__(self, loss: CompatibilityLoss) -> None:
         super().__init__()
         self.loss = loss
 
     def prepare(self, targets: AlignmentTargets) -> None:
-        self.loss.prepare(targets)
+        self.loss.prepare(targets.centred)
 
     def forward(self, query: Tensor, target: Tensor, batch: Batch) -> Tensor:
-        found: Tensor = self.loss(batch.targets.seen_from_centre(query), target, batch)
+        seen = batch.centred.targets.seen_from_centre
+        found: Tensor = self.loss(seen(query), seen(target), batch.centred)
         return found
 
 
@@ -187,6 +195,7 @@ def create_loss(
     config: str | Mapping[str, Any],
     targets: AlignmentTargets | None = None,
     *,
+    centred: bool | None = False,
     seed: int = 0,
 ) -> CompatibilityLoss:
     """Create the loss that a study file names, checked against and prepared from ``targets``.
@@ -194,6 +203,8 @@ def create_loss(
     Args:
         config: As :func:`parse_loss` reads it.
         targets: What the loss trains towards; ``None`` leaves the loss unprepared.
+        centred: Whether losses see all vectors from the mean of the gallery's; None for those that
+            are registered so.
         seed: Seed of the parameters that a loss may hold; torch's own random state is left alone.
 
     Raises:
@@ -211,15 +222,15 @@ def create_loss(
             )
         try:
             with seeded(seed):
-                terms.append((term.weight, entry.factory(**term.options)))
+                loss = entry.factory(**term.options)
         except TypeError as error:
             raise CompatError(
                 f"Loss '{term.name}' does not take the options {dict(term.options)}: {error}."
             ) from error
+        sees_centred = entry.centred if centred is None else centred
+        terms.append((term.weight, Centred(loss) if sees_centred else loss))
     loss = terms[0][1] if len(terms) == 1 and terms[0][0] == 1.0 else WeightedSum(terms)
     if targets is not None:
-        if targets.centre is not None:
-            loss = Centred(loss)
         with seeded(seed, targets.vectors.device):
             loss.prepare(targets)
     return loss

@@ -11,7 +11,7 @@ from compat.targets import AlignmentTargets, Batch
 _SOFTENING = 0.1
 
 
-@register_loss("d3still", requires=("gallery_embeddings", "neighbours"))
+@register_loss("d3still", requires=("gallery_embeddings", "neighbours"), centred=True)
 class D3still(CompatibilityLoss):
     """α·‖first gaps‖/B + mean over images of (β·‖E_hard‖ + γ·‖E_easy‖)/(K − 1).
 

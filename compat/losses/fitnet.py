@@ -7,7 +7,7 @@ from compat.losses.base import CompatibilityLoss, register_loss
 from compat.targets import AlignmentTargets, Batch
 
 
-@register_loss("fitnet", requires=("gallery_embeddings",))
+@register_loss("fitnet", requires=("gallery_embeddings",), centred=True)
 class FitNet(CompatibilityLoss):
     """mean of ½‖r(q) − g‖², r a learnable linear map (d, d) that starts as the identity.
 

@@ -12,7 +12,7 @@ from compat.losses.base import (
 from compat.targets import Batch
 
 
-@register_loss("regression", requires=("gallery_embeddings",))
+@register_loss("regression", requires=("gallery_embeddings",), centred=True)
 class Regression(CompatibilityLoss):
     """Mean of 1 − q·g (``distance="cosine"``) or of ‖q − g‖² (``distance="l2"``).
 

@@ -74,10 +74,6 @@ class TrainingSet:
         view, image = np.divmod(rows, len(self))
         return np.stack([self.pictures[v][i] for v, i in zip(view, image, strict=True)])
 
-    def centred(self) -> "TrainingSet":
-        """Return the same set with its targets seen from their centre."""
-        return TrainingSet(self.pictures, self.targets.centred())
-
     def to(self, device: torch.device) -> "TrainingSet":
         """Return the same set with its targets on ``device``."""
         return TrainingSet(self.pictures, self.targets.to(device))

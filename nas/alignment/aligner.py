@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,8 @@ class Aligner:
         loss: The compatibility loss as the study file names it.
         seed: Seed of the order of images.
         device: Where to train.
-        centred: Whether losses see vectors from the centre of the gallery's.
+        centred: Whether losses see vectors from the mean of the gallery's; None for those that are
+            registered so.
         fitted: Whether projections are fitted in closed form before they are trained.
         keeps_statistics: Whether pretrained networks keep their BatchNorm statistics in trainings.
     """
@@ -45,14 +45,9 @@ class Aligner:
     loss: str | dict[str, Any]
     seed: int
     device: torch.device
-    centred: bool = True
+    centred: bool | None = None
     fitted: bool = True
     keeps_statistics: bool = True
-
-    @cached_property
-    def towards(self) -> TrainingSet:
-        """The training pictures and what losses see of their gallery vectors."""
-        return self.data.centred() if self.centred else self.data
 
     def begin(self, model: QueryModel, *, pretrained: bool) -> None:
         """Give a network that is to be trained its projection, in place.
@@ -92,7 +87,7 @@ class Aligner:
         return align(
             model,
             losses,
-            self.towards,
+            self.data,
             config,
             loss=loss,
             seed=self.seed,
@@ -117,7 +112,7 @@ class Aligner:
         loss = self.new_loss().to(self.device).eval()
 
         def losses(model: QueryModel) -> Iterator[Tensor]:
-            drawn = self.towards.epoch(size, seed=self.seed, device=self.device)
+            drawn = self.data.epoch(size, seed=self.seed, device=self.device)
             for images, batch in islice(drawn, batches):
                 yield _loss_of(model, images, batch, loss)
 
@@ -125,7 +120,7 @@ class Aligner:
 
     def new_loss(self) -> CompatibilityLoss:
         """Return the compatibility loss as a training begins with it."""
-        return create_loss(self.loss, self.towards.targets, seed=self.seed)
+        return create_loss(self.loss, self.data.targets, centred=self.centred, seed=self.seed)
 
     def slice(
         self,

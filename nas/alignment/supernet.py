@@ -70,7 +70,7 @@ def train_supernet(
             distill=config.distill,
             steps=config.epochs * max(1, len(aligner.data) // config.batch),
         ),
-        aligner.towards,
+        aligner.data,
         config,
         loss=loss,
         seed=aligner.seed,
@@ -136,9 +136,7 @@ def sandwich_losses(
             if teacher is None:
                 teacher = query.detach()
             elif distill:
-                seen = batch.targets.seen_from_centre
-                apart = distance(seen(query), seen(teacher), batch)
-                value = (1 - distill) * value + distill * apart
+                value = (1 - distill) * value + distill * distance(query, teacher, batch)
             yield value / (2 + len(drawn))
 
     return losses

@@ -19,7 +19,8 @@ class AlignmentConfig(Section):
         loss: Towards the gallery vectors: a name, or weights and options by name.
         projection: "fitted": in closed form, before any training and after every cut. "random": as
             a network comes, and without a bias.
-        centred: Whether losses see vectors from the mean of the gallery's; scores never do.
+        centred: Whether losses see vectors from the mean of the gallery's; None for those losses
+            that gain by it. Scores never do.
         statistics: Of BatchNorm in pretrained networks: "kept", or "trained" as in all others.
             Statistics of a few images of one kind take from a network what it knew of others.
         unlabelled: Further training images, none of which has a label.
@@ -27,7 +28,7 @@ class AlignmentConfig(Section):
 
     loss: str | dict[str, Any] = "regression"
     projection: Literal["fitted", "random"] = "fitted"
-    centred: bool = True
+    centred: bool | None = None
     statistics: Literal["kept", "trained"] = "kept"
     unlabelled: tuple[UnlabelledConfig, ...] = Field((), max_length=100)
 

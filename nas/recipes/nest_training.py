@@ -74,7 +74,7 @@ def train_nested(
     align(
         nested,
         losses,
-        aligner.towards,
+        aligner.data,
         config.training,
         loss=heads,
         seed=config.seed,

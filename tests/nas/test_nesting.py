@@ -52,9 +52,9 @@ def trained(gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ne
 
 def cosines(nest: Nest, model: NestedModel, capacities: tuple[float, ...]) -> list[float]:
     """Mean cosine to the gallery vectors of the training images, as the loss sees them."""
-    data = nest.data.training(32).centred()
+    data = nest.data.training(32)
     images = torch.tensor(data.pictures[0]).permute(0, 3, 1, 2) / 255
-    targets = data.targets
+    targets = data.targets.centred
     found = []
     for capacity in capacities:
         network = model.extract(capacity)

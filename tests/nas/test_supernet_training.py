@@ -74,7 +74,7 @@ def test_without_options_it_is_the_plain_sandwich_rule(
     start = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
     weights = {k: v.clone() for k, v in trained(aligner, supernet).items()}
     supernet.load_state_dict(start)
-    loss = create_loss(aligner.loss, aligner.towards.targets, seed=aligner.seed)
+    loss = create_loss(aligner.loss, aligner.data.targets, seed=aligner.seed)
     space = supernet.space
     ends = [space.largest(), space.smallest()]
 
@@ -92,7 +92,7 @@ def test_without_options_it_is_the_plain_sandwich_rule(
     align(
         supernet,
         losses,
-        aligner.towards,
+        aligner.data,
         SupernetTraining(**SHORT),
         loss=loss,
         seed=aligner.seed,
