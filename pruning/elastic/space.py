@@ -88,7 +88,7 @@ class TimmElasticSpace(ParametricSpace):
     resolutions: tuple[int, ...] = ()
     widths: tuple[float, ...] = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
     least_depth: float = 0.5
-    order: str = "taylor"
+    order: str = "fisher"
     pooling: str = "avg"
     pretrained: bool = True
     checkpoint: str | None = None
