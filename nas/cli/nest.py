@@ -72,14 +72,17 @@ def train(
         Criterion, typer.Option(help="Criterion by which channels are ordered.")
     ] = Criterion.taylor,
     loss: Annotated[
-        str, typer.Option(help="Compatibility loss: a name, or weights as {ssp: 1, regression: 1}.")
-    ] = "regression",
+        str | None,
+        typer.Option(help="Compatibility loss: a name, or weights as {ssp: 1, csd: 1}; csd."),
+    ] = None,
     pairwise: Annotated[
         float, typer.Option(min=0, help="Weight of 1 - cosine to the larger capacities.")
     ] = 0.0,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs.")] = 20,
     batch: Annotated[int, typer.Option(min=2, help="Images per step.")] = 128,
-    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 3e-3,
+    lr: Annotated[
+        float | None, typer.Option(help="Peak learning rate; by default as in study files.")
+    ] = None,
     resolution: Annotated[int, typer.Option(min=8, help="Input of a timm model, pixels.")] = 64,
     pretrained: Annotated[bool, typer.Option(help="Start a timm model from its weights.")] = True,
     val: Val = 0.15,
@@ -104,14 +107,18 @@ def train(
             "capacities": tuple(parse_capacity(each) for each in capacities.split(",")),
             "per_step": per_step,
             "order": order.value,
-            "loss": loss_of(loss),
             "pairwise": pairwise,
             "resolution": resolution,
             "pretrained": pretrained,
-            "training": {"epochs": epochs, "batch": batch, "lr": lr},
+            "training": {
+                "epochs": epochs,
+                "batch": batch,
+                **({} if lr is None else {"lr": lr}),
+            },
             "split": {"val": val, "test": test, "seed": seed, "by": by},
             "unlabelled": unlabelled_of(unlabelled),
             "seed": seed,
+            **({} if loss is None else {"loss": loss_of(loss)}),
         },
     )
     nest = Nest.create(out, config)

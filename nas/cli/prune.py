@@ -77,8 +77,9 @@ def prune(
         int, typer.Option(min=0, help="Epochs of the pruned model's alignment in the end.")
     ] = 10,
     loss: Annotated[
-        str, typer.Option(help="Compatibility loss: a name, or weights as {ssp: 1, regression: 1}.")
-    ] = "regression",
+        str | None,
+        typer.Option(help="Compatibility loss: a name, or weights as {ssp: 1, csd: 1}; csd."),
+    ] = None,
     resolution: Annotated[
         int | None, typer.Option(min=8, help="Side of a timm model's input; its own by default.")
     ] = None,
@@ -117,7 +118,6 @@ def prune(
             "schedule": schedule.value,
             "rounds": rounds,
             "round_to": round_to,
-            "loss": loss_of(loss),
             "resolution": resolution,
             "pretrained": pretrained,
             "checkpoint": None if checkpoint is None else str(checkpoint),
@@ -127,6 +127,7 @@ def prune(
             "split": {"val": val, "test": test, "seed": seed, "by": by},
             "unlabelled": unlabelled_of(unlabelled),
             "seed": seed,
+            **({} if loss is None else {"loss": loss_of(loss)}),
         },
     )
     try:

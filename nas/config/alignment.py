@@ -8,7 +8,12 @@ from pydantic import Field
 from compat.tasks.unlabelled import UnlabelledConfig
 from searchspaces.support.section import Section
 
-_BEFORE: Mapping[str, Any] = {"projection": "random", "centred": False, "statistics": "trained"}
+_BEFORE: Mapping[str, Any] = {
+    "loss": "regression",
+    "projection": "random",
+    "centred": False,
+    "statistics": "trained",
+}
 """What older files do not say, and how it was then."""
 
 
@@ -26,7 +31,7 @@ class AlignmentConfig(Section):
         unlabelled: Further training images, none of which has a label.
     """
 
-    loss: str | dict[str, Any] = "regression"
+    loss: str | dict[str, Any] = "csd"
     projection: Literal["fitted", "random"] = "fitted"
     centred: bool | None = None
     statistics: Literal["kept", "trained"] = "kept"
