@@ -126,5 +126,5 @@ def difference_by_class(first: np.ndarray, second: np.ndarray, classes: np.ndarr
 
 
 def units(classes: np.ndarray) -> np.ndarray:
-    """Return classes (Q,) with one of its own, below -1, for every query that has none."""
-    return np.where(classes < 0, -2 - np.arange(len(classes)), classes)
+    """Return classes (Q,) with one of its own for every query that has none (-1)."""
+    return np.where(classes < 0, classes.max(initial=-1) + 1 + np.arange(len(classes)), classes)

@@ -83,7 +83,7 @@ def _tests(done: Comparison, protocol: str) -> Table:
 
     from nas.deployment.compare import criteria_of
 
-    table = Table(title=f"Test classes, {protocol}", title_justify="left")
+    table = Table(title=f"Test part, {protocol}", title_justify="left")
     table.add_column("model")
     for column in _TESTS:
         table.add_column(column, justify="right")

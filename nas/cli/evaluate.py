@@ -15,7 +15,7 @@ def evaluate(
         bool, typer.Option(help="Allow another gallery than the model was aligned to.")
     ] = False,
 ) -> None:
-    """Measure self-test, cross-test and paragon on the test classes."""
+    """Measure self-test, cross-test and paragon on the test part."""
     from nas.cli.tables import evaluation_rows, print_evaluation
     from nas.deployment.evaluate import evaluate_file
 

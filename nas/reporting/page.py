@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from compat.data.splits import drawn_by
 from compat.device import describe
-from compat.tasks.retrieval import RANKED
+from compat.tasks.retrieval import RANKED, RetrievalTask
 from nas.config.budget import format_macs
 from nas.config.objectives import ACCURACY, OBJECTIVES, bounds
 from nas.deployment.card import product_version
@@ -156,11 +156,10 @@ def _facts(run: Run) -> dict[str, str]:
         f"{OBJECTIVES[name].words} ({direction.name.lower()})"
         for name, direction in zip(config.objectives, run.study.directions, strict=True)
     ]
-    test = len(data.test.images)
     return {
         "Data": config.data,
-        "Images": f"{len(data.splits.train):,} train, {len(data.val.images):,} validation, "
-        f"{test:,} test",
+        "Images": f"{len(data.splits.train):,} train; {_asked(data.val)} for validation, "
+        f"{_asked(data.test)} for the test",
         "Split": f"by {drawn_by(data.images, config.split.by)}, seed {config.split.seed}"
         if data.images.split is None
         else "as the data say",
@@ -191,6 +190,11 @@ _RIGHT = {
     "labels": "an image of the query's class",
     "ranking": f"what the gallery network finds first, {RANKED} images",
 }
+
+
+def _asked(task: RetrievalTask) -> str:
+    queries, gallery = task.retrieval.queries, task.retrieval.gallery
+    return f"{len(queries):,} queries in {len(gallery):,}"
 
 
 def _duration(trials: Sequence[Any]) -> str:

@@ -67,11 +67,12 @@ def test_a_class_counts_with_its_queries() -> None:
 @settings(max_examples=20)
 def test_classes_of_one_query_are_plain_queries(seed: int, count: int) -> None:
     first, second = np.random.default_rng(seed).random((2, count))
-    found = difference_by_class(first, second, np.arange(count))
     expected = paired_difference(first, second)
-    assert found.mean == pytest.approx(expected.mean)
-    assert found.interval == pytest.approx(expected.interval)
-    assert found.p_value == expected.p_value
+    for classes in (np.arange(count), np.full(count, -1)):  # without a class a query is its own
+        found = difference_by_class(first, second, classes)
+        assert found.mean == pytest.approx(expected.mean)
+        assert found.interval == pytest.approx(expected.interval)
+        assert found.p_value == expected.p_value
 
 
 def test_those_that_are_not_marked_rise_in_sure_steps() -> None:

@@ -116,6 +116,11 @@ def test_front_card_and_report_speak_of_agreement(run: Run, cli: Cli, tmp_path: 
         "evaluate", done.path, "--gallery", run.config.gallery, "--data", run.config.data
     )
     assert (code, "on ranking" in printed) == (0, True)
+    code, printed, _ = cli(
+        *("compare", done.path, done.path, "--gallery", run.config.gallery),
+        *("--data", run.config.data),
+    )
+    assert (code, "p = 1.0000" in printed) == (0, True)
     cli("report", run.path)
     page = (run.path / "report.html").read_text()
     assert "agreement mAP, validation" in page
@@ -182,6 +187,16 @@ def test_prunings_and_nests_need_no_labels(flat: Path, tmp_path: Path) -> None:
     )
     assert nest.train().names[-1] == "gallery"
     assert nest.data.judge == "ranking"
+
+
+def test_encoders_are_adapted_without_labels(flat: Path, cli: Cli) -> None:
+    code, printed, _ = cli(
+        *("adapt", "timm:resnet10t", "--no-pretrained", "--resolution", 32, "--map", "ridge"),
+        *("--gallery", flat / "gallery", "--data", flat / "photos"),
+    )
+    assert code == 0
+    assert "validation queries" in printed
+    assert "agreement mAP 0." in printed
 
 
 def test_with_labels_both_accuracies_are_measured(
