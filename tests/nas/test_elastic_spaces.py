@@ -1,5 +1,7 @@
 """Every elastic space goes the whole way: supernet, slices, front, a finished model."""
 
+import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,9 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
+from nas.alignment.aligner import Aligner
 from nas.candidates.routes import SupernetRoute, create_route
 from nas.config.study import StudyConfig, SupernetConfig
 from nas.errors import StudyError
@@ -60,16 +64,25 @@ def test_an_elastic_space_is_searched_to_a_front(
         assert count_macs(model, model.resolution) == record.macs
 
 
-def test_a_pretrained_backbone_is_searched_and_slices_the_same_when_opened_again(
-    tiny_study: dict[str, Any], tmp_path: Path
-) -> None:
+@pytest.fixture
+def pretrained(tiny_study: dict[str, Any], tmp_path: Path) -> StudyConfig:
+    """A study of a backbone whose weights lie in a file."""
     torch.manual_seed(0)
     network: Any = timm.create_model("test_resnet", num_classes=0)
     save_file(network.state_dict(), tmp_path / "weights.safetensors")
     options = {**TINY["timm-elastic"], "checkpoint": str(tmp_path / "weights.safetensors")}
     slices = {**tiny_study["spaces"]["slices"], "space": "timm-elastic", "options": options}
     content = {**tiny_study, "spaces": {"slices": slices}, "trials": 2, "start": 2}
-    run = search(StudyConfig.model_validate(content), tmp_path / "run")
+    return StudyConfig.model_validate(content)
+
+
+STATISTICS = "backbone.network.layer1.0.bn1.running_mean"
+
+
+def test_a_pretrained_backbone_is_searched_and_slices_the_same_when_opened_again(
+    pretrained: StudyConfig, tmp_path: Path
+) -> None:
+    run = search(pretrained, tmp_path / "run")
     route = run.routes["slices"]
     assert isinstance(route, SupernetRoute)
     again = Run.open(tmp_path / "run")
@@ -82,10 +95,51 @@ def test_a_pretrained_backbone_is_searched_and_slices_the_same_when_opened_again
     assert torch.equal(one(images), other(images))
     shared = load_file(next((tmp_path / "run").rglob("slices.safetensors")))
     assert (shared["order"].diff() < 0).any()  # the channels were put in order
-    name = "layer1.0.bn1.running_mean"
-    assert torch.equal(
-        shared[f"backbone.network.{name}"].sort().values, network.state_dict()[name].sort().values
+    inherited = load_file(tmp_path / "weights.safetensors")
+    before = inherited[STATISTICS.removeprefix("backbone.network.")]
+    assert torch.equal(shared[STATISTICS].sort().values, before.sort().values)
+
+
+def test_a_killed_training_of_a_pretrained_backbone_ends_like_an_unbroken_one(
+    pretrained: StudyConfig, tmp_path: Path
+) -> None:
+    content = pretrained.model_dump()
+    content["spaces"]["slices"]["training"] |= {"epochs": 2, "validate_every": 1}
+    run = Run.create(tmp_path / "run", StudyConfig.model_validate(content))
+    fields = {f.name: getattr(run.aligner, f.name) for f in dataclasses.fields(Aligner)}
+
+    def scored(scores: Iterator[float]) -> Aligner:
+        class Quick(Aligner):
+            def cross_test(self, model: nn.Module) -> float:
+                return next(scores)
+
+        return Quick(**fields)
+
+    route = run.routes["slices"]
+    route.prepare(scored(iter(range(6))), tmp_path / "unbroken")  # two slices each time
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        route.prepare(scored(iter(range(4))), tmp_path / "broken")
+    assert (tmp_path / "broken" / "slices.checkpoint").exists()
+    route.prepare(scored(iter(range(4, 6))), tmp_path / "broken")
+    whole, continued = (
+        load_file(tmp_path / name / "slices.safetensors") for name in ("unbroken", "broken")
     )
+    assert whole.keys() == continued.keys()
+    assert all(torch.equal(whole[name], continued[name]) for name in whole)
+
+
+def test_a_slice_that_is_trained_again_inherits_too(
+    pretrained: StudyConfig, tmp_path: Path
+) -> None:
+    run = Run.create(tmp_path / "run", pretrained)
+    route = run.routes["slices"]
+    architecture = route.space.largest()  # type: ignore[attr-defined]
+    model = route.retrain(
+        architecture, run.aligner, checkpoint=tmp_path / "checkpoint", title="again"
+    )
+    inherited = load_file(tmp_path / "weights.safetensors")
+    before = inherited[STATISTICS.removeprefix("backbone.network.")]
+    assert torch.equal(model.state_dict()[STATISTICS].sort().values, before.sort().values)
 
 
 @pytest.mark.parametrize(
