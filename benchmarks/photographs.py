@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 ROWS = ("ridge", "fine-tuned", "kept", "pruned", "prune", "elastic")
 SHARES = (3, 6, 10, 20, 40)
 RESOLUTIONS = (48, 64, 96)
-BATCH, RATE = 64, 1e-3
+BATCH, RATE = 64, 3e-4
 
 
 class Bench:

@@ -30,7 +30,7 @@ class TrainingConfig(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
 
-PRETRAINED_LR = 1e-3
+PRETRAINED_LR = 3e-4
 """The peak rate of a network that starts from pretrained weights, where none is given."""
 
 
