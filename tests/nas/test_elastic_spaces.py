@@ -145,9 +145,9 @@ def test_a_slice_that_is_trained_again_inherits_too(
 @pytest.mark.parametrize(
     ("section", "lr"),
     [
-        ({"space": "timm-elastic", "options": {"backbone": "test_resnet"}}, 1e-3),
+        ({"space": "timm-elastic", "options": {"backbone": "test_resnet"}}, 3e-4),
         ({"space": "timm-elastic", "options": {"backbone": "a", "pretrained": False}}, 3e-3),
-        ({"space": "timm-elastic", "options": {"pretrained": False, "checkpoint": "f"}}, 1e-3),
+        ({"space": "timm-elastic", "options": {"pretrained": False, "checkpoint": "f"}}, 3e-4),
         ({"space": "timm-elastic", "training": {"lr": 2e-3}}, 2e-3),
         ({"space": "mbconv"}, 3e-3),
     ],
