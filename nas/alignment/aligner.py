@@ -140,13 +140,16 @@ class Aligner:
         adapt(model, *self._sample(model.resolution, calibration), keep_statistics=keep)
         return model
 
-    def refit(self, model: QueryModel, images: int) -> None:
+    def refit(self, model: QueryModel, images: int, *, whole: bool = False) -> None:
         """Fit a network to its gallery again after a cut: BatchNorm, and the projection.
 
         Without `fitted` BatchNorm alone, as `calibrate`. Both come from ``images`` training images.
+        A pretrained network that is still ``whole`` keeps its statistics where the study wants it
+        so.
         """
         if self.fitted:
-            adapt(model, *self._sample(model.resolution, images))
+            keep = whole and self.keeps_statistics
+            adapt(model, *self._sample(model.resolution, images), keep_statistics=keep)
         else:
             self.calibrate(model, images)
 

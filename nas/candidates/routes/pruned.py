@@ -81,9 +81,10 @@ class PrunedRoute:
     def candidate(self, architecture: Architecture, aligner: Aligner) -> Candidate:
         assert self._aligned is not None, "prepare() comes first"
         start, config = self._aligned, self._config
+        cut = any(value for name, value in architecture.params.items() if name.startswith("ratio_"))
 
         def realign(model: QueryModel) -> None:
-            aligner.refit(model, config.calibration_images)
+            aligner.refit(model, config.calibration_images, whole=self.pretrained and not cut)
             aligner.align(
                 model, config.realign, pretrained=self.pretrained, title="re-align", quiet=True
             )
