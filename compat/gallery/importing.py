@@ -99,6 +99,8 @@ def _ids(
         return np.arange(count).astype(str)
     _check_length(values, "ids", count, path)
     try:
+        if isinstance(values, list):  # before numpy drops zero bytes at the end of an id
+            encode_ids(values)
         names = np.asarray(values, dtype=str)
         check_unique(encode_ids(names))
     except (ValueError, TypeError) as error:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, Json
+from pydantic import AfterValidator, Field, Json
+from pydantic_core import PydanticCustomError
 
 from compat.data.preprocessing import Means, Preprocessing, Stds
 from compat.errors import CompatError
@@ -50,12 +51,18 @@ class _Header(Versioned):
     classes: Json[tuple[str, ...]] = ()
 
 
+def _named(path: Path) -> Path:
+    if not path.name:
+        raise PydanticCustomError("path", "input should be the path of a file")
+    return path
+
+
 class _TimmOptions(Section):
     """What may follow the name of a timm model."""
 
     RENAMED: ClassVar = {"size": "resolution"}
 
-    checkpoint: Path | None = None
+    checkpoint: Annotated[Path, AfterValidator(_named)] | None = None
     pretrained: bool = True
     resolution: Resolution | None = None
 

@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from typer.testing import CliRunner
 
 from compat.errors import CompatError
 from compat.losses import create_loss
+from compat.training import align
 from compat.training.config import TrainingConfig
 from nas.cli.nest import app
 from nas.deployment.card import read_card
@@ -38,10 +41,21 @@ def config(gallery: Path, **fields: Any) -> NestConfig:
         "capacities": (0.3, 0.6, 1.0),
         "resolution": 32,
         "pretrained": False,
+        "loss": "regression",
+        "projection": "random",
+        "centred": False,
         "training": TrainingConfig(epochs=4, batch=16, validate_every=2, ema=0.5),
         "calibration_images": 64,
     }
     return NestConfig.model_validate(given | fields)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def to_be_trained() -> Iterator[None]:
+    """The start, which may score best on so few validation images, is not kept."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nas.recipes.nest_training.align", partial(align, from_start=False))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -51,17 +65,16 @@ def trained(gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ne
 
 
 def cosines(nest: Nest, model: NestedModel, capacities: tuple[float, ...]) -> list[float]:
-    """Mean cosine to the gallery vectors of the training images, as the loss sees them."""
+    """Mean cosine to the gallery vectors of the training images, BatchNorm re-estimated."""
     data = nest.data.training(32)
     images = torch.tensor(data.pictures[0]).permute(0, 3, 1, 2) / 255
-    targets = data.targets.centred
+    target = data.targets.gallery
     found = []
     for capacity in capacities:
         network = model.extract(capacity)
         nest._aligner.calibrate(network, 64)
         with torch.inference_mode():
-            seen = targets.seen_from_centre(network(images))
-            found.append(float((seen * targets.gallery).sum(dim=1).mean()))
+            found.append(float((network(images) * target).sum(dim=1).mean()))
     return found
 
 
@@ -77,7 +90,6 @@ def test_training_brings_every_capacity_nearer(
     capacities = nest.model.capacities
     before = cosines(nest, nest._untrained(), capacities)
     after = cosines(nest, nest.model, capacities)
-    print(before, after)
     assert all(late > early + 0.05 for early, late in zip(before, after, strict=True))
 
 

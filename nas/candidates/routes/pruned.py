@@ -50,7 +50,7 @@ class PrunedRoute:
             with seeded(aligner.seed):
                 model = self._uncut(start)
             if start is None or not begin_with(model, start):
-                aligner.begin(model, pretrained=self.pretrained)
+                aligner.begin(model, pretrained=self.pretrained or start is not None)
             aligner.align(
                 model,
                 self._config.training,

@@ -80,7 +80,7 @@ class SupernetRoute(TrainedAlone):
     ) -> None:
         checkpoint = weights.with_name(f"{self.name}.checkpoint")
         if start is None or not begin_with(supernet, start):
-            aligner.begin(supernet, pretrained=self.pretrained)
+            aligner.begin(supernet, pretrained=self.pretrained or start is not None)
         if start is None:
             self._settle(supernet, aligner)
         train_supernet(
