@@ -63,8 +63,8 @@ def _shape(space: GallerySpace) -> str:
         return "unknown (one vector)"
     found = shape(np.asarray(space.vectors[rows], dtype=np.float32))
     follows = (
-        "a cone: what all vectors share is a large part of every cosine, so losses are of centred "
-        "vectors"
+        "a cone: what all vectors share is a large part of every cosine, so some losses see "
+        "vectors from their mean"
         if found.conical
         else "no cone: centring changes little"
     )
