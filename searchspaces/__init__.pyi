@@ -15,7 +15,7 @@ from .mbconv import MBConvSpace, MBConvSupernet
 from .onnx_cost import count_onnx_macs
 from .parametric import ParametricSpace
 from .projection import Lift, Projection
-from .query_model import QueryModel, own_resolution, timm_query_model
+from .query_model import PooledFeatures, QueryModel, own_resolution, timm_query_model
 from .rebuilding import outline, rebuild
 from .resnet import ResNetSpace, ResNetSupernet
 from .shufflenet import ShuffleNetSpace, ShuffleNetSupernet
@@ -45,6 +45,7 @@ __all__ = [
     "ParametricSpace",
     "PrefixedTrial",
     "Projection",
+    "PooledFeatures",
     "QueryModel",
     "ResNetSpace",
     "ResNetSupernet",

@@ -81,6 +81,20 @@ class QueryModel(nn.Module):
         return other
 
 
+class PooledFeatures(nn.Module):
+    """The part of a query model before its projection, as a network of its own; weights are shared.
+
+    Maps float images (B, 3, r, r) in [0, 1] to features (B, c).
+    """
+
+    def __init__(self, model: QueryModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model.pooled(images)
+
+
 class GeneralizedMean(nn.Module):
     """GeM pooling with a learnt exponent.
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
 from tqdm import tqdm
 
 from compat.adaptation import FittedMap, MapName, Pairs, fit_map
@@ -15,7 +14,7 @@ from compat.evaluation import Retrieved
 from compat.evaluation.collapse import directed
 from compat.tasks import RetrievalTask, StudyData
 from nas.alignment.start import chosen_rows
-from searchspaces import Projection, QueryModel, folded
+from searchspaces import PooledFeatures, Projection, QueryModel, folded
 
 Encoder = Callable[[np.ndarray], np.ndarray]
 """uint8 pictures (n, r, r, 3) to float32 features (n, f)."""
@@ -77,7 +76,7 @@ def encode(encoder: Encoder, resolution: int, data: StudyData, *, seed: int) -> 
 
 def encoder_of(model: QueryModel) -> Encoder:
     """Return the backbone of a query model as an encoder, where its weights lie."""
-    pooled, device = _Pooled(model), model.mean.device
+    pooled, device = PooledFeatures(model), model.mean.device
 
     def encoder(pixels: np.ndarray) -> np.ndarray:
         with folded(model):
@@ -90,17 +89,6 @@ def encoder_of(model: QueryModel) -> Encoder:
 def projected(projection: Projection, features: np.ndarray) -> np.ndarray:
     """Map features (n, f) to unit vectors (n, d) float32; those that are zero share a direction."""
     return directed(F.normalize(projection.eval()(torch.from_numpy(features)), dim=-1).numpy())
-
-
-class _Pooled(nn.Module):
-    """The part of a query model before its projection."""
-
-    def __init__(self, model: QueryModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.model.pooled(images)
 
 
 def _parts(rows: np.ndarray) -> Iterator[np.ndarray]:

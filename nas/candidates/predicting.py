@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compat.data import decode
 from compat.device import pick_device
@@ -13,7 +13,7 @@ from compat.embedding import embed
 from compat.images import as_images, to_float
 from compat.predictors import PredictorInputs, list_predictors, predict
 from compat.tasks.study_data import StudyData
-from searchspaces import QueryModel, count_macs, count_parameters, recalibrate
+from searchspaces import PooledFeatures, QueryModel, count_macs, count_parameters, recalibrate
 
 _BATCH = 64
 _CALIBRATION = 512  # training images that BatchNorm statistics are estimated on
@@ -63,7 +63,7 @@ def predictor_inputs(
     as in `predictions`.
     """
     device = device or pick_device()
-    backbone = _Backbone(copy.deepcopy(model)).to(device)
+    backbone = PooledFeatures(copy.deepcopy(model)).to(device)
     train = decode(data.images.take(data.splits.train), model.resolution, fit=data.fit)
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.permutation(len(train.images))[:images])
@@ -83,17 +83,6 @@ def predictor_inputs(
         parameters=count_parameters(model),
         metric=data.val.metric,
     )
-
-
-class _Backbone(nn.Module):
-    """A query model up to its projection."""
-
-    def __init__(self, model: QueryModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.model.pooled(images)
 
 
 def _batches(pixels: np.ndarray, rows: np.ndarray, device: torch.device) -> Iterator[Tensor]:

@@ -67,16 +67,13 @@ class TimmElasticSpace(ParametricSpace):
     many as the widest of these stages keeps.
 
     Args:
-        backbone: A timm model name.
-        resolutions: Sides of the input in pixels; the backbone's own when empty.
+        backbone, resolutions: As for `PrunedSpace`.
         widths: Shares of the channels that a stage may keep, 1 among them; of n channels the share
             w keeps ⌈w·n⌉.
         least_depth: Of a stage's n blocks with an identity as their shortcut at least ⌊d·n⌋ stay,
             0 <= d <= 1; the last ones are dropped first. With 1 all stay.
         order: Criterion by which channels are ordered, any of `pruning.CRITERIA`.
-        pooling: As for `timm_query_model`.
-        pretrained: As for `timm_query_model`; for `inherited` only.
-        checkpoint: As for `timm_query_model`; for `inherited` only.
+        pooling, pretrained, checkpoint: As for `PrunedSpace`, and weights for `inherited` only.
 
     Raises:
         PruningError: If an option is out of range.

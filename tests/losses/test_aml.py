@@ -19,11 +19,6 @@ from references import (
 from compat.targets import AlignmentTargets
 
 
-@pytest.fixture
-def targets() -> AlignmentTargets:
-    return make_targets()
-
-
 def naive_aml(
     queries: list[Vector],
     rows: list[int],
@@ -96,8 +91,8 @@ def test_the_pool_of_aml_comes_round_to_the_whole_gallery() -> None:
         assert classes == set(range(IMAGES // 2)) - {label}
 
 
-def test_aml_goes_on_where_a_checkpoint_left_it(targets: AlignmentTargets) -> None:
-    query = unit(len(ROWS), 7)
+def test_aml_goes_on_where_a_checkpoint_left_it() -> None:
+    targets, query = make_targets(), unit(len(ROWS), 7)
     first = prepared("aml", targets, pool=12)
     call(first, targets, query)
     second = prepared("aml", targets, pool=12)

@@ -8,7 +8,7 @@ import pytest
 import timm
 import torch
 
-from searchspaces import QueryModel, SearchSpaceError, rebuild, timm_query_model
+from searchspaces import PooledFeatures, QueryModel, SearchSpaceError, rebuild, timm_query_model
 from searchspaces.query_model import GeneralizedMean
 
 
@@ -31,6 +31,15 @@ def test_the_embedding_is_the_normalised_projection_of_timms_own_features(name: 
         torch.testing.assert_close(
             model(images), expected / expected.norm(dim=1, keepdim=True), atol=1e-5, rtol=1e-5
         )
+
+
+def test_pooled_features_are_a_network_that_shares_the_models_weights() -> None:
+    model = make("resnet10t").eval()
+    features, images = PooledFeatures(model), torch.rand(2, 3, 32, 32)
+    assert torch.equal(features(images), model.pooled(images))
+    assert {id(each) for each in features.parameters()} == {id(each) for each in model.parameters()}
+    projected = torch.nn.functional.normalize(model.projection(features(images)), dim=1)
+    torch.testing.assert_close(projected, model(images))
 
 
 def test_generalised_mean_follows_its_formula() -> None:
