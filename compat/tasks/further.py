@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from compat.data import default_cache, open_data
-from compat.data.cache import image_digests
+from compat.data.cache import content_key, image_digests
 from compat.errors import CompatError
 from compat.gallery import GallerySpace, build_gallery, load_gallery_model
 from compat.tasks.embedded import Embedded, embedded
@@ -53,6 +53,18 @@ def embed_unlabelled(
             dtype=space.manifest.dtype,
             fit=None if space.preprocessing is None else space.preprocessing.fit,
         )
+
+
+def folder_of_unlabelled(configs: Sequence[UnlabelledConfig], space: GallerySpace) -> Path:
+    """Return a folder in the cache for `embed_unlabelled`, where there is no other place.
+
+    It is named after the images and the study's gallery, so other images have another.
+    """
+    cache = default_cache()
+    own = [open_data(config.data) for config in configs if config.model is not None]
+    names = [each for images in own for each in (*images.ids, *image_digests(images, cache))]
+    settings = [config.model_dump() for config in configs]
+    return cache / "unlabelled" / content_key(names, space.fingerprint, settings)
 
 
 def open_unlabelled(

@@ -13,6 +13,7 @@ from compat.embedding import embed
 from compat.evaluation import Retrieved
 from compat.evaluation.collapse import directed
 from compat.tasks import RetrievalTask, StudyData
+from compat.tasks.embedded import Embedded
 from nas.alignment.start import chosen_rows
 from searchspaces import PooledFeatures, Projection, QueryModel, folded
 
@@ -45,16 +46,24 @@ class Encoded:
         return [fit_map(name, self.pairs, self.cross_test, seed=seed) for name in names]
 
 
-def encode(encoder: Encoder, resolution: int, data: StudyData, *, seed: int) -> Encoded:
+def encode(
+    encoder: Encoder,
+    resolution: int,
+    data: StudyData,
+    further: Sequence[Embedded] = (),
+    *,
+    seed: int,
+) -> Encoded:
     """Compute the features of the training pictures and of the validation queries.
 
     Args:
         encoder: The frozen encoder.
         resolution: Side of its pictures in pixels.
         data: Pictures and gallery vectors of a study.
+        further: More training pictures with vectors of the same space, as alignments have them.
         seed: Of the choice of training pictures, where they are more than maps need.
     """
-    training = data.training(resolution)
+    training = data.training(resolution, further)
     rows = chosen_rows(training, seed=seed)
     pixels, asking = data.val.pixels(resolution), data.val.retrieval.queries
     with tqdm(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas.cli.options import By, Seed, Test, Val
+from nas.cli.options import By, Seed, Test, Unlabelled, Val
 
 if TYPE_CHECKING:
     from nas.recipes.adapting import Adapted
@@ -46,10 +46,11 @@ def adapt(
     val: Val = 0.15,
     test: Test = 0.25,
     by: By = None,
+    unlabelled: Unlabelled = [],  # noqa: B006
     seed: Seed = 0,
 ) -> None:
     """Map a frozen encoder into a gallery, without training; the map is chosen on validation."""
-    from nas.cli.settings import settings
+    from nas.cli.settings import settings, unlabelled_of
     from nas.recipes.adapting import AdaptConfig
     from nas.recipes.adapting import adapt as run_adapt
 
@@ -64,6 +65,7 @@ def adapt(
             "pretrained": pretrained,
             "checkpoint": None if checkpoint is None else str(checkpoint),
             "split": {"val": val, "test": test, "seed": seed, "by": by},
+            "unlabelled": unlabelled_of(unlabelled),
             "seed": seed,
         },
     )

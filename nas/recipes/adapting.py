@@ -1,5 +1,6 @@
 """Any frozen encoder into any gallery: maps fitted in closed form, one chosen, nothing trained."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,6 +9,9 @@ from pydantic import Field
 
 from compat.adaptation import MAPS, FittedMap, MapName
 from compat.tasks import SplitConfig, StudyData, load_study_data
+from compat.tasks.embedded import Embedded
+from compat.tasks.further import embed_unlabelled, folder_of_unlabelled, open_unlabelled
+from compat.tasks.unlabelled import UnlabelledConfig
 from nas.alignment.mapping import encode
 from nas.deployment.card import Scores, Validation
 from nas.deployment.formats import format_of
@@ -37,6 +41,7 @@ class AdaptConfig(Section):
         map: One of `compat.adaptation.MAPS`; "auto" fits them all.
         pretrained: Whether a timm model has its published weights.
         checkpoint: File with a timm model's weights instead.
+        unlabelled: Further training images, none of which has a label.
         split: Class shares.
         seed: Of what is drawn.
     """
@@ -48,6 +53,7 @@ class AdaptConfig(Section):
     map: Literal["auto"] | MapName = "auto"
     pretrained: bool = True
     checkpoint: str | None = None
+    unlabelled: tuple[UnlabelledConfig, ...] = Field((), max_length=100)
     split: SplitConfig = SplitConfig()
     seed: Seed = 0
 
@@ -102,9 +108,9 @@ class Adapted:
 def adapt(config: AdaptConfig, out: str | Path | None = None) -> Adapted:
     """Map a frozen encoder into a gallery space, without training it.
 
-    At every resolution its features of the training pictures, views of the gallery included, are
-    computed once. Maps are fitted to them and scored by the cross-test on the validation classes,
-    which chooses; the test classes are looked at once, in the end.
+    At every resolution its features of the training pictures, views of the gallery and further
+    images included, are computed once. Maps are fitted to them and scored by the cross-test on the
+    validation classes, which chooses; the test classes are looked at once, in the end.
 
     Args:
         config: The encoder, the gallery and the maps.
@@ -119,7 +125,7 @@ def adapt(config: AdaptConfig, out: str | Path | None = None) -> Adapted:
     if out is not None:
         _check_ending(config.model, Path(out))  # before the features
     data = load_study_data(config.data, config.gallery, config.split)
-    rows = _rows(config, data)
+    rows = _rows(config, data, _further(config, data))
     chosen = max(rows, key=lambda row: (row.map.found.map, -row.macs))
     exported = None
     if out is None:
@@ -130,7 +136,15 @@ def adapt(config: AdaptConfig, out: str | Path | None = None) -> Adapted:
     return Adapted(tuple(rows), chosen, data.val.paragon.map, scores, exported, data)
 
 
-def _rows(config: AdaptConfig, data: StudyData) -> list[AdaptedEncoder]:
+def _further(config: AdaptConfig, data: StudyData) -> tuple[Embedded, ...]:
+    folder = folder_of_unlabelled(config.unlabelled, data.gallery)
+    embed_unlabelled(config.unlabelled, data.gallery, folder)
+    return open_unlabelled(config.unlabelled, data, folder)
+
+
+def _rows(
+    config: AdaptConfig, data: StudyData, further: Sequence[Embedded]
+) -> list[AdaptedEncoder]:
     rows = []
     for encoder in open_encoders(
         config.model,
@@ -140,7 +154,7 @@ def _rows(config: AdaptConfig, data: StudyData) -> list[AdaptedEncoder]:
         checkpoint=config.checkpoint,
         seed=config.seed,
     ):
-        encoded = encode(encoder.features, encoder.resolution, data, seed=config.seed)
+        encoded = encode(encoder.features, encoder.resolution, data, further, seed=config.seed)
         rows += [
             AdaptedEncoder(encoder, fitted, encoder.macs(fitted.projection))
             for fitted in encoded.fit(config.maps, seed=config.seed)
@@ -148,7 +162,9 @@ def _rows(config: AdaptConfig, data: StudyData) -> list[AdaptedEncoder]:
     return rows
 
 
-def adapted_within(macs: float, config: AdaptConfig, data: StudyData) -> AdaptedEncoder | None:
+def adapted_within(
+    macs: float, config: AdaptConfig, data: StudyData, further: Sequence[Embedded] = ()
+) -> AdaptedEncoder | None:
     """Adapt a pretrained timm network at the largest resolution at which it has so many MACs.
 
     Sides are multiples of 8 from 32 to the network's own or the given one.
@@ -170,7 +186,7 @@ def adapted_within(macs: float, config: AdaptConfig, data: StudyData) -> Adapted
             continue
         if count_macs(network, side) <= macs:
             fitting = config.model_copy(update={"resolutions": (side,), "map": "ridge"})
-            return _rows(fitting, data)[0]
+            return _rows(fitting, data, further)[0]
     return None
 
 

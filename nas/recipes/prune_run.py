@@ -103,7 +103,7 @@ def better_without_training(run: Run, config: PruneConfig, record: Record) -> Ad
         split=config.split,
         seed=config.seed,
     )
-    found = adapted_within(record.macs, adapting, run.data)
+    found = adapted_within(record.macs, adapting, run.data, run.further)
     return found if found is not None and found.map.found.map > record.accuracy else None
 
 

@@ -25,8 +25,9 @@ def adapt_backbones(run: Run) -> None:
     """Score the pretrained backbones of all routes, uncut and without training, as trials.
 
     Each of the resolutions within the budget counts; the projection is fitted in closed form, and
-    of ridge and Procrustes the better one on the validation part stays. The trials have
-    the fidelity "adapted" and weights of their own. A study of random projections has none.
+    of ridge and Procrustes the better one on the validation part stays. It is fitted to what
+    alignments see, `unlabelled` images among it. The trials have the fidelity "adapted" and
+    weights of their own. A study of random projections has none.
     """
     if run.config.projection != "fitted":
         return
@@ -80,7 +81,7 @@ def _adapted(run: Run, proposal: Proposal) -> Record:
     """Fit, score and keep one backbone."""
     route, seed = proposal.route, run.config.seed
     model = route.backbone(proposal.architecture).to(run.aligner.device).eval()
-    encoded = encode(encoder_of(model), model.resolution, run.data, seed=seed)
+    encoded = encode(encoder_of(model), model.resolution, run.data, run.further, seed=seed)
     best = max(encoded.fit(_MAPS, seed=seed), key=lambda each: each.found.map)
     model = model.with_projection(best.projection.to(model.mean.device)).eval()
     params = proposal_parameters(proposal, several=len(run.routes) > 1)

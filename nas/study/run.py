@@ -199,7 +199,7 @@ class Run:
         device = pick_device()
         size = max(route.largest_resolution for route in self.routes.values())
         return Aligner(
-            data=self.data.training(size, self._unlabelled).to(device),
+            data=self.data.training(size, self.further).to(device),
             val=self.data.val,
             loss=self.config.loss,
             seed=self.config.seed,
@@ -211,14 +211,15 @@ class Run:
 
     def embed_unlabelled(self) -> None:
         """Embed the `unlabelled` images that have no gallery yet, once."""
-        embed_unlabelled(self.config.unlabelled, self.data.gallery, self._further)
+        embed_unlabelled(self.config.unlabelled, self.data.gallery, self._unlabelled)
+
+    @cached_property
+    def further(self) -> tuple[Embedded, ...]:
+        """The `unlabelled` images with their vectors."""
+        return open_unlabelled(self.config.unlabelled, self.data, self._unlabelled)
 
     @property
-    def _unlabelled(self) -> tuple[Embedded, ...]:
-        return open_unlabelled(self.config.unlabelled, self.data, self._further)
-
-    @property
-    def _further(self) -> Path:
+    def _unlabelled(self) -> Path:
         """Folder of the galleries of `unlabelled` images."""
         return self.path / "unlabelled"
 

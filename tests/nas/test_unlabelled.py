@@ -7,22 +7,28 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
+from compat.adaptation import fit_map
 from compat.data import ViewRecipe, open_data
 from compat.gallery import GallerySpace, build_gallery, load_gallery_model
 from compat.tasks import (
     SplitConfig,
     StudyData,
     UnlabelledConfig,
+    further,
     load_study_data,
     open_unlabelled,
 )
+from nas.alignment import mapping
 from nas.config.study import StudyConfig
 from nas.recipes import Nest, NestConfig
 from nas.study.run import Run
 from nas.study.trials import search
 from searchspaces.support.errors import QuerynasError
+from searchspaces.support.seeding import seeded
 
 Cli = Callable[..., tuple[int, str, str]]
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
@@ -59,8 +65,8 @@ def with_gallery(more: Path) -> UnlabelledConfig:
 def test_they_are_training_pictures_with_their_own_vectors(
     data: StudyData, more: Path, tmp_path: Path
 ) -> None:
-    further = open_unlabelled([with_gallery(more)], data, tmp_path)
-    alone, together = data.training(32), data.training(32, further)
+    embedded = open_unlabelled([with_gallery(more)], data, tmp_path)
+    alone, together = data.training(32), data.training(32, embedded)
     own, count = len(alone), len(alone) + 24
     assert len(together) == count
     assert together.targets.labels.tolist() == 3 * (alone.targets.labels[:own].tolist() + 24 * [-1])
@@ -126,6 +132,83 @@ def test_nests_take_them_too(tiny_study: dict[str, Any], more: Path, tmp_path: P
     }
     Nest.create(tmp_path / "nest", NestConfig.model_validate(content)).train()
     assert Nest.open(tmp_path / "nest").config.unlabelled == (with_gallery(more),)
+
+
+@pytest.fixture
+def fitted_to(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pairs of features and gallery vectors each map was fitted to."""
+    counts: list[int] = []
+
+    def spied(name: Any, pairs: Any, *given: Any, **named: Any) -> Any:
+        counts.append(len(pairs.features))
+        return fit_map(name, pairs, *given, **named)
+
+    monkeypatch.setattr(mapping, "fit_map", spied)
+    return counts
+
+
+def test_untrained_backbones_of_a_study_are_mapped_by_them_too(
+    tiny_study: dict[str, Any], more: Path, tmp_path: Path, fitted_to: list[int]
+) -> None:
+    with seeded(0):
+        save_file(timm.create_model("resnet10t").state_dict(), tmp_path / "weights.safetensors")
+    backbone = {
+        "route": "standalone",
+        "space": "timm",
+        "training": {"epochs": 1, "batch": 64},
+        "options": {
+            "backbones": ["resnet10t"],
+            "resolutions": [32],
+            "checkpoint": str(tmp_path / "weights.safetensors"),
+        },
+    }
+    study = {**tiny_study, "spaces": {"whole": backbone}, "trials": 1, "start": 1, "finish": []}
+    entry = with_gallery(more).model_dump()
+    run = search(StudyConfig.model_validate({**study, "unlabelled": [entry]}), tmp_path / "run")
+    assert any(record.adapted for record in run.records())
+    assert fitted_to == 2 * [len(run.aligner.data.targets.vectors)]
+    assert fitted_to[0] == len(run.aligner.data.pictures) * (len(run.data.splits.train) + 24)
+
+
+@pytest.mark.parametrize("source", ["gallery", "model"])
+def test_adapt_takes_them(
+    tiny_study: dict[str, Any],
+    data: StudyData,
+    more: Path,
+    source: str,
+    cli: Cli,
+    fitted_to: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("QUERYNAS_CACHE", str(tmp_path / "cache"))
+    vectors = more / "gallery" if source == "gallery" else MODEL
+    given = ["adapt", "resnet10t", "--no-pretrained", "--resolution", "32", "--map", "ridge"]
+    given += ["--gallery", tiny_study["gallery"], "--data", tiny_study["data"], "--json"]
+    plain = cli(*given)
+    entry = f'{{data: {more / "photos"}, {source}: "{vectors}"}}'
+    with_more = cli(*given, "--unlabelled", entry)
+    assert (plain[0], with_more[0]) == (0, 0), with_more[2]
+    views, alone = len(data.training(32).pictures), len(data.splits.train)
+    most = 3 if source == "gallery" else views  # those of `more` have two
+    assert fitted_to == [views * alone, most * (alone + 24)]
+    monkeypatch.setattr(further, "build_gallery", None)  # nothing is embedded a second time
+    assert cli(*given, "--unlabelled", entry)[:2] == with_more[:2]
+
+
+def test_other_images_under_the_same_name_are_embedded_anew(data: StudyData, more: Path) -> None:
+    def folder() -> Path:
+        entry = UnlabelledConfig(data=str(more / "photos"), model=MODEL)
+        return further.folder_of_unlabelled([entry], data.gallery)
+
+    before, picture = folder(), more / "photos" / "00.png"
+    content = picture.read_bytes()
+    picture.write_bytes((more / "photos" / "01.png").read_bytes())
+    try:
+        assert folder() != before
+    finally:
+        picture.write_bytes(content)
+    assert folder() == before
 
 
 @pytest.mark.parametrize(
