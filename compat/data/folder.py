@@ -75,12 +75,13 @@ def _images_by_class(root: Path) -> dict[str, list[str]]:
 
 
 def _images(folder: Path) -> list[str]:
+    """Names of image files; links to devices and to nothing too, which decoding will name."""
     return sorted(
         entry.name
         for entry in os.scandir(folder)
         if not entry.name.startswith(".")
         and os.path.splitext(entry.name)[1].lower() in SUFFIXES
-        and entry.is_file()
+        and not entry.is_dir()
     )
 
 

@@ -135,6 +135,23 @@ def test_an_image_that_vanished_counts_as_broken(many: Any, tmp_path: Path) -> N
         assert len(decode(images, 6, cache=tmp_path / "cache").pixels) == 199
 
 
+@pytest.mark.parametrize("kind", ["device", "pipe", "nothing"])
+def test_what_is_no_regular_file_counts_as_broken(many: Any, tmp_path: Path, kind: str) -> None:
+    place = many / "a" / "005.png"
+    place.unlink()
+    if kind == "pipe":
+        os.mkfifo(place)
+    else:
+        place.symlink_to("/dev/zero" if kind == "device" else tmp_path / "nowhere.png")
+    (many / "a" / "folder.png").mkdir()  # which no image is
+    images, cache = open_data(many), tmp_path / "cache"
+    sentence = "There is no file" if kind == "nothing" else "is no regular file; restore it or"
+    with pytest.raises(CompatError, match=sentence):
+        decode(images, 6, cache=cache, strict=True)
+    with pytest.warns(UserWarning, match=r"1 of 200 images .* a/005\.png"):
+        assert len(decode(images, 6, cache=cache).pixels) == 199
+
+
 _BUILD = """
 import sys, time
 from pathlib import Path
