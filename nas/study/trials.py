@@ -80,7 +80,6 @@ def search(
     bring(run)
     run.save()
     run.embed_unlabelled()
-    run.prepare()
     study = optuna.create_study(
         study_name=run.study_name,
         storage=run.storage,
@@ -91,7 +90,8 @@ def search(
     if not study.trials:
         for parameters in _start(run):
             study.enqueue_trial(parameters)
-    adapt_backbones(run)
+    adapt_backbones(run)  # in a minute, while what follows takes hours
+    run.prepare()
     threads = torch.get_num_threads()
     share = max(1, threads // workers)
     helpers = [_spawn(run.path, target, timeout, share) for _ in range(workers - 1)]

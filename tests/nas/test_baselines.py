@@ -81,6 +81,27 @@ def test_a_study_scores_its_backbones_without_training_once(
     assert len(adapted(again)) == len(found)
 
 
+def test_backbones_are_scored_before_anything_is_trained(
+    study: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = StudyConfig.model_validate(study)
+
+    def stopped(run: Run) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "prepare", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            search(config, tmp_path / "run")
+    begun = Run.open(tmp_path / "run")
+    first = {r.trial: r.cross_test for r in adapted(begun)}
+    assert len(first) == 3
+    assert not begun.begun
+    run = search(config, tmp_path / "run")
+    assert {r.trial: r.cross_test for r in adapted(run)} == first
+    assert sum(r.parent is None for r in run.records() if not r.adapted) == 2
+
+
 @pytest.mark.parametrize(
     "changes", [{"projection": "random"}, {"budget": {"max_macs": 1000}}], ids=["random", "budget"]
 )
