@@ -112,7 +112,7 @@ class StudyData:
             joined([part.pictures[view % len(part.pictures)] for part in parts])
             for view in range(views)
         )
-        return TrainingSet(tuple(pictures), targets)
+        return TrainingSet(tuple(pictures), targets, further=len(vectors[0]) - len(images))
 
     def _classifier(self, classes: list[str]) -> Tensor | None:
         """The gallery model's weight vectors of the training classes, if it has them all."""

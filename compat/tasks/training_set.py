@@ -1,7 +1,7 @@
 """Training pictures with the gallery vectors that they are aligned to."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -44,10 +44,12 @@ class TrainingSet:
         pictures: One array per view, the first being the plain images; each uint8
             (N, resolution, resolution, 3), memory-mapped.
         targets: Gallery vectors and labels of view-major rows: row v·N + i is view v of image i.
+        further: How many of the N, the last ones, stand beside those of the data set.
     """
 
     pictures: tuple[np.ndarray | Joined, ...]
     targets: AlignmentTargets
+    further: int = 0
 
     def __len__(self) -> int:
         return len(self.pictures[0])
@@ -76,13 +78,15 @@ class TrainingSet:
 
     def to(self, device: torch.device) -> "TrainingSet":
         """Return the same set with its targets on ``device``."""
-        return TrainingSet(self.pictures, self.targets.to(device))
+        return replace(self, targets=self.targets.to(device))
 
-    def sample(self, count: int, *, seed: int) -> tuple[np.ndarray, Tensor]:
+    def sample(self, count: int, *, seed: int, further: bool = True) -> tuple[np.ndarray, Tensor]:
         """Return ``count`` plain training images, seeded, and their unit gallery vectors.
 
-        Images are uint8 (count, resolution, resolution, 3), vectors float32 (count, d).
+        Images are uint8 (count, resolution, resolution, 3), vectors float32 (count, d). Without
+        ``further`` all are of the data set.
         """
         rng = np.random.default_rng(seed)
-        rows = np.sort(rng.permutation(len(self))[:count])
+        among = len(self) if further else len(self) - self.further
+        rows = np.sort(rng.permutation(among)[:count])
         return self.pictured(rows), self.targets.gallery[torch.from_numpy(rows)]

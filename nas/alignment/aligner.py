@@ -132,38 +132,45 @@ class Aligner:
     ) -> QueryModel:
         """Cut a subnetwork out of the supernet; adapt its BatchNorm and its projection.
 
-        Both come from ``calibration`` training images. A slice of a ``pretrained`` supernet keeps
-        its BatchNorm statistics where the study wants it so.
+        Both come from ``calibration`` training images, see `calibrate`. A slice of a ``pretrained``
+        supernet keeps its BatchNorm statistics where the study wants it so; its projection is then
+        fitted to images beside the data set too.
         """
         model = supernet.extract(architecture).to(self.device)
-        keep = pretrained and self.keeps_statistics
-        adapt(model, *self._sample(model.resolution, calibration), keep_statistics=keep)
+        self._adapt(model, calibration, keep=pretrained and self.keeps_statistics)
         return model
 
     def refit(self, model: QueryModel, images: int, *, whole: bool = False) -> None:
         """Fit a network to its gallery again after a cut: BatchNorm, and the projection.
 
-        Without `fitted` BatchNorm alone, as `calibrate`. Both come from ``images`` training images.
-        A pretrained network that is still ``whole`` keeps its statistics where the study wants it
-        so.
+        Without `fitted` BatchNorm alone. Both come from ``images`` training images, see
+        `calibrate`. A pretrained network that is still ``whole`` keeps its statistics where the
+        study wants it so.
         """
         if self.fitted:
-            keep = whole and self.keeps_statistics
-            adapt(model, *self._sample(model.resolution, images), keep_statistics=keep)
+            self._adapt(model, images, keep=whole and self.keeps_statistics)
         else:
             self.calibrate(model, images)
 
     def calibrate(self, model: QueryModel, images: int) -> None:
-        """Adaptive BN: re-estimate BatchNorm statistics on ``images`` training images."""
-        batches, _ = self._sample(model.resolution, images)
+        """Adaptive BN: re-estimate BatchNorm statistics on ``images`` training images.
+
+        These are of the data set, as queries will be; images of other kinds beside it, which
+        trainings see too, have statistics of their own.
+        """
+        batches, _ = self._sample(model.resolution, images, further=False)
         recalibrate(model, batches)
 
-    def _sample(self, resolution: int, count: int) -> tuple[list[Tensor], Tensor]:
+    def _adapt(self, model: QueryModel, images: int, *, keep: bool) -> None:
+        sample = self._sample(model.resolution, images, further=keep)
+        adapt(model, *sample, keep_statistics=keep)
+
+    def _sample(self, resolution: int, count: int, *, further: bool) -> tuple[list[Tensor], Tensor]:
         """Training images, and their gallery vectors; in batches of about equal size.
 
         BatchNorm cannot learn from a single image.
         """
-        pixels, vectors = self.data.sample(count, seed=self.seed)
+        pixels, vectors = self.data.sample(count, seed=self.seed, further=further)
         parts = np.array_split(pixels, -(-len(pixels) // _BATCH))
         images = (resize(as_images(part), resolution) for part in parts)
         return [to_float(each, self.device) for each in images], vectors

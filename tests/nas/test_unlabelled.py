@@ -22,11 +22,14 @@ from compat.tasks import (
     load_study_data,
     open_unlabelled,
 )
+from compat.tasks.embedded import Embedded
 from nas.alignment import mapping
+from nas.alignment.aligner import Aligner
 from nas.config.study import StudyConfig
 from nas.recipes import Nest, NestConfig
 from nas.study.run import Run
 from nas.study.trials import search
+from searchspaces import timm_query_model
 from searchspaces.support.errors import QuerynasError
 from searchspaces.support.seeding import seeded
 
@@ -83,6 +86,30 @@ def test_they_are_training_pictures_with_their_own_vectors(
     images, vectors = together.sample(count, seed=0)
     assert images.shape == (count, 32, 32, 3)
     torch.testing.assert_close(vectors, together.targets.gallery)
+
+
+def test_statistics_are_those_of_the_data_sets_own_images(
+    data: StudyData, more: Path, tmp_path: Path
+) -> None:
+    embedded = open_unlabelled([with_gallery(more)], data, tmp_path)
+
+    def fitted(*further: Embedded, whole: bool = False) -> dict[str, torch.Tensor]:
+        training = data.training(32, further)
+        aligner = Aligner(training, data.val, "csd", seed=0, device=torch.device("cpu"))
+        with seeded(0):
+            model = timm_query_model(
+                "resnet10t", data.gallery.dimension, resolution=32, pretrained=False
+            )
+        before = {name: each.clone() for name, each in model.named_buffers()}
+        aligner.refit(model, 200, whole=whole)
+        kept = all(torch.equal(each, before[name]) for name, each in model.named_buffers())
+        assert kept == whole
+        return model.state_dict()
+
+    alone, together = fitted(), fitted(*embedded)
+    assert all(torch.equal(together[name], each) for name, each in alone.items())
+    name = "projection.linear.weight"  # with statistics that are kept it sees them all
+    assert not torch.equal(fitted(whole=True)[name], fitted(*embedded, whole=True)[name])
 
 
 def test_held_out_images_are_left_out(flat: Path, tmp_path: Path) -> None:
