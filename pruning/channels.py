@@ -74,9 +74,10 @@ class Channels:
         self._parent.extend(range(first, first + count))
         return np.arange(first, first + count)
 
-    def of(self, layer: nn.Module, side: Side, width: int) -> Labels:
-        """Return the labels of one side of a layer; fixed ones where it has none."""
-        return self._labels.get((self._names[layer], side), np.full(width, FIXED))
+    def of(self, layer: nn.Module | str, side: Side, width: int) -> Labels:
+        """Return the labels of one side of a layer, or its name; fixed ones where it has none."""
+        name = layer if isinstance(layer, str) else self._names[layer]
+        return self._labels.get((name, side), np.full(width, FIXED))
 
     def put(self, layer: nn.Module | str, side: Side, labels: Labels, *, dim: int = 0) -> None:
         """Label one side of a layer, or the dimension `dim` of a parameter given by its name."""

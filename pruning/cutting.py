@@ -21,7 +21,7 @@ from pruning.importance import CRITERIA, NEEDS_LOSS, BatchLoss, Price, score, un
 from pruning.kept import record_kept
 from pruning.stages import stages, touched_stages
 from searchspaces import QueryModel
-from searchspaces.query_model import TimmBackbone
+from searchspaces.backbone import TimmBackbone
 from searchspaces.support.naming import suggestion
 from searchspaces.support.seeding import seeded
 
@@ -239,7 +239,7 @@ def remove(model: QueryModel, groups: list[tuple[Group, NDArray[np.bool_]]]) -> 
     for name in frozen:
         model.get_parameter(name).requires_grad_(False)
     mend(model)
-    if isinstance(model.backbone, TimmBackbone):
+    if type(model.backbone) is TimmBackbone:
         _state_widths(model.backbone.network, model)
 
 

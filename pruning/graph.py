@@ -92,7 +92,7 @@ def _label(channels: Channels, graph: Any, group: Any) -> None:
         if name is None or width is None:
             continue  # a sum, a concatenation, ...: it has no channels of its own
         side: Side = "both" if into and out else "out" if out else "in"
-        reached = np.full(width, -1)
+        reached = channels.of(name, side, width).copy()  # a concatenation is reached by several
         reached[item.idxs] = labels[item.root_idxs]
         channels.put(name, side, reached, dim=dim)
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from pruning.channels import Group
 from searchspaces import QueryModel
-from searchspaces.query_model import TimmBackbone
+from searchspaces.backbone import TimmBackbone
 
 FEWEST, MOST = 4, 6
 STEM = 2
@@ -31,7 +31,7 @@ def stages(model: QueryModel) -> dict[str, list[str]]:
         inner = [
             (name, child)
             for name, child in units
-            if isinstance(child, nn.Sequential | nn.ModuleList) and len(child) > 1
+            if _is_container(child) and len(list(child.children())) > 1
         ]
         if not inner:
             break
@@ -65,6 +65,11 @@ def touched_stages(group: Group, stage_of: Mapping[str, str]) -> set[str]:
     outputs = [member for member in group.members if member.side != "in"]
     makers = [member for member in outputs if member.side == "out"] or outputs
     return {stage_of[member.name] for member in makers if member.name in stage_of}
+
+
+def _is_container(module: nn.Module) -> bool:
+    """Whether a module only holds others; a plain one does in networks that end at a level."""
+    return isinstance(module, nn.Sequential | nn.ModuleList) or type(module) is nn.Module
 
 
 def _layers(module: nn.Module) -> list[str]:

@@ -15,7 +15,13 @@ from .mbconv import MBConvSpace, MBConvSupernet
 from .onnx_cost import count_onnx_macs
 from .parametric import ParametricSpace
 from .projection import Lift, Projection
-from .query_model import PooledFeatures, QueryModel, own_resolution, timm_query_model
+from .query_model import (
+    PooledFeatures,
+    QueryModel,
+    backbone_levels,
+    own_resolution,
+    timm_query_model,
+)
 from .rebuilding import outline, rebuild
 from .resnet import ResNetSpace, ResNetSupernet
 from .shufflenet import ShuffleNetSpace, ShuffleNetSupernet
@@ -59,6 +65,7 @@ __all__ = [
     "UnionSpace",
     "ViTSpace",
     "ViTSupernet",
+    "backbone_levels",
     "count_activations",
     "count_macs",
     "count_onnx_macs",

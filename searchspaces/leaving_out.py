@@ -5,8 +5,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from searchspaces.backbone import TimmBackbone
 from searchspaces.errors import SearchSpaceError
-from searchspaces.query_model import QueryModel, TimmBackbone
+from searchspaces.query_model import QueryModel
 
 
 class Skipped(nn.Module):

@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from timm.layers import SelectAdaptivePool2d
 from torch import Tensor, nn
 
+from searchspaces.backbone import TimmBackbone
 from searchspaces.checkpoint import load_checkpoint
 from searchspaces.errors import SearchSpaceError
+from searchspaces.levels import level_features, level_names, until
 from searchspaces.projection import Projection
 from searchspaces.support.errors import reason
 from searchspaces.support.naming import near_matches, suggestion
@@ -118,18 +120,6 @@ class GeneralizedMean(nn.Module):
         return powers.mean(self.positions, keepdim=self.keep).pow(1.0 / self.exponent)
 
 
-class TimmBackbone(nn.Module):
-    """Any timm network up to the input of its classifier, pooled the way its family pools."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network: Any = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        features = self.network.forward_features(images)
-        return self.network.forward_head(features, pre_logits=True)
-
-
 def timm_query_model(
     name: str,
     dimension: int,
@@ -137,6 +127,7 @@ def timm_query_model(
     resolution: int,
     pooling: str = "avg",
     projection_norm: bool = False,
+    levels: Sequence[str] = (),
     pretrained: bool = True,
     checkpoint: str | Path | None = None,
 ) -> QueryModel:
@@ -148,6 +139,9 @@ def timm_query_model(
         resolution: Side of the square query images in pixels.
         pooling: "avg" for what the family does by default, "gem" for generalised-mean pooling.
         projection_norm: Whether a BatchNorm comes before the projection.
+        levels: Some of `backbone_levels`, the first of them or others: features are the pooled maps
+            of all of these, and the network ends at the last. When empty features are those that
+            the family's classifier sees.
         pretrained: Whether to fetch timm's published weights; ignored with a checkpoint.
         checkpoint: Weights of the backbone that `searchspaces.checkpoint.load_checkpoint` takes.
 
@@ -167,9 +161,13 @@ def timm_query_model(
     network, config = _timm_network(
         name, resolution, pretrained=pretrained and checkpoint is None, checkpoint=checkpoint
     )
+    if levels and pooling != "avg":
+        raise SearchSpaceError(f"pooling is '{pooling}', but levels are pooled by 'avg' alone")
     if pooling == "gem":
         _pool_by_generalised_mean(network, name)
     backbone = TimmBackbone(network)
+    if levels:
+        backbone = level_features(network, levels, name)
     return QueryModel(
         backbone,
         Projection(_width(backbone, name, resolution), dimension, norm=projection_norm),
@@ -183,9 +181,27 @@ def timm_query_model(
                 "resolution": resolution,
                 "pooling": pooling,
                 "projection_norm": projection_norm,
+                **({"levels": list(levels)} if levels else {}),
             }
         },
     )
+
+
+def backbone_levels(name: str) -> tuple[str, ...]:
+    """Return all levels of a timm backbone, the modules after whose maps it can end.
+
+    Raises:
+        SearchSpaceError: timm has no such model or lists no stages of it, or its forward pass
+            depends on the images so that it cannot be made to end at one.
+    """
+    _config(name)
+    with torch.device("meta"):
+        network = timm.create_model(name, pretrained=False, num_classes=0)
+    found = level_names(network)
+    if not found:
+        raise SearchSpaceError(f"timm lists no stages of '{name}': use its pooled features")
+    until(network, found, name)
+    return tuple(found)
 
 
 def own_resolution(name: str) -> int:

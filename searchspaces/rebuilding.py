@@ -27,6 +27,7 @@ class _Timm(Section):
     resolution: Resolution
     pooling: str = "avg"
     projection_norm: bool = False
+    levels: Annotated[tuple[str, ...], Field(max_length=1000)] = ()
     left_out: Annotated[tuple[str, ...], Field(max_length=10_000)] = ()
 
 

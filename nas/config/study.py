@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -54,10 +55,11 @@ class SupernetTraining(TrainingConfig):
 
     ``distill`` is the weight of the largest subnetwork's embeddings as targets of the others,
     ``sampling`` says how the random subnetworks are drawn, and ``progressive`` over which share
-    of the training the choices open, from the largest subnetwork on.
+    of the training the choices open, from the largest subnetwork on. With 0 epochs slices of a
+    pretrained network are scored as they come, and what is trained are the models of `finish`.
     """
 
-    epochs: Epochs = 40
+    epochs: int = Field(40, ge=0, le=100_000)
     distill: float = Field(0.0, ge=0, le=1)
     sampling: Sampling = "uniform"
     progressive: float = Field(0.0, ge=0, lt=1)
@@ -81,6 +83,11 @@ _PRETRAINED = ("timm-elastic",)
 """Spaces whose supernets begin with published weights, unless their options say otherwise."""
 
 
+def _pretrained(space: str | None, options: Mapping[str, Any]) -> bool:
+    published = options.get("pretrained", space in _PRETRAINED)
+    return bool(published or options.get("checkpoint"))
+
+
 class RouteSection(Section):
     """What all routes have in common.
 
@@ -96,6 +103,11 @@ class RouteSection(Section):
         """Routes of equal shape can take over each other's shared weights; empty without any."""
         shaping = {"route", *self.SHAPING} if self.SHAPING else set()
         return self.model_dump(mode="json", include=shaping)
+
+    @property
+    def starts_trained(self) -> bool:
+        """Whether its networks come with weights of before."""
+        return False
 
 
 class SupernetConfig(RouteSection):
@@ -114,9 +126,17 @@ class SupernetConfig(RouteSection):
     @field_validator("training")
     @classmethod
     def _gentle(cls, value: SupernetTraining, info: ValidationInfo) -> SupernetTraining:
-        options = info.data.get("options", {})
-        published = options.get("pretrained", info.data.get("space") in _PRETRAINED)
-        return of_pretrained(value) if published or options.get("checkpoint") else value
+        if _pretrained(info.data.get("space"), info.data.get("options", {})):
+            return of_pretrained(value)
+        if value.epochs == 0:
+            raise ValueError(
+                "0 epochs leave the weights random: give at least 1, or pretrained ones"
+            )
+        return value
+
+    @property
+    def starts_trained(self) -> bool:
+        return _pretrained(self.space, self.options)
 
 
 class PrunedConfig(RouteSection):
@@ -140,6 +160,10 @@ class PrunedConfig(RouteSection):
         starts_trained = info.data.get("pretrained") or info.data.get("checkpoint")
         return of_pretrained(value) if starts_trained else value
 
+    @property
+    def starts_trained(self) -> bool:
+        return self.pretrained or self.checkpoint is not None
+
 
 class StandaloneConfig(RouteSection):
     """Candidates of any registered search space, each aligned alone from a random start."""
@@ -148,6 +172,10 @@ class StandaloneConfig(RouteSection):
     space: str
     options: dict[str, Any] = Field(default_factory=dict)
     training: TrainingConfig = TrainingConfig()
+
+    @property
+    def starts_trained(self) -> bool:
+        return _pretrained(self.space, self.options)
 
 
 # In the study file `route` is the kind of a route; its name is the entry's, that of its space.
@@ -214,6 +242,16 @@ class StudyConfig(AlignmentConfig):
     @classmethod
     def _one_rung_alone(cls, value: Any) -> Any:
         return (value,) if isinstance(value, dict | RungConfig) else value
+
+    @field_validator("finish")
+    @classmethod
+    def _gentle(cls, value: tuple[RungConfig, ...], info: ValidationInfo) -> tuple[RungConfig, ...]:
+        routes = info.data.get("spaces", {}).values()
+        if not all(route.starts_trained for route in routes):
+            return value
+        return tuple(
+            rung.model_copy(update={"training": of_pretrained(rung.training)}) for rung in value
+        )
 
     @field_validator("latency_table")
     @classmethod

@@ -25,7 +25,7 @@ Axis = tuple[str, int]
 Formula = tuple[tuple[Axis, ...], ...]
 """A sum of products of lengths of axes."""
 
-_PROJECTION = "projection.linear"
+PROJECTION = "projection.linear"
 _PROBES = 3
 
 
@@ -71,7 +71,7 @@ class Costs:
             for name, price in self._prices(resolution).items()
             if not f"{name}.".startswith(gone)
         }
-        costs[_PROJECTION] *= dimension
+        costs[PROJECTION] *= dimension
         return int(sum(costs.values()))
 
     def _prices(self, resolution: int) -> dict[str, int | Fraction]:
@@ -153,7 +153,7 @@ class Costs:
             yield (weight,)
         yield ((),)
         inside = [axis for axis in self._axes if axis[0].startswith(f"{name}.")]
-        ahead = [(f"{_PROJECTION}.weight", 1)]
+        ahead = [(f"{PROJECTION}.weight", 1)]
         yield from (((axis,),) for axis in inside + ahead)
         for one, other in combinations_with_replacement(inside, 2):
             yield ((one, other),)

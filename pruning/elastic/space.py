@@ -1,9 +1,9 @@
 """Slices of one timm backbone: a width and a depth for each of its stages, and a resolution."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -16,7 +16,7 @@ from optuna.distributions import (
 )
 from pydantic import Field
 
-from pruning.elastic.costs import Costs, with_zeros
+from pruning.elastic.costs import PROJECTION, Costs, with_zeros
 from pruning.elastic.form import BACKBONE, Form, find_form
 from pruning.elastic.supernet import Slice, TimmElasticSupernet
 from pruning.errors import PruningError
@@ -28,7 +28,9 @@ from searchspaces import (
     Architecture,
     ParametricSpace,
     QueryModel,
+    SearchSpaceError,
     Supernet,
+    backbone_levels,
     count_macs,
     own_resolution,
     timm_query_model,
@@ -51,6 +53,8 @@ class _Options(Section):
     resolutions: Annotated[tuple[Resolution, ...], Field(max_length=1000), Different]
     widths: Annotated[tuple[Share, ...], Field(min_length=1, max_length=1000), Different]
     least_depth: float = Field(ge=0, le=1)
+    levels: bool | None
+    least_levels: int = Field(ge=1, le=1000)
     order: str
     pooling: Literal["avg", "gem"]
     pretrained: bool
@@ -66,12 +70,20 @@ class TimmElasticSpace(ParametricSpace):
     that go together (`pruning.cut`) over several stages, as in the stream of a transformer, are as
     many as the widest of these stages keeps.
 
+    A slice also ends at one of the backbone's levels, the maps after its stages
+    (`searchspaces.backbone_levels`), and its features are the pooled maps of all levels so far.
+    Parameters of later stages make no difference to it.
+
     Args:
         backbone, resolutions: As for `PrunedSpace`.
         widths: Shares of the channels that a stage may keep, 1 among them; of n channels the share
             w keeps ⌈w·n⌉.
         least_depth: Of a stage's n blocks with an identity as their shortcut at least ⌊d·n⌋ stay,
             0 <= d <= 1; the last ones are dropped first. With 1 all stay.
+        levels: Whether slices end at a level; otherwise all of them run to the end of the backbone,
+            and their features are those that the family's classifier sees. None for those backbones
+            that can end at one, without `pooling: gem`.
+        least_levels: Fewest levels of a slice; all where there are fewer.
         order: Criterion by which channels are ordered, any of `pruning.CRITERIA`.
         pooling, pretrained, checkpoint: As for `PrunedSpace`, and weights for `inherited` only.
 
@@ -85,6 +97,8 @@ class TimmElasticSpace(ParametricSpace):
     resolutions: tuple[int, ...] = ()
     widths: tuple[float, ...] = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
     least_depth: float = 0.5
+    levels: bool | None = None
+    least_levels: int = 2
     order: str = "fisher"
     pooling: str = "avg"
     pretrained: bool = True
@@ -116,17 +130,46 @@ class TimmElasticSpace(ParametricSpace):
 
     @cached_property
     def form(self) -> Form:
-        """What can be taken from the backbone; found in some seconds."""
-        return find_form(self.backbone, resolution=max(self.resolutions), pooling=self.pooling)
+        """What can be taken from the whole backbone; found in some seconds."""
+        return self._form(self._levels)
+
+    @cached_property
+    def _form(self) -> Callable[[tuple[str, ...]], Form]:
+        """What can be taken from the backbone up to the last of some levels, in the same stages."""
+
+        @cache
+        def found(levels: tuple[str, ...]) -> Form:
+            return find_form(
+                self.backbone,
+                resolution=max(self.resolutions),
+                pooling=self.pooling,
+                levels=levels,
+                known=None if levels == self._levels else self.form.stages,
+            )
+
+        return found
+
+    @cached_property
+    def _levels(self) -> tuple[str, ...]:
+        if self.levels is False or (self.levels is None and self.pooling != "avg"):
+            return ()
+        try:
+            return backbone_levels(self.backbone)
+        except SearchSpaceError:
+            if self.levels:
+                raise
+            return ()
 
     @cached_property
     def _distributions(self) -> dict[str, BaseDistribution]:
-        """Resolution, and of every stage width ("width_layer1") and depth ("depth_layer1")."""
+        """Resolution, number of levels, and of every stage width and depth ("width_layer1")."""
         width = _shares(tuple(sorted(self.widths)))
+        fewest, most = min(self.least_levels, len(self._levels)), len(self._levels)
         blocks = {stage: len(self.form.blocks[stage]) for stage in self.form.stages}
         least = {stage: math.floor(self.least_depth * n + 1e-9) for stage, n in blocks.items()}
         return {
             "resolution": CategoricalDistribution(self.resolutions),
+            **({"levels": IntDistribution(fewest, most)} if fewest < most else {}),
             **{f"width_{stage}": width for stage in self.form.stages},
             **{
                 f"depth_{stage}": IntDistribution(least[stage], count)
@@ -144,9 +187,9 @@ class TimmElasticSpace(ParametricSpace):
         return self._end(min)
 
     def is_whole(self, architecture: Architecture) -> bool:
-        """Return whether an architecture keeps all channels and blocks, at any resolution."""
-        widths, left_out = self._parts(architecture)
-        return not left_out and min(widths) == 1
+        """Return whether an architecture is the whole backbone, at any resolution."""
+        form, widths, left_out = self._parts(architecture)
+        return form is self.form and not left_out and min(widths) == 1
 
     def macs(self, architecture: Architecture, dimension: int) -> int:
         """Count the multiply-accumulates of one image, by formula where the family has one.
@@ -154,9 +197,9 @@ class TimmElasticSpace(ParametricSpace):
         Otherwise a slice is built and counted, in about a second, once.
         """
         self._check(architecture)
-        widths, left_out = self._parts(architecture)
+        form, widths, left_out = self._parts(architecture)
         resolution = _resolution(architecture)
-        found = self._costs.macs(widths, left_out, resolution=resolution, dimension=dimension)
+        found = self._costs(form).macs(widths, left_out, resolution=resolution, dimension=dimension)
         if found is not None:
             return found
         key = architecture.digest, dimension
@@ -192,8 +235,7 @@ class TimmElasticSpace(ParametricSpace):
         return lru_cache(_SLICES)(self._slice)
 
     def _slice(self, architecture: Architecture, dimension: int) -> Slice:
-        form = self.form
-        widths, left_out = self._parts(architecture)
+        form, widths, left_out = self._parts(architecture)
         outline = narrow(form.whole, form.groups, widths)
         outline.projection = Projection(outline.projection.linear.in_features, dimension).to("meta")
         outline.resolution = _resolution(architecture)
@@ -209,25 +251,29 @@ class TimmElasticSpace(ParametricSpace):
         inside = tuple(f"{BACKBONE}{name}." for name in left_out)
         kept = kept_channels(outline)
         set_kept(outline, {k: v for k, v in kept.items() if not f"{k}.".startswith(inside)})
-        return Slice(outline.eval(), cuts(form.whole, form.groups, widths))
+        cut = cuts(form.whole, form.groups, widths)
+        columns = form.whole.projection.channels  # the first levels have the first of all features
+        cut.setdefault(f"{PROJECTION}.weight", {}).setdefault(1, slice(0, columns))
+        return Slice(outline.eval(), cut, columns)
 
-    def _parts(self, architecture: Architecture) -> tuple[list[float], list[str]]:
-        """The share that every group keeps, and the blocks that are left out."""
+    def _parts(self, architecture: Architecture) -> tuple[Form, list[float], list[str]]:
+        """What a slice is taken from, the share of each of its groups, and blocks to leave out."""
         params: Mapping[str, Any] = architecture.params
+        form = self._form(self._levels[: params.get("levels", len(self._levels))])
         widths = [
             max((float(params[f"width_{stage}"]) for stage in touched), default=1.0)
-            for touched in self.form.touched
+            for touched in form.touched
         ]
         left_out = [
             block
-            for stage, blocks in self.form.blocks.items()
+            for stage, blocks in form.blocks.items()
             for block in blocks[params.get(f"depth_{stage}", len(blocks)) :]
         ]
-        return widths, left_out
+        return form, widths, left_out
 
     @cached_property
-    def _costs(self) -> Costs:
-        return Costs(self.form, min(self.resolutions))
+    def _costs(self) -> Callable[[Form], Costs]:
+        return cache(lambda form: Costs(form, min(self.resolutions)))
 
     @cached_property
     def _counted(self) -> dict[tuple[str, int], int]:
@@ -246,6 +292,7 @@ class TimmElasticSpace(ParametricSpace):
             dimension,
             resolution=max(self.resolutions),
             pooling=self.pooling,
+            levels=self._levels,
             **weights,
         )
         prepare(model)

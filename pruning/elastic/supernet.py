@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from pruning.elastic.costs import PROJECTION
 from pruning.elastic.form import Form
 from pruning.families import forget
 from pruning.importance import NEEDS_LOSS, BatchLoss
@@ -28,10 +29,12 @@ class Slice:
         outline: Its network; the tensors take no memory.
         cut: What it uses of each tensor of the whole network; those that are not named it uses
             whole.
+        columns: Features of its levels before channels were left out.
     """
 
     outline: QueryModel
     cut: Mapping[str, Cut]
+    columns: int
 
 
 class Slices(ElasticSpace, Protocol):
@@ -112,7 +115,7 @@ class TimmElasticSupernet(Supernet):
     def forward(self, images: Tensor) -> Tensor:
         """Map float images (B, 3, r, r) in [0, 1] to unit vectors (B, dimension)."""
         linear = self.projection.linear
-        weight = take(linear.weight, self._active.cut.get("projection.linear.weight", {}))
+        weight = take(linear.weight, self._active.cut[f"{PROJECTION}.weight"])
         return F.normalize(F.linear(self.pooled(images), weight, linear.bias), dim=-1)
 
     @torch.no_grad()
@@ -185,6 +188,8 @@ class TimmElasticSupernet(Supernet):
                 if not there & {member.name, f"{member.name}.weight"}:
                     continue  # in a block that is left out
                 rows = moved(group, member, order.cpu().numpy())
+                if member.name == PROJECTION:  # a slice of fewer levels has its first columns
+                    rows = rows[: slice_.columns]
                 sides = kept.setdefault(member.name, {})
                 side = "in" if member.side == "in" else "out"
                 sides[side] = [int(rows[place]) for place in sides.get(side, range(len(rows)))]

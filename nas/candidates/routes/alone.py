@@ -35,6 +35,8 @@ class TrainedAlone:
     @property
     def retraining(self) -> Retraining:
         plain = self.training.model_dump(include=set(TrainingConfig.model_fields))
+        if not plain["epochs"]:  # of a supernet that is not trained
+            plain["epochs"] = TrainingConfig().epochs
         return Retraining("aligned alone", TrainingConfig(**plain), inherits=False)
 
     def retrain(

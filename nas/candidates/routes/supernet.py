@@ -83,15 +83,16 @@ class SupernetRoute(TrainedAlone):
             aligner.begin(supernet, pretrained=self.pretrained or start is not None)
         if start is None:
             self._settle(supernet, aligner)
-        train_supernet(
-            aligner,
-            supernet,
-            self._config.training,
-            random_subnetworks=self._config.random_subnetworks,
-            calibration=self._config.calibration_images,
-            pretrained=self.pretrained,
-            checkpoint=checkpoint,
-        )
+        if self._config.training.epochs:
+            train_supernet(
+                aligner,
+                supernet,
+                self._config.training,
+                random_subnetworks=self._config.random_subnetworks,
+                calibration=self._config.calibration_images,
+                pretrained=self.pretrained,
+                checkpoint=checkpoint,
+            )
         state = {k: v.contiguous() for k, v in supernet.state_dict().items()}
         write_atomically(weights, lambda path: save_file(state, path))
         checkpoint.unlink(missing_ok=True)
