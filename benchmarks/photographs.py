@@ -13,7 +13,8 @@ ROW is one of:
 - `kept`: the same with the pretrained BatchNorm statistics kept.
 - `pruned`: `querynas search` with the route `pruned`.
 - `prune`: `querynas prune` to each budget.
-- `elastic`: `querynas search` with the space `timm-elastic`.
+- `elastic`: `querynas search` with the space `timm-elastic`, whose slices are scored as they come
+  and the most promising of them trained, in two rungs.
 
 Every row is a process of its own on one core, and its seconds of that core are printed beside it:
 `--budget` is how many the fine-tuning rows spend, `--epochs` and `--trials` bring the others near.
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
 
 ROWS = ("ridge", "fine-tuned", "kept", "pruned", "prune", "elastic")
 SHARES = (3, 6, 10, 20, 40)
-RESOLUTIONS = (48, 64, 96)
+RESOLUTIONS = (24, 32, 48, 64, 80)
+"""Of the whole backbone; 96 px of EfficientNet-Lite0 are more than a third of the gallery's MACs."""
 BATCH, RATE = 64, 3e-4
 
 
@@ -149,7 +151,7 @@ class Bench:
     def study(self, row: str) -> dict[str, Any]:
         options = self.options
         weights = {"checkpoint": str(Path(options.checkpoint).resolve())}
-        training = {"batch": BATCH, "lr": RATE, "validate_every": 1, "ema": 0.99}
+        training = {"batch": BATCH, "lr": RATE, "validate_every": 1, "ema": 0.95}
         if row == "pruned":
             space = {
                 "route": "pruned",
@@ -166,17 +168,25 @@ class Bench:
                 "options": {
                     "backbone": options.backbone,
                     **weights,
-                    "resolutions": list(RESOLUTIONS),
+                    "resolutions": [32, 48, 64, 80, 96],
+                    "widths": [0.75, 0.875, 1.0],
                 },
-                "training": {"epochs": options.epochs, **training},
+                "calibration_images": 2048,
+                "training": {"epochs": 0},
             }
         return {
             "data": options.data,
             "gallery": options.gallery,
             "spaces": {row: space},
             "trials": options.trials,
+            "start": 12,
+            "sampler": "tpe",
             "loss": options.loss,
-            "finish": {"models": 4, "training": {"epochs": options.epochs, **training}},
+            "budget": {"max_macs": int(self.data.gallery.manifest.model_macs / SHARES[0])},
+            "finish": [
+                {"models": 8, "training": {"epochs": max(1, options.epochs // 3), **training}},
+                {"models": 5, "training": {"epochs": options.epochs, **training}},
+            ],
             "split": {"seed": options.seed},
             "seed": options.seed,
         }
@@ -194,7 +204,7 @@ class Bench:
                 "gallery": options.gallery,
                 "data": options.data,
                 "target": target,
-                "resolution": RESOLUTIONS[-1],
+                "resolution": 96,
                 "align-epochs": 2,
                 "rounds": 3,
                 "epochs": 1,
@@ -280,7 +290,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=900, help="seconds of one core")
     parser.add_argument("--epochs", type=int, default=6, help="of each training of a study")
     parser.add_argument("--trials", type=int, default=60)
-    parser.add_argument("--loss", default="regression", help="of all rows that train")
+    parser.add_argument("--loss", default="csd", help="of all rows that train")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     Path(options.out).mkdir(parents=True, exist_ok=True)
