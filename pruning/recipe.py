@@ -9,7 +9,7 @@ training code, believes nothing in the file, and takes no more memory than the f
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field, TypeAdapter, ValidationError
@@ -56,6 +56,8 @@ class _Recipe(Versioned):
         kept: Channels of the uncut network that are left, as `kept_channels` returns them; files of
             before say nothing of it.
     """
+
+    NEWEST: ClassVar = 2
 
     origin: dict[str, Any]
     modules: dict[str, dict[str, Switch | Width | tuple[Width, ...]]]

@@ -3,7 +3,7 @@
 import hashlib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from compat.evaluation import Metric, Retrieved, Score
 from compat.tasks.retrieval import Judge
@@ -127,6 +127,8 @@ class Card(Versioned):
             or, by "ranking", what the gallery network finds first. The cross-test is then the
             agreement with it.
     """
+
+    NEWEST: ClassVar = 2
 
     querynas: str
     run: str

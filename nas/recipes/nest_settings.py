@@ -73,7 +73,7 @@ class NestConfig(AlignmentConfig):
 class NestFile(Versioned):
     """``nest.json``: the settings, and the gallery that the nest was begun with."""
 
-    NEWEST: ClassVar = 2
+    NEWEST: ClassVar = 3
 
     config: NestConfig
     gallery_fingerprint: str = Field(alias="gallery fingerprint")

@@ -1,7 +1,7 @@
 """What is pruned and how: the settings, their file, and the run that they stand for."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -94,6 +94,8 @@ class PruneFile(Versioned):
         uncut: The bounded figure of the uncut model; MACs, parameters or seconds.
         bound: The target in the same unit.
     """
+
+    NEWEST: ClassVar = 2
 
     config: PruneConfig
     uncut: float = Field(gt=0)

@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
@@ -32,6 +32,8 @@ class RunFile(Versioned):
         storage: Optuna storage URL that the search was given; None for SQLite in the folder.
         study: Name of the Optuna study.
     """
+
+    NEWEST: ClassVar = 2
 
     identity: dict[str, Any]
     storage: str | None = Field(max_length=4096)

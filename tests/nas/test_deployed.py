@@ -138,8 +138,8 @@ def test_a_program_is_never_opened(
 
 
 def test_a_card_of_a_later_version_is_refused_and_an_old_one_is_read(copied: Path) -> None:
-    edit_card(copied, version=2)
-    with pytest.raises(StudyError, match=r"version 2, .* reads up to 1: update querynas"):
+    edit_card(copied, version=3)
+    with pytest.raises(StudyError, match=r"version 3, .* reads up to 2: update querynas"):
         load_deployed(copied)
     edit_card(copied, version="drop")
     assert load_deployed(copied).card.version == 0

@@ -308,7 +308,7 @@ def test_settings_under_their_old_names_are_the_same(
 ) -> None:
     NestFile.of(config(gallery), "f00").write(tmp_path)
     written = json.loads((tmp_path / "nest.json").read_text())
-    assert (written["version"], written["config"]["resolution"]) == (2, 32)
+    assert (written["version"], written["config"]["resolution"]) == (3, 32)
     old = written["config"] | {"size": written["config"].pop("resolution")}
     (tmp_path / "nest.json").write_text(json.dumps(written | {"version": version, "config": old}))
     assert NestFile.read(tmp_path).config == config(gallery)
