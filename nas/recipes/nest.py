@@ -155,7 +155,7 @@ class Nest:
             PruningError: The capacity is out of range or cannot be had by this method.
         """
         model = self.model.extract(capacity)
-        if capacity not in self.model.capacities:
+        if capacity not in self.model.capacities and not self.config.keeps_statistics:
             self._aligner.calibrate(model, self.config.calibration_images)
         return model
 

@@ -10,6 +10,7 @@ from compat.training import TrainingConfig
 from compat.training.config import of_pretrained
 from nas.config.alignment import AlignmentConfig, with_what_was
 from nas.config.study import CalibrationImages
+from nas.deployment.opening import is_saved
 from nas.errors import StudyError
 from pruning.nested import Method
 from pruning.nested.merging import Gradients
@@ -35,7 +36,8 @@ class NestConfig(AlignmentConfig):
             between them (the sandwich rule of Yu and Huang, "Universally slimmable networks and
             improved training techniques", ICCV 2019), in whole percent; of "switchable" only such
             as are in ``capacities``. By default all of ``capacities`` and no others.
-        loss, projection, centred, statistics: As in a study file.
+        loss, projection, centred, statistics: As in a study file; with the method "masks"
+            statistics are always trained.
         pairwise: Weight of 1 − cosine to the embeddings of the larger capacities.
         order: Criterion of `pruning.cut` by which channels are put in order.
         resolution: Side of a timm model's input in pixels.
@@ -69,6 +71,15 @@ class NestConfig(AlignmentConfig):
     def _gentle(cls, value: TrainingConfig, info: ValidationInfo) -> TrainingConfig:
         return of_pretrained(value) if info.data.get("pretrained") else value
 
+    @property
+    def keeps_statistics(self) -> bool:
+        """Whether every capacity has its channels' BatchNorm statistics as the network came.
+
+        Not so with masks, under which a channel sums up fewer inputs.
+        """
+        trained_before = self.pretrained or is_saved(self.model)
+        return self.statistics == "kept" and trained_before and self.method != "masks"
+
 
 class NestFile(Versioned):
     """``nest.json``: the settings, and the gallery that the nest was begun with."""
@@ -80,8 +91,11 @@ class NestFile(Versioned):
 
     @field_validator("config", mode="before")
     @classmethod
-    def _as_then(cls, value: Any) -> Any:
-        return with_what_was(value)
+    def _as_then(cls, value: Any, info: ValidationInfo) -> Any:
+        settings = with_what_was(value)
+        if info.data.get("version", 0) < 3 and isinstance(settings, dict):
+            return {**settings, "statistics": "trained"}  # as they were then, whatever was said
+        return settings
 
     @classmethod
     def of(cls, config: NestConfig, fingerprint: str) -> "NestFile":

@@ -34,9 +34,11 @@ def train_nested(
 ) -> None:
     """Train a nested model in place; a step shows its batch to several capacities, or to all.
 
-    The best epoch is the one with the highest mean validation cross-test of all capacities. For it,
-    and at the end, the BatchNorm statistics of every capacity are estimated again (adaptive BN).
+    The best epoch is the one with the highest mean validation cross-test of all capacities, the
+    start among them. For it, and at the end, the BatchNorm statistics of every capacity are
+    estimated again (adaptive BN), unless the config keeps those of a pretrained network.
     """
+    keep = config.keeps_statistics
     loss = aligner.new_loss()
     weights = UncertaintyWeights(len(nested.capacities)) if config.method == "switchable" else None
     heads = nn.ModuleList([loss] if weights is None else [loss, weights])
@@ -63,7 +65,8 @@ def train_nested(
 
     def adapted(module: NestedModel, capacity: float) -> QueryModel:
         model = module.extract(capacity)
-        aligner.calibrate(model, config.calibration_images)
+        if not keep:
+            aligner.calibrate(model, config.calibration_images)
         return model
 
     def validate(module: nn.Module) -> float:
@@ -81,10 +84,11 @@ def train_nested(
         device=aligner.device,
         validate=validate,
         checkpoint=checkpoint,
+        keep_statistics=keep,
         title=f"train {len(nested.capacities)} capacities",
         quiet=quiet,
     )
-    for capacity in nested.capacities:
+    for capacity in () if keep else nested.capacities:
         nested.keep_statistics(capacity, adapted(nested, capacity))
 
 

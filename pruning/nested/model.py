@@ -96,7 +96,8 @@ class NestedModel(nn.Module):
         Args:
             images: As for the dense query model.
             capacity: One of the trained capacities. In training mode, and with shared
-                normalisation layers, any: BatchNorm normalises by the batch then.
+                normalisation layers, any: its BatchNorm normalises as the dense network's does when
+                it is first asked for, by the batch or by the channels' statistics there.
 
         Raises:
             PruningError: If the capacity cannot be had.
@@ -146,7 +147,10 @@ class NestedModel(nn.Module):
         if capacity not in self._passing:
             _check_capacity(capacity)
             self._cuts[capacity] = cuts(self.dense, self.groups, self.width(capacity))
-            self._passing[capacity] = shell(self._subnetwork(capacity), self._shared).train()
+            own = shell(self._subnetwork(capacity), self._shared)
+            for name, module in own.named_modules():
+                module.training = self.dense.get_submodule(name).training
+            self._passing[capacity] = own
         return self._passing[capacity]
 
     @torch.no_grad()

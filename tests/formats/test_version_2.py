@@ -11,6 +11,7 @@ from safetensors import safe_open
 from nas.deployment.card import Card, read_card
 from nas.deployment.evaluate import evaluate_file
 from nas.errors import StudyError
+from nas.recipes.nest import Nest
 from nas.recipes.nest_settings import NestFile
 from nas.recipes.prune_settings import PruneFile
 from nas.study.run import Run
@@ -89,6 +90,7 @@ def test_a_pruning_goes_on(done: Done) -> None:
 def test_a_nest_gives_its_capacities_as_it_was_trained(done: Done) -> None:
     figures = json.loads(Path("nested/cross_tests.json").read_text())
     assert version("nested/nest.json") == 2
+    assert Nest.open("nested").config.statistics == "trained"
     printed = done(f"{NEST} --no-pretrained --capacities 50,100 --out nested")
     assert f"{figures['maps'][1][2]:.4f}" in printed
     done(f"{NEST} --no-pretrained --capacities 100 --out again")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from compat.errors import CompatError
@@ -28,7 +28,7 @@ from nas.reporting.cross_matrix import CrossTests, cross_tests, heatmap
 from pruning import PruningError, load_model, save_model
 from pruning.nested import METHODS, NestedModel, integrate
 from pruning.nested.merging import Merge
-from searchspaces import SearchSpaceError, timm_query_model
+from searchspaces import QueryModel, SearchSpaceError, timm_query_model
 
 DATA = "facades:classes=16,images=8,size=32,seed=0"
 
@@ -44,6 +44,7 @@ def config(gallery: Path, **fields: Any) -> NestConfig:
         "loss": "regression",
         "projection": "random",
         "centred": False,
+        "statistics": "trained",
         "training": TrainingConfig(epochs=4, batch=16, validate_every=2, ema=0.5),
         "calibration_images": 64,
     }
@@ -275,6 +276,42 @@ def test_a_saved_query_model_can_be_nested(gallery: Path, tmp_path: Path) -> Non
     given = config(gallery, model=str(tmp_path / "m.safetensors"), training=once, pairwise=0.5)
     tests = Nest.create(tmp_path / "n", given).train()
     assert tests.maps.shape == (4, 4)
+
+
+@pytest.mark.parametrize("statistics", ["kept", "trained"])
+def test_capacities_of_a_network_that_was_trained_before_keep_its_statistics(
+    gallery: Path, tmp_path: Path, statistics: str
+) -> None:
+    torch.manual_seed(1)
+    dimension = Nest(tmp_path, config(gallery)).data.gallery.dimension
+    model = timm_query_model("test_resnet", dimension, resolution=32, pretrained=False)
+    for norm in batch_norms(model).values():
+        nn.init.normal_(norm.running_mean, std=0.1)
+    save_model(model, tmp_path / "m.safetensors")
+    once = TrainingConfig(epochs=1, batch=32)
+    changes = {"statistics": statistics, "training": once, "per_step": 3}
+    given = config(gallery, model=str(tmp_path / "m.safetensors"), **changes)
+    assert given.keeps_statistics == (statistics == "kept")
+    assert not given.model_copy(update={"method": "masks"}).keeps_statistics
+    nest = Nest.create(tmp_path / "n", given)
+    nest.train()
+    dense = batch_norms(nest.model.extract(1.0))
+    kept = [  # channels are in another order
+        torch.equal(norm.running_mean.sort()[0], dense[name].running_mean.sort()[0])
+        for name, norm in batch_norms(model).items()
+    ]
+    assert all(kept) if statistics == "kept" else not any(kept)
+    for capacity in (0.3, 0.5):  # one that was trained, and one between
+        parts = batch_norms(nest.extract(capacity))
+        first = [
+            torch.equal(norm.running_var, dense[name].running_var[: norm.num_features])
+            for name, norm in parts.items()
+        ]
+        assert all(first) if statistics == "kept" else not all(first)
+
+
+def batch_norms(model: QueryModel) -> dict[str, nn.BatchNorm2d]:
+    return {n: m for n, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)}
 
 
 def test_the_command(gallery: Path, tmp_path: Path) -> None:

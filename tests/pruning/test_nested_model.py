@@ -60,6 +60,18 @@ def test_capacities_between_are_to_be_had(make: Any, method: Any) -> None:
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(4))
 
 
+@pytest.mark.parametrize("method", ["structured", "masks"])
+def test_capacities_between_are_trained_as_they_are_extracted_where_statistics_stay(
+    make: Any, method: Any
+) -> None:
+    nested = make(method).train()
+    for module in nested.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    torch.testing.assert_close(nested(images(), 0.37), nested.extract(0.37)(images()))
+    assert not torch.allclose(make(method).train()(images(), 0.37), nested(images(), 0.37))
+
+
 def test_what_a_capacity_is_a_share_of(make: Any) -> None:
     structured, switchable, masks = map(make, ("structured", "switchable", "masks"))
     full = count_macs(structured.dense, 32)
