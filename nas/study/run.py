@@ -20,7 +20,6 @@ from compat.tasks.study_data import StudyData, load_study_data
 from nas.alignment.aligner import Aligner
 from nas.candidates.proposal import Proposal
 from nas.candidates.routes import Route, create_route
-from nas.config.alignment import as_begun
 from nas.config.plugins import import_trusted
 from nas.config.study import StudyConfig
 from nas.errors import StudyError
@@ -81,7 +80,7 @@ class Run:
             run.data.check_ranked()
         if is_run(path) and run.begun:
             known = read_run_file(path)
-            run = cls(path, as_begun(config, known.identity), storage or known.storage)
+            run = cls(path, known.as_then(config), storage or known.storage)
             bind_settings(f"The run '{path}'", known.settings(), run._identity(), error=StudyError)
         return run
 
@@ -111,7 +110,7 @@ class Run:
         path = Path(path)
         file, config = read_run_file(path), read_study(path)
         import_trusted(config.imports, path, trust=trust_imports)
-        return cls(path, as_begun(config, file.identity), file.storage)
+        return cls(path, file.as_then(config), file.storage)
 
     @cached_property
     def data(self) -> StudyData:

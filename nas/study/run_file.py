@@ -52,11 +52,27 @@ class RunFile(Versioned):
         fingerprint: str = self.identity[FINGERPRINT]
         return fingerprint
 
+    def as_then(self, config: StudyConfig) -> StudyConfig:
+        """Return a config that goes on as the run was begun, wherever it says nothing itself.
+
+        Before version 2 slices of the space `timm-elastic` could not end at a level.
+        """
+        config = as_begun(config, self.identity)
+        if self.version >= 2:
+            return config
+        spaces = {
+            name: route.model_copy(update={"options": {"levels": False, **route.options}})
+            if getattr(route, "space", None) == "timm-elastic"
+            else route
+            for name, route in config.spaces.items()
+        }
+        return config.model_copy(update={"spaces": spaces})
+
     def settings(self) -> Mapping[str, Any]:
         """Return the identity, and the settings that did not exist yet when the run was begun."""
         own = {k: v for k, v in self.identity.items() if k != FINGERPRINT}
         with contextlib.suppress(ValidationError):  # a setting is gone: whoever compares says which
-            own = as_begun(StudyConfig.model_validate(own), own).model_dump(mode="json")
+            own = self.as_then(StudyConfig.model_validate(own)).model_dump(mode="json")
         return {**own, FINGERPRINT: self.gallery_fingerprint}
 
 

@@ -1,6 +1,7 @@
 """Every elastic space goes the whole way: supernet, slices, front, a finished model."""
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -180,3 +182,51 @@ def test_a_space_without_kernel_transforms_says_so(tiny_study: dict[str, Any]) -
     config = StudyConfig.model_validate(content).spaces["slices"]
     with pytest.raises(StudyError, match=r"kernel_transform: true, but supernets of 'vit'"):
         create_route("slices", config, 12)
+
+
+def test_slices_of_a_network_that_nothing_was_trained_for_are_trained_at_the_end(
+    pretrained: StudyConfig, tmp_path: Path
+) -> None:
+    content = pretrained.model_dump(mode="json", exclude_unset=True)
+    content["spaces"]["slices"]["training"] = {"epochs": 0}
+    content["finish"] = {"models": 1, "training": {"epochs": 1, "batch": 16}}
+    run = search(StudyConfig.model_validate(content), tmp_path / "run")
+    shared = load_file(next((tmp_path / "run").rglob("slices.safetensors")))
+    inherited = load_file(tmp_path / "weights.safetensors")
+    name = "backbone.network.layer1.0.conv1.weight"
+    before = inherited[name.removeprefix("backbone.network.")]
+    assert torch.equal(shared[name].flatten().sort().values, before.flatten().sort().values)
+    finished = [record for record in run.records() if record.parent is not None]
+    assert [record.fidelity for record in finished] == ["finished"]
+    assert run.config.finish[0].training.lr == 3e-4
+
+
+def test_random_weights_that_nobody_trains_are_refused(pretrained: StudyConfig) -> None:
+    content = pretrained.model_dump(mode="json", exclude_unset=True)
+    slices = content["spaces"]["slices"]
+    slices["training"] = {"epochs": 0}
+    del slices["options"]["checkpoint"]
+    with pytest.raises(ValidationError, match="0 epochs leave the weights random"):
+        StudyConfig.model_validate(content)
+
+
+def test_a_run_from_before_there_were_levels_goes_on_without(
+    pretrained: StudyConfig, tmp_path: Path
+) -> None:
+    content = pretrained.model_dump(mode="json", exclude_unset=True)
+    options = content["spaces"]["slices"]["options"]
+    options["levels"] = False
+    search(StudyConfig.model_validate(content), tmp_path / "run")
+    del options["levels"]
+    study = tmp_path / "run" / "study.yaml"
+    lines = study.read_text().splitlines(keepends=True)
+    study.write_text("".join(line for line in lines if "levels: false" not in line))
+    stored = json.loads((tmp_path / "run" / "run.json").read_text())
+    del stored["identity"]["spaces"]["slices"]["options"]["levels"]
+    (tmp_path / "run" / "run.json").write_text(json.dumps({**stored, "version": 1}))
+    again = Run.open(tmp_path / "run")
+    again.prepare()
+    assert "levels" not in again.records()[0].architecture.params
+    content["trials"] = 3
+    longer = search(StudyConfig.model_validate(content), tmp_path / "run")
+    assert len(longer.records()) > len(again.records())
