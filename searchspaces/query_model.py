@@ -170,7 +170,7 @@ def timm_query_model(
         backbone = level_features(network, levels, name)
     return QueryModel(
         backbone,
-        Projection(_width(backbone, name, resolution), dimension, norm=projection_norm),
+        Projection(_width(backbone, name, resolution, pooling), dimension, norm=projection_norm),
         resolution=resolution,
         mean=config["mean"],
         std=config["std"],
@@ -281,8 +281,18 @@ def _pool_by_generalised_mean(network: nn.Module, name: str) -> None:
         pool.flatten = nn.Identity()
 
 
+_widths: dict[tuple[str, int, str], int] = {}  # a pass on meta tensors takes as long as building
+
+
+def _width(backbone: TimmBackbone, name: str, resolution: int, pooling: str) -> int:
+    known = (name, resolution, pooling)
+    if known not in _widths:
+        _widths[known] = _measured_width(backbone, name, resolution)
+    return _widths[known]
+
+
 @torch.no_grad()
-def _width(backbone: TimmBackbone, name: str, resolution: int) -> int:
+def _measured_width(backbone: TimmBackbone, name: str, resolution: int) -> int:
     training = backbone.training
     try:
         features = backbone.eval()(torch.zeros(1, 3, resolution, resolution))

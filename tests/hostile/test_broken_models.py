@@ -2,6 +2,7 @@
 
 import json
 import random
+import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from mutations import VALUES, Case, assert_clean, mutated_bytes, mutated_json, says
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 
 from pruning import PruningError, cut, load_model, removed_weights, save_model
 from searchspaces import MBConvSpace, QueryModel, create_space, rebuild, timm_query_model
@@ -19,22 +20,18 @@ TIMM = "mobilenetv3_small_050"
 
 
 @cache
-def valid(kind: str, folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], bytes]:
+def valid(kind: str) -> tuple[dict[str, Any], dict[str, torch.Tensor], bytes]:
     """The header, the tensors and the bytes of a model that was cut."""
-    path = folder / "valid.safetensors"
     torch.manual_seed(0)
     if kind == "timm":
         model = timm_query_model(TIMM, 8, resolution=32, pretrained=False)
     else:
         space = MBConvSpace(resolutions=(16,), se=True)
         model = space.build(space.sample(random.Random(0)), 8)
-    save_model(cut(model, 0.5), path)
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        recipe = json.loads(file.metadata()["querynas.model"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    return recipe, tensors, path.read_bytes()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "valid.safetensors"
+        save_model(cut(model, 0.5), path)
+        return header_of(path), load_file(path), path.read_bytes()
 
 
 def used(path: Path) -> None:
@@ -63,7 +60,7 @@ def write(path: Path, header: str, tensors: dict[str, torch.Tensor]) -> None:
 
 def of_bytes(folder: Path, seed: int, count: int) -> Iterator[Case]:
     path = folder / "model.safetensors"
-    content = valid("space", folder)[2]
+    content = valid("space")[2]
     for what, changed in mutated_bytes(content, seed, count):
         path.write_bytes(changed)
         yield Case(what, path.name, lambda: used(path))
@@ -72,7 +69,7 @@ def of_bytes(folder: Path, seed: int, count: int) -> Iterator[Case]:
 def of_headers(folder: Path, seed: int, count: int) -> Iterator[Case]:
     path = folder / "model.safetensors"
     for kind in ("timm", "space"):
-        recipe, tensors, _ = valid(kind, folder)
+        recipe, tensors, _ = valid(kind)
         modules = dict(list(recipe["modules"].items())[:8])
         kept = dict(list(recipe["kept"].items())[:8])
         for part in ({}, {"modules": modules, "kept": kept}):
@@ -87,7 +84,7 @@ def of_headers(folder: Path, seed: int, count: int) -> Iterator[Case]:
 def of_envelopes(folder: Path, seed: int, count: int) -> Iterator[Case]:
     """The JSON around names, shapes and places of tensors, which safetensors itself reads."""
     path = folder / "model.safetensors"
-    content = valid("space", folder)[2]
+    content = valid("space")[2]
     size = int.from_bytes(content[:8], "little")
     for what, text in mutated_json(json.loads(content[8 : 8 + size]), seed, count):
         header = text.encode("utf-8", "surrogatepass")
@@ -99,7 +96,7 @@ def of_tensors(folder: Path, seed: int, count: int) -> Iterator[Case]:
     path = folder / "model.safetensors"
     for number in range(count):
         draw = random.Random(f"{seed} {number}")
-        recipe, tensors, _ = valid(draw.choice(("timm", "space")), folder)
+        recipe, tensors, _ = valid(draw.choice(("timm", "space")))
         tensors = dict(tensors)
         name = draw.choice(sorted(tensors))
         tensor = tensors.pop(name)
@@ -140,7 +137,7 @@ def changed_tensor(tensor: torch.Tensor, draw: random.Random) -> tuple[str, torc
 def of_origins(folder: Path, seed: int, count: int) -> Iterator[Case]:
     """Networks that the tensors are not of, and absurd ones."""
     path = folder / "model.safetensors"
-    recipe, tensors, _ = valid("space", folder)
+    recipe, tensors, _ = valid("space")
     options = recipe["origin"]["space"]["options"]
     for number in range(count):
         draw = random.Random(f"{seed} {number}")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -58,10 +59,11 @@ def model() -> QueryModel:
 
 
 @cache
-def exported(format: Any, folder: Path) -> bytes:
-    path = folder / f"valid{FORMATS[format].suffix}"
-    FORMATS[format].write(path, model())
-    return path.read_bytes()
+def exported(format: Any) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"valid{FORMATS[format].suffix}"
+        FORMATS[format].write(path, model())
+        return path.read_bytes()
 
 
 def carded(path: Path, content: bytes, card: dict[str, Any] | None = None) -> None:
@@ -82,7 +84,7 @@ def embedded(path: Path) -> None:
 
 def of_cards(folder: Path, seed: int, count: int) -> Iterator[Case]:
     path = folder / "model.safetensors"
-    content = exported("safetensors", folder)
+    content = exported("safetensors")
     carded(path, content)
     valid = json.loads(card_path(path).read_text())
     for what, text in mutated_json(valid, seed, count // 2):
@@ -96,7 +98,7 @@ def of_cards(folder: Path, seed: int, count: int) -> Iterator[Case]:
 def of_files(format: Any) -> Cases:
     def cases(folder: Path, seed: int, count: int) -> Iterator[Case]:
         path = folder / f"model{FORMATS[format].suffix}"
-        for what, changed in mutated_bytes(exported(format, folder), seed, count):
+        for what, changed in mutated_bytes(exported(format), seed, count):
             carded(path, changed)
             yield Case(what, path.name, lambda: embedded(path))
 
@@ -106,7 +108,7 @@ def of_files(format: Any) -> Cases:
 def of_graphs(folder: Path, seed: int, count: int) -> Iterator[Case]:
     """Well-formed ONNX files: nodes, attributes, weights, shapes and ends of the graph changed."""
     path = folder / "model.onnx"
-    content = exported("onnx", folder)
+    content = exported("onnx")
     for number in range(count):
         draw = random.Random(f"{seed} {number}")
         found = onnx.load_model_from_string(content)
@@ -227,7 +229,7 @@ CHANGES: list[Callable[[onnx.ModelProto, random.Random], str]] = [
 
 def of_bombs(folder: Path, seed: int, count: int) -> Iterator[Case]:
     path = folder / "model.onnx"
-    content = exported("onnx", folder)
+    content = exported("onnx")
     for number in range(count):
         found = onnx.load_model_from_string(content)
         a_bomb(found, random.Random(f"{seed} {number}"))
@@ -237,7 +239,7 @@ def of_bombs(folder: Path, seed: int, count: int) -> Iterator[Case]:
 
 def of_profiles(folder: Path, seed: int, count: int) -> Iterator[Case]:
     path = folder / "model.onnx"
-    for what, changed in mutated_bytes(exported("onnx", folder), seed, count):
+    for what, changed in mutated_bytes(exported("onnx"), seed, count):
         path.write_bytes(changed)
         yield Case(what, path.name, lambda: profile(str(path)))
 
@@ -270,7 +272,7 @@ def test_a_file_that_asks_for_any_memory_or_time_is_refused(tmp_path: Path) -> N
 def test_the_valid_ones_open(tmp_path: Path) -> None:
     for format in ("onnx", "safetensors"):
         path = tmp_path / f"model{FORMATS[format].suffix}"
-        carded(path, exported(format, tmp_path))
+        carded(path, exported(format))
         embedded(path)
     assert Card.model_validate(CARD).version == 1
 
@@ -278,7 +280,7 @@ def test_the_valid_ones_open(tmp_path: Path) -> None:
 def test_code_in_a_program_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A symbolic expression of a program is evaluated by torch.export.load; ours loads none."""
     path = tmp_path / "model.pt2"
-    carded(path, exported("torch-export", tmp_path))
+    carded(path, exported("torch-export"))
 
     def load(*_: object) -> None:
         raise AssertionError("loaded")

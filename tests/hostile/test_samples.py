@@ -1,7 +1,6 @@
 """Single files and commands of the kind that people really have, each with its sentence."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -27,6 +26,8 @@ from pruning import PruningError, load_model
 from searchspaces.support.errors import LONGEST, QuerynasError
 from searchspaces.support.reading import read_json
 from searchspaces.support.section import Section
+
+Cli = Callable[..., tuple[int, str, str]]
 
 FORMATS = Path(__file__).parent.parent / "formats"
 sys.path.append(str(FORMATS))  # timm knows the small network of these folders by this module
@@ -182,21 +183,12 @@ def test_a_manifest_with_a_label_of_any_length_is_named(tmp_path: Path) -> None:
     assert "list.csv: the name" in sentence(lambda: open_data(tmp_path / "list.csv"))
 
 
-def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run the command as it is installed, in a folder."""
-    command = Path(sys.executable).with_name("querynas")
-    environment = os.environ | {"QUERYNAS_CACHE": str(folder / "cache")}
-    return subprocess.run(
-        [str(command), *words], cwd=folder, env=environment, capture_output=True, text=True
-    )
-
-
-def refused(folder: Path, *words: str) -> str:
+def refused(cli: Cli, *words: str) -> str:
     """The one sentence with which a command exits."""
-    done = run(folder, *words)
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    (line,) = (each for each in done.stderr.splitlines() if each.startswith("querynas: "))
+    code, _, said = cli(*words)
+    assert code == 2, said
+    assert "Traceback" not in said
+    (line,) = (each for each in said.splitlines() if each.startswith("querynas: "))
     assert len(line) <= LONGEST + len("querynas: ")
     return line
 
@@ -212,31 +204,59 @@ def pictures(folder: Path) -> None:
 LYING = ("sqlalchemy", "onnx", "yaml", "pandas", "optuna", "faiss", "timm", "PIL", "matplotlib")
 
 
-def test_modules_among_the_data_are_not_run(old: Path) -> None:
-    """Building a gallery of the folder, a report, a table of the front, and a wrong image."""
+INSTALLED = """
+import sys
+from importlib.metadata import entry_points
+
+(command,) = entry_points(group="console_scripts", name="querynas")
+for line in sys.stdin:
+    sys.argv = ["querynas", *line.split()]
+    try:
+        command.load()()
+    except SystemExit as exit:
+        assert not exit.code, line
+"""
+
+
+def test_modules_among_the_data_are_not_run(old: Path, tmp_path: Path) -> None:
+    """Building a gallery of the folder, a report, a table of the front, and a wrong image.
+
+    By the command as it is installed, a script outside the folder, in a process of its own.
+    """
     for name in LYING:
         for place in (old, old / "images" / "5"):
             place.mkdir(parents=True, exist_ok=True)
             (place / f"{name}.py").write_text(f"open('{old}/executed', 'a').write('{name} ')")
     pictures(old / "images")
     model = "timm:test_resnet,pretrained=false,resolution=32"
-    built = run(old, "gallery", "build", "--data", "images", "--model", model, "--out", "g")
-    assert built.returncode == 0, built.stderr
-    assert run(old, "pareto", "run").returncode == 0
-    assert run(old, "report", "run").returncode == 0
+    lines = (
+        f"gallery build --data images --model {model} --out g",
+        "pareto run",
+        "report run",
+    )
+    script = tmp_path / "bin" / "querynas"
+    script.parent.mkdir()
+    script.write_text(INSTALLED)
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for made in (old / "g" / "gallery.json", old / "run" / "report.html"):
+        assert made.is_file()
     assert not (old / "executed").exists(), (old / "executed").read_text()
 
 
 @pytest.mark.parametrize(
     "words", [("pareto", "run"), ("report", "run"), ("export", "run", "--trial", "0")]
 )
-def test_a_foreign_run_with_imports_is_asked_for(old: Path, words: tuple[str, ...]) -> None:
+def test_a_foreign_run_with_imports_is_asked_for(
+    old: Path, cli: Cli, words: tuple[str, ...]
+) -> None:
     (old / "foreign.py").write_text(f"open('{old}/executed', 'a')")
     study = old / "run" / "study.yaml"
     content = yaml.safe_load(study.read_bytes())
     study.write_text(yaml.safe_dump(content | {"imports": ["foreign"]}))
     out = ("--out", "m.safetensors") if words[0] == "export" else ()
-    found = refused(old, *words, *out)
+    found = refused(cli, *words, *out)
     assert "'foreign'" in found
     assert "--trust-imports" in found
     assert not (old / "executed").exists()
@@ -250,25 +270,28 @@ def test_an_index_that_maps_ids_leaves_the_process_alive(tmp_path: Path) -> None
         import_gallery(tmp_path / "v.faiss", tmp_path / "g")
 
 
-def test_commands_refuse_a_broken_image_a_device_and_a_long_path(tmp_path: Path) -> None:
+def test_commands_refuse_a_broken_image_a_device_and_a_long_path(
+    tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     pictures(tmp_path / "images")
     folder = tmp_path / "images" / "5"
     (folder / "2.png").write_bytes(b"oops")
     build = ("gallery", "build", "--out", "g", "--model")
     model = "timm:test_resnet,pretrained=false,resolution=32"
-    assert "2.png" in refused(tmp_path, *build, model, "--data", "images", "--strict")
+    assert "2.png" in refused(cli, *build, model, "--data", "images", "--strict")
     (folder / "2.png").unlink()
     (folder / "2.png").symlink_to("/dev/zero")
     table = tmp_path / "list.csv"
     table.write_text("path,label\nimages/5/1.png,a\nimages/5/2.png,a\n")
-    assert "2.png" in refused(tmp_path, *build, model, "--data", "list.csv", "--strict")
+    assert "2.png" in refused(cli, *build, model, "--data", "list.csv", "--strict")
     assert len(open_data(tmp_path / "images")) == 29  # no image file, as any other device
-    assert "nnnn" in refused(tmp_path, *build, model, "--data", "n" * 5000)
-    assert "resolution" in refused(tmp_path, *build, f"{model}999", "--data", "images")
+    assert "nnnn" in refused(cli, *build, model, "--data", "n" * 5000)
+    assert "resolution" in refused(cli, *build, f"{model}999", "--data", "images")
 
 
-def test_a_prepared_program_is_never_opened(old: Path) -> None:
+def test_a_prepared_program_is_never_opened(old: Path, cli: Cli) -> None:
     (old / "model.pt2").write_bytes(b"PK\x03\x04 prepared")
     assert "model.pt2" in refused(
-        old, "evaluate", "model.pt2", "--gallery", "gallery", "--data", "facades"
+        cli, "evaluate", "model.pt2", "--gallery", "gallery", "--data", "facades"
     )
