@@ -22,6 +22,10 @@ from searchspaces.support.section import MOST_SIDE
 
 POOLINGS = ("avg", "gem")
 
+# of features, by name, resolution, pooling and levels: a pass of an outline takes longer than
+# making the network, and saving and opening a model need one each
+_widths: dict[tuple[str, int, str, tuple[str, ...]], int] = {}
+
 
 class QueryModel(nn.Module):
     """A network that embeds query images in the gallery space.
@@ -168,9 +172,12 @@ def timm_query_model(
     backbone = TimmBackbone(network)
     if levels:
         backbone = level_features(network, levels, name)
+    known = (name, resolution, pooling, tuple(levels))
+    if known not in _widths:
+        _widths[known] = _width(backbone, name, resolution)
     return QueryModel(
         backbone,
-        Projection(_width(backbone, name, resolution, pooling), dimension, norm=projection_norm),
+        Projection(_widths[known], dimension, norm=projection_norm),
         resolution=resolution,
         mean=config["mean"],
         std=config["std"],
@@ -281,18 +288,8 @@ def _pool_by_generalised_mean(network: nn.Module, name: str) -> None:
         pool.flatten = nn.Identity()
 
 
-_widths: dict[tuple[str, int, str], int] = {}  # a pass on meta tensors takes as long as building
-
-
-def _width(backbone: TimmBackbone, name: str, resolution: int, pooling: str) -> int:
-    known = (name, resolution, pooling)
-    if known not in _widths:
-        _widths[known] = _measured_width(backbone, name, resolution)
-    return _widths[known]
-
-
 @torch.no_grad()
-def _measured_width(backbone: TimmBackbone, name: str, resolution: int) -> int:
+def _width(backbone: TimmBackbone, name: str, resolution: int) -> int:
     training = backbone.training
     try:
         features = backbone.eval()(torch.zeros(1, 3, resolution, resolution))

@@ -1,7 +1,9 @@
 """What all tests share: the command line, real images, and folders that are made once."""
 
+import contextlib
 import os
 import shutil
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -61,6 +63,24 @@ def private_cache(common: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QUERYNAS_CACHE", str(common / "cache"))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hasty_databases() -> Iterator[None]:
+    """Let SQLite leave writing to the operating system: processes are killed here, no power fails.
+
+    Otherwise a study waits for the disk for longer than it computes.
+    """
+    from sqlalchemy import Engine, event  # slow to import
+
+    def hasten(connection: object, record: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            with contextlib.suppress(sqlite3.Error):  # what is broken is left to the test
+                connection.execute("PRAGMA synchronous = OFF")
+
+    event.listen(Engine, "connect", hasten)
+    yield
+    event.remove(Engine, "connect", hasten)
 
 
 @pytest.fixture

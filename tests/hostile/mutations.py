@@ -159,6 +159,12 @@ def _fault(sentence: str, names: str | tuple[str, ...]) -> str | None:
     return None
 
 
+def put(path: Path, content: bytes) -> None:
+    """Write a file anew: to empty an old one first would wait for the disk each time."""
+    path.unlink(missing_ok=True)
+    path.write_bytes(content)
+
+
 def mutated_bytes(content: bytes, seed: int, count: int) -> Iterator[tuple[str, bytes]]:
     """Yield a valid file's bytes changed, cut, doubled, moved and replaced, with what was done."""
     yield "empty", b""

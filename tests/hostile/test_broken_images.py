@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mutations import Case, assert_clean, mutated_bytes
+from mutations import Case, assert_clean, mutated_bytes, put
 from PIL import Image
 
 from compat.data import decode, open_data
@@ -52,11 +52,11 @@ def cases(folder: Path, seed: int, count: int) -> Iterator[Case]:
     for kind in FORMATS:
         path = folder / f"picture.{kind}"
         for what, content in mutated_bytes(picture(kind), seed, each):
-            path.write_bytes(content)
+            put(path, content)
             yield Case(f"{kind} {what}", path.name, lambda path=path: whole(path))
     draw = random.Random(seed)
     path = folder / "whole.png"
-    path.write_bytes(picture("png"))
+    put(path, picture("png"))
     for _ in range(len(BOXES)):
         box = draw.choice(BOXES)
         yield Case(f"box {box}", path.name, lambda box=box: boxed(path, box))
@@ -82,7 +82,7 @@ def caches(folder: Path, seed: int, count: int) -> Iterator[Case]:
     for number in range(3):
         place = folder / "images" / "wren" / f"{number}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(picture("png"))
+        put(place, picture("png"))
     images, cache = open_data(folder / "images"), folder / "cache"
 
     right = np.array(decode(images, 8, cache=cache).pixels)
@@ -97,9 +97,9 @@ def caches(folder: Path, seed: int, count: int) -> Iterator[Case]:
     for file in files:
         whole = file.read_bytes()
         for what, damaged in mutated_bytes(whole, seed, count // len(files)):
-            file.write_bytes(damaged)
+            put(file, damaged)
             yield Case(f"{file.name} {what}", file.parent.name, lambda file=file: read(file))
-        file.write_bytes(whole)
+        put(file, whole)
 
 
 KINDS = {"images": cases, "decoded caches": caches}
@@ -159,7 +159,7 @@ def test_a_broken_image_among_good_ones_is_one_sentence(tmp_path: Path) -> None:
     for number in range(3):
         place = tmp_path / "images" / "wren" / f"{number}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(picture("png"))
+        put(place, picture("png"))
     place.write_bytes(b"oops")
     images = open_data(tmp_path / "images")
     with pytest.raises(CompatError, match=r"2\.png cannot be read"):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from mutations import VALUES, Case, assert_clean, mutated_bytes, mutated_json, says
+from mutations import VALUES, Case, assert_clean, mutated_bytes, mutated_json, put, says
 from safetensors.torch import load_file, save
 
 from pruning import PruningError, cut, load_model, removed_weights, save_model
@@ -55,14 +55,14 @@ def header_of(path: Path) -> dict[str, Any]:
 
 
 def write(path: Path, header: str, tensors: dict[str, torch.Tensor]) -> None:
-    path.write_bytes(save(tensors, metadata={"querynas.model": header}))
+    put(path, save(tensors, metadata={"querynas.model": header}))
 
 
 def of_bytes(folder: Path, seed: int, count: int) -> Iterator[Case]:
     path = folder / "model.safetensors"
     content = valid("space")[2]
     for what, changed in mutated_bytes(content, seed, count):
-        path.write_bytes(changed)
+        put(path, changed)
         yield Case(what, path.name, lambda: used(path))
 
 
@@ -88,7 +88,7 @@ def of_envelopes(folder: Path, seed: int, count: int) -> Iterator[Case]:
     size = int.from_bytes(content[:8], "little")
     for what, text in mutated_json(json.loads(content[8 : 8 + size]), seed, count):
         header = text.encode("utf-8", "surrogatepass")
-        path.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + size :])
+        put(path, len(header).to_bytes(8, "little") + header + content[8 + size :])
         yield Case(what, path.name, lambda: used(path))
 
 

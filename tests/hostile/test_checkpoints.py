@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from mutations import VALUES, Case, Cases, assert_clean, hostile_pickle, mutated_bytes
+from mutations import VALUES, Case, Cases, assert_clean, hostile_pickle, mutated_bytes, put
 from safetensors.torch import save
 
 from compat.errors import CompatError
@@ -52,7 +52,7 @@ def of_bytes(suffix: str, write: Callable[[], bytes]) -> Cases:
     def cases(folder: Path, seed: int, count: int) -> Iterator[Case]:
         path = folder / f"weights{suffix}"
         for what, changed in mutated_bytes(write(), seed, count):
-            path.write_bytes(changed)
+            put(path, changed)
             yield Case(what, path.name, lambda: loaded(path))
 
     return cases
@@ -93,7 +93,7 @@ def of_states(folder: Path, seed: int, count: int) -> Iterator[Case]:
                 for _ in range(draw.choice((1, 3, 200))):
                     content = {draw.choice(("state_dict", "model")): content}
         try:
-            path.write_bytes(saved(content))
+            put(path, saved(content))
         except Exception:  # some of these values cannot be saved
             continue
         yield Case(f"{name} {str(odd)[:40]!r}", path.name, lambda: loaded(path))

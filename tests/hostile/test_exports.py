@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from mutations import Case, Cases, assert_clean, mutated_bytes, mutated_json, says
+from mutations import Case, Cases, assert_clean, mutated_bytes, mutated_json, put, says
 from onnx import TensorProto, helper, numpy_helper
 
 from nas.deployment.card import Card, card_path
@@ -67,9 +67,9 @@ def exported(format: Any) -> bytes:
 
 
 def carded(path: Path, content: bytes, card: dict[str, Any] | None = None) -> None:
-    path.write_bytes(content)
+    put(path, content)
     digest = hashlib.sha256(content).hexdigest()
-    card_path(path).write_text(json.dumps({**(card or CARD), "sha256": digest}))
+    put(card_path(path), json.dumps({**(card or CARD), "sha256": digest}).encode())
 
 
 def embedded(path: Path) -> None:
@@ -88,10 +88,10 @@ def of_cards(folder: Path, seed: int, count: int) -> Iterator[Case]:
     carded(path, content)
     valid = json.loads(card_path(path).read_text())
     for what, text in mutated_json(valid, seed, count // 2):
-        card_path(path).write_bytes(text.encode("utf-8", "surrogatepass"))
+        put(card_path(path), text.encode("utf-8", "surrogatepass"))
         yield Case(what, path.name, lambda: embedded(path))
     for what, changed in mutated_bytes(json.dumps(valid).encode(), seed, count // 2):
-        card_path(path).write_bytes(changed)
+        put(card_path(path), changed)
         yield Case(what, path.name, lambda: embedded(path))
 
 
@@ -240,7 +240,7 @@ def of_bombs(folder: Path, seed: int, count: int) -> Iterator[Case]:
 def of_profiles(folder: Path, seed: int, count: int) -> Iterator[Case]:
     path = folder / "model.onnx"
     for what, changed in mutated_bytes(exported("onnx"), seed, count):
-        path.write_bytes(changed)
+        put(path, changed)
         yield Case(what, path.name, lambda: profile(str(path)))
 
 

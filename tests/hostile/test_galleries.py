@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mutations import Case, assert_clean, mutated_bytes, mutated_json, says
+from mutations import Case, assert_clean, mutated_bytes, mutated_json, put, says
 
 from compat.data.preprocessing import Preprocessing
 from compat.data.views import ViewRecipe
@@ -119,26 +119,26 @@ def cases(folder: Path, seed: int, count: int) -> Iterator[Case]:
         shutil.copytree(place, path)
         whole = (path / MANIFEST).read_bytes()
         for what, text in mutated_json(json.loads(whole), seed, count // 6):
-            (path / MANIFEST).write_bytes(text.encode("utf-8", "surrogatepass"))
+            put(path / MANIFEST, text.encode("utf-8", "surrogatepass"))
             yield Case(f"{place.name}, {what}", NAME, lambda: used(path))
         for what, content in mutated_bytes(whole, seed, count // 18):
-            (path / MANIFEST).write_bytes(content)
+            put(path / MANIFEST, content)
             yield Case(f"{place.name}, {what}", NAME, lambda: used(path))
-        (path / MANIFEST).write_bytes(whole)
+        put(path / MANIFEST, whole)
         files = sorted(path.glob("*.npy"))
         for file in files:
             content = file.read_bytes()
             for number, (what, damaged) in enumerate(
                 mutated_bytes(content, seed, max(7, count // 9 // len(files)))
             ):
-                file.write_bytes(damaged)
+                put(file, damaged)
                 told = number % 2  # half of them with the new length told in the description
                 if told:
                     _tell(path, file)
                 what = f"{place.name}, {file.name} {what}{' told' if told else ''}"
                 yield Case(what, NAME, lambda told=told: (opened if told else used)(path))
-                (path / MANIFEST).write_bytes(whole)
-            file.write_bytes(content)
+                put(path / MANIFEST, whole)
+            put(file, content)
         shutil.rmtree(path)
 
 

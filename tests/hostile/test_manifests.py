@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mutations import VALUES, Case, assert_clean, hostile_pickle, mutated_bytes
+from mutations import VALUES, Case, assert_clean, hostile_pickle, mutated_bytes, put
 from PIL import Image
 from pyarrow import parquet
 
@@ -85,7 +85,7 @@ def cases(folder: Path, seed: int, count: int) -> Iterator[Case]:
     pictures(folder)
     path = folder / "list.csv"
     for what, damaged in mutated_bytes(text(ROWS), seed, count // 2):
-        path.write_bytes(damaged)
+        put(path, damaged)
         yield Case(what, (path.name, *IMAGES), lambda: read_all(path))
     draw = random.Random(seed)
     for number in range(count // 2):
@@ -93,7 +93,7 @@ def cases(folder: Path, seed: int, count: int) -> Iterator[Case]:
         place = number % len(COLUMNS)
         value = draw.choice(VALUES)
         rows[draw.randrange(len(rows))][place] = value
-        path.write_bytes(text(rows))
+        put(path, text(rows))
         what = f"{COLUMNS[place]} = {str(value)[:30]!r}"
         yield Case(what, (path.name, *IMAGES), lambda: read_all(path))
 
@@ -103,7 +103,7 @@ def tables(folder: Path, seed: int, count: int) -> Iterator[Case]:
     pictures(folder)
     path = folder / "list.parquet"
     for what, damaged in mutated_bytes(table(), seed, count):
-        path.write_bytes(damaged)
+        put(path, damaged)
         yield Case(what, (path.name, *IMAGES), lambda: read_all(path))
 
 
@@ -125,7 +125,7 @@ def truths(folder: Path, seed: int, count: int) -> Iterator[Case]:
     path = folder / "gnd.pkl"
 
     def case(what: str, content: bytes) -> Case:
-        path.write_bytes(content)
+        put(path, content)
         return Case(what, path.name, lambda: read_ground_truth(path))
 
     for protocol in (0, 2, 4):

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from mutations import VALUES, Case, Cases, assert_clean, mutated_bytes, mutated_json, says
+from mutations import VALUES, Case, Cases, assert_clean, mutated_bytes, mutated_json, put, says
 from pydantic import BaseModel
 
 from nas.candidates.latency_table import LatencyTable, open_table
@@ -62,10 +62,10 @@ def of_file(
             before = path.read_bytes() if content is None else content
             fields = _fields(path, before)
             for what, changed in mutated_bytes(before, seed, count // 2 if fields else count):
-                path.write_bytes(changed)
+                put(path, changed)
                 yield Case(what, names or path.name, lambda: open(run))
             for what, text in mutated_json(fields, seed, count // 2) if fields else ():
-                path.write_text(text, "utf-8", "surrogatepass")  # JSON is YAML as well
+                put(path, text.encode("utf-8", "surrogatepass"))  # JSON is YAML as well
                 yield Case(what, names or path.name, lambda: open(run))
 
     return cases

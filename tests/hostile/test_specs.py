@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from mutations import VALUES, Case, assert_clean, hostile_pickle, mutated_bytes, mutated_json
+from mutations import VALUES, Case, assert_clean, hostile_pickle, mutated_bytes, mutated_json, put
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -108,7 +108,7 @@ def data_specs(folder: Path, seed: int, count: int) -> Iterator[Case]:
 
 def model_specs(folder: Path, seed: int, count: int) -> Iterator[Case]:
     """Texts that name gallery models."""
-    (folder / "model.onnx").write_bytes(onnx_model())
+    put(folder / "model.onnx", onnx_model())
     trained(folder / "model.safetensors")
     (folder / "w.pth").write_bytes(hostile_pickle(folder / "ran"))
     draw = random.Random(seed)
@@ -147,7 +147,7 @@ def trained_files(folder: Path, seed: int, count: int) -> Iterator[Case]:
         return Case(what, path.name, lambda: embedded(str(path)))
 
     for what, content in mutated_bytes(whole, seed, count // 2):
-        path.write_bytes(content)
+        put(path, content)
         yield case(what)
     fields = header | {"preprocessing": json.loads(header["preprocessing"])}
     for what, text in mutated_json(fields, seed, count // 2):
@@ -189,7 +189,7 @@ def onnx_files(folder: Path, seed: int, count: int) -> Iterator[Case]:
     """Damaged ONNX models."""
     path = folder / "model.onnx"
     for what, content in mutated_bytes(onnx_model(), seed, count):
-        path.write_bytes(content)
+        put(path, content)
         yield Case(what, path.name, lambda: embedded(str(path)))
 
 
@@ -209,13 +209,13 @@ def listings(folder: Path, seed: int, count: int) -> Iterator[Case]:
         file.write_text(text)
     for name in ("test_batch", *(f"data_batch_{number}" for number in range(1, 6))):
         record = bytes([1]) + bytes(3072)
-        (folder / "cifar-10-batches-bin" / f"{name}.bin").write_bytes(record)
+        put(folder / "cifar-10-batches-bin" / f"{name}.bin", record)
     for file, text in files.items():
         name = {"clothes": f"inshop:root={clothes}", "CUB_200_2011": f"cub200:root={folder}"}.get(
             file.parent.name, f"cifar10:root={folder}"
         )
         for what, content in mutated_bytes(text.encode(), seed, count // len(files)):
-            file.write_bytes(content)
+            put(file, content)
             names = (file.name, str(file.parent))
             yield Case(f"{file.name} {what}", names, lambda name=name: open_data(name))
         file.write_text(text)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from mutations import Case, Cases, assert_clean, mutated_bytes, mutated_json, says
+from mutations import Case, Cases, assert_clean, mutated_bytes, mutated_json, put, says
 
 from compat.losses import create_loss
 from nas.candidates.routes import create_route
@@ -118,7 +118,7 @@ def of_yaml(folder: Path, seed: int, count: int) -> Iterator[Case]:
 
 def _case(folder: Path, what: str, content: bytes) -> Case:
     path = folder / "study.yaml"
-    path.write_bytes(content)
+    put(path, content)
     return Case(what, (path.name, *SECTIONS), lambda: ready(path))
 
 

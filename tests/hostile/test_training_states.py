@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from mutations import VALUES, Case, Cases, assert_clean, hostile_pickle, mutated_bytes
+from mutations import VALUES, Case, Cases, assert_clean, hostile_pickle, mutated_bytes, put
 from torch import Tensor, nn
 
 from compat.errors import CompatError
@@ -66,7 +66,7 @@ def saved(content: Any) -> bytes:
 def of_bytes(folder: Path, seed: int, count: int) -> Iterator[Case]:
     path = folder / "training.checkpoint"
     for what, changed in mutated_bytes(begun(), seed, count):
-        path.write_bytes(changed)
+        put(path, changed)
         yield Case(what, path.name, lambda: train(path))
 
 
@@ -78,7 +78,7 @@ def of_values(folder: Path, seed: int, count: int) -> Iterator[Case]:
     for number in range(count):
         draw = random.Random(f"{seed} {number}")
         place = draw.choice(places)
-        path.write_bytes(saved(_changed(content, place, draw)))
+        put(path, saved(_changed(content, place, draw)))
         yield Case(f"{number}: {place}", path.name, lambda: train(path))
 
 

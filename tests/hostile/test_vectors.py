@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from mutations import VALUES, Case, assert_clean, mutated_bytes
+from mutations import VALUES, Case, assert_clean, mutated_bytes, put
 from pyarrow import parquet
 
 from compat.errors import CompatError
@@ -91,13 +91,13 @@ def cases(folder: Path, seed: int, count: int) -> Iterator[Case]:
     for name, content in (("v.npy", npy()), ("v.npz", npz())):
         path = folder / name
         for what, damaged in mutated_bytes(content, seed, count // 4):
-            path.write_bytes(damaged)
+            put(path, damaged)
             yield Case(f"{name} {what}", name, lambda path=path: imported(path))
     path = folder / "v.npy"
-    path.write_bytes(npy())
+    put(path, npy())
     ids = folder / "ids.txt"
     for what, damaged in mutated_bytes("\n".join(NAMES).encode(), seed, count // 4):
-        ids.write_bytes(damaged)
+        put(ids, damaged)
         yield Case(f"ids {what}", ids.name, lambda: imported(path, ids=ids))
     path = folder / "v.npz"
     others = arrays_of(VALUES)
@@ -107,7 +107,7 @@ def cases(folder: Path, seed: int, count: int) -> Iterator[Case]:
         value = draw.choice(others)
         if draw.random() < 0.3 and value.ndim == 1:
             value = np.stack([value] * 3, axis=1)
-        path.write_bytes(npz(**{name: value}))
+        put(path, npz(**{name: value}))
         what = f"{name} of {value.dtype} {value.shape}"
         yield Case(what, path.name, lambda path=path: imported(path))
 
@@ -116,7 +116,7 @@ def tables(folder: Path, seed: int, count: int) -> Iterator[Case]:
     """Damaged Parquet files; each is tried in a process of its own first."""
     path = folder / "v.parquet"
     for what, damaged in mutated_bytes(table(), seed, count):
-        path.write_bytes(damaged)
+        put(path, damaged)
         yield Case(what, path.name, lambda: imported(path))
 
 
@@ -127,7 +127,7 @@ def indexes(folder: Path, seed: int, count: int) -> Iterator[Case]:
     each = max(7, count // len(kinds))
     for kind in kinds:
         for what, content in mutated_bytes(index(kind), seed, each):
-            path.write_bytes(content)
+            put(path, content)
             yield Case(f"{kind} {what}", path.name, lambda: imported(path))
 
 

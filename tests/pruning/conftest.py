@@ -1,12 +1,15 @@
 """Small query models that are made once."""
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from searchspaces import QueryModel, timm_query_model
+from searchspaces.cost import evaluating
 
 SIDE = {"vit_tiny_patch16_224": 32, "mobilevit_xxs": 64}
 
@@ -27,3 +30,18 @@ def _uncut(name: str) -> QueryModel:
 def uncut() -> Any:
     """Make (once) the uncut query model of a timm name, with BatchNorms unlike the identity."""
     return _uncut
+
+
+Share = Callable[[QueryModel, QueryModel], float]
+
+
+@pytest.fixture(scope="session")
+def share() -> Share:
+    """Compare what one query model costs to what another does, by PyTorch's own count."""
+
+    def work(model: QueryModel) -> int:
+        with FlopCounterMode(display=False) as counted, torch.no_grad(), evaluating(model):
+            model(torch.zeros(1, 3, model.resolution, model.resolution))
+        return counted.get_total_flops()
+
+    return lambda model, whole: work(model) / work(whole)

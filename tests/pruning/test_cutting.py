@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pruning import CRITERIA, PruningError, cut, stages
-from searchspaces import MBConvSpace, MBConvSupernet, QueryModel, count_macs, count_parameters
+from searchspaces import MBConvSpace, MBConvSupernet, QueryModel, count_parameters
 from searchspaces.projection import Projection
 
 FAMILIES = [
@@ -26,12 +26,10 @@ def everywhere(model: Any, ratio: Any) -> Any:
     return dict.fromkeys(stages(model), ratio)
 
 
-def share(model: Any, uncut: Any) -> Any:
-    return count_macs(model, model.resolution) / count_macs(uncut, uncut.resolution)
-
-
 @pytest.mark.parametrize("name", FAMILIES)
-def test_half_of_the_channels_leave_about_a_quarter_of_the_work(uncut: Any, name: str) -> None:
+def test_half_of_the_channels_leave_about_a_quarter_of_the_work(
+    uncut: Any, name: str, share: Any
+) -> None:
     model = uncut(name)
     before = copy.deepcopy(model.state_dict())
     pruned = cut(model, everywhere(model, 0.5))
@@ -45,7 +43,9 @@ def test_half_of_the_channels_leave_about_a_quarter_of_the_work(uncut: Any, name
 
 
 @pytest.mark.parametrize("name", ["resnet10t", "mobilenetv3_small_050", "lcnet_050"])
-def test_every_stage_can_be_cut_alone_and_more_is_not_dearer(uncut: Any, name: str) -> None:
+def test_every_stage_can_be_cut_alone_and_more_is_not_dearer(
+    uncut: Any, name: str, share: Any
+) -> None:
     model = uncut(name)
     for stage in stages(model):
         light, heavy = (cut(model, {stage: ratio}) for ratio in (0.25, 0.75))
@@ -88,7 +88,7 @@ def test_the_least_important_channels_go() -> None:
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
-def test_every_criterion_cuts(uncut: Any, criterion: Any) -> None:
+def test_every_criterion_cuts(uncut: Any, criterion: Any, share: Any) -> None:
     model = uncut("resnet10t")
     images = torch.rand(2, 3, 32, 32)
     options = {"criterion": criterion, "batch_loss": lambda each: each(images).sum()}
@@ -128,13 +128,13 @@ def test_no_ratio_is_a_copy(uncut: Any) -> None:
     assert count_parameters(same) == count_parameters(model)
 
 
-def test_a_subnetwork_of_the_supernet_can_be_cut() -> None:
+def test_a_subnetwork_of_the_supernet_can_be_cut(share: Any) -> None:
     space = MBConvSpace(resolutions=(16,))
     model = MBConvSupernet(space, 16).extract(space.largest())
     assert 0.2 < share(cut(model, everywhere(model, 0.5)), model) < 0.4
 
 
-def test_frozen_and_training_models_can_be_cut(uncut: Any) -> None:
+def test_frozen_and_training_models_can_be_cut(uncut: Any, share: Any) -> None:
     model = copy.deepcopy(uncut("lcnet_050")).train().requires_grad_(False)
     pruned = cut(model, everywhere(model, 0.5))
     assert pruned.training

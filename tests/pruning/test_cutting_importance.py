@@ -201,9 +201,9 @@ def test_a_unit_is_priced_by_what_vanishes_with_it(uncut: Any, price: Any) -> No
         for group, each in zip(
             groups := find_groups(model), unit_prices(model, groups, price), strict=True
         ):
-            smaller = copy.deepcopy(model)
+            smaller, of_smaller = copy.deepcopy((model, group))
             stays = np.arange(group.units) > 0
-            remove(smaller, [(find_groups(smaller)[groups.index(group)], stays)])
+            remove(smaller, [(of_smaller, stays)])
             saved = whole - cost[price](smaller)
             # a corner that goes with both sides of a layer is counted twice, and fvcore counts a
             # little outside of layers
