@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 ROWS = ("ridge", "fine-tuned", "kept", "pruned", "prune", "elastic")
 SHARES = (3, 6, 10, 20, 40)
 RESOLUTIONS = (24, 32, 48, 64, 80)
-"""Of the whole backbone; 96 px of EfficientNet-Lite0 are more than a third of the gallery's MACs."""
+"""Of the whole backbone; 96 px of EfficientNet-Lite0 exceed a third of the gallery's MACs."""
 BATCH, RATE = 64, 3e-4
 
 
