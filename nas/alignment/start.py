@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from compat.adaptation.pairs import affine
 from compat.images import as_images, resize, to_float
@@ -34,7 +35,14 @@ def fit_projection(model: QueryModel, data: TrainingSet, *, seed: int) -> None:
     """
     model.eval()
     rows = chosen_rows(data, seed=seed)
-    pooled = torch.cat([_pooled(model, data, part) for part in _parts(rows)])
+    with tqdm(
+        total=len(rows), desc="fit projection", unit="images", leave=False, delay=1
+    ) as progress:
+        parts = []
+        for part in _parts(rows):
+            parts.append(_pooled(model, data, part))
+            progress.update(len(part))
+    pooled = torch.cat(parts)
     projection = model.projection
     if isinstance(projection.norm, nn.BatchNorm1d):
         recalibrate(projection.norm, [pooled])
