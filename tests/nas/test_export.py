@@ -22,7 +22,7 @@ from nas.study.exports import best_under, export
 from nas.study.front import Record
 from nas.study.run import Run
 from pruning import load_model
-from searchspaces import QueryModel
+from searchspaces import QueryModel, backbone_levels, timm_query_model
 
 SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2", "safetensors": ".safetensors"}
 
@@ -253,3 +253,17 @@ def test_best_under_a_budget(tiny_run: Run) -> None:
     smallest = min(records, key=lambda r: r.macs)
     with pytest.raises(StudyError, match=f"its smallest is trial {smallest.trial} "):
         best_under(tiny_run, smallest.macs - 1)
+
+
+@pytest.mark.parametrize("format", ["onnx", "torch-export"])
+def test_a_network_that_ends_at_a_level_is_written_too(tmp_path: Path, format: Format) -> None:
+    levels = backbone_levels("test_efficientnet")[:3]
+    model = timm_query_model(
+        "test_efficientnet", 8, resolution=32, levels=levels, pretrained=False
+    ).eval()
+    images = np.random.default_rng(0).random((3, 3, 32, 32), dtype=np.float32)
+    path = tmp_path / f"query{SUFFIXES[format]}"
+    FORMATS[format].write(path, model)
+    with torch.inference_mode():
+        expected = model(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(run_without_us(path, images), expected, atol=1e-5)
