@@ -23,12 +23,13 @@ from searchspaces import (
     ParametricSpace,
     QueryModel,
     count_macs,
+    first_levels,
     own_resolution,
     timm_query_model,
 )
 from searchspaces.options import check_options
 from searchspaces.support.naming import suggestion
-from searchspaces.support.section import Resolution, Section
+from searchspaces.support.section import LevelCount, Resolution, Section
 from searchspaces.support.seeding import seeded
 
 SCHEDULES = ("one_shot", "iterative", "growing")
@@ -50,6 +51,7 @@ class _Options(Section):
     schedules: tuple[str, ...] = Field(max_length=1000)
     rounds: int = Field(le=1000)
     pooling: Literal["avg", "gem"]
+    levels: LevelCount | None
     pretrained: bool
     checkpoint: str | None
 
@@ -69,6 +71,9 @@ class PrunedSpace(ParametricSpace):
             When empty there is no such parameter, and every architecture is cut in one shot.
         rounds: Cuts of the schedule "iterative".
         pooling: As for `timm_query_model`.
+        levels: How many of the first of the backbone's levels (`searchspaces.backbone_levels`) the
+            features are pooled from; the networks end there. None for the whole backbone, with the
+            features that the family's classifier sees.
         pretrained: As for `timm_query_model`; for `build` only.
         checkpoint: As for `timm_query_model`; for `build` only.
 
@@ -86,6 +91,7 @@ class PrunedSpace(ParametricSpace):
     schedules: tuple[str, ...] = ()
     rounds: int = 3
     pooling: str = "avg"
+    levels: int | None = None
     pretrained: bool = True
     checkpoint: str | None = None
 
@@ -120,6 +126,15 @@ class PrunedSpace(ParametricSpace):
                 )
         if self.rounds < 1:
             raise PruningError(f"the space 'pruned' has rounds {self.rounds}: give at least 1")
+
+    @cached_property
+    def level_names(self) -> tuple[str, ...]:
+        """The levels that features are pooled from, as `timm_query_model` takes them.
+
+        Raises:
+            SearchSpaceError: As `first_levels`.
+        """
+        return first_levels(self.backbone, self.levels)
 
     @cached_property
     def _distributions(self) -> dict[str, BaseDistribution]:
@@ -221,7 +236,12 @@ class PrunedSpace(ParametricSpace):
 
     def _uncut(self, resolution: int, dimension: int, **weights: Any) -> QueryModel:
         return timm_query_model(
-            self.backbone, dimension, resolution=resolution, pooling=self.pooling, **weights
+            self.backbone,
+            dimension,
+            resolution=resolution,
+            pooling=self.pooling,
+            levels=self.level_names,
+            **weights,
         )
 
     def _cut(

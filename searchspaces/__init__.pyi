@@ -19,6 +19,7 @@ from .query_model import (
     PooledFeatures,
     QueryModel,
     backbone_levels,
+    first_levels,
     own_resolution,
     timm_query_model,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "count_onnx_macs",
     "count_parameters",
     "create_space",
+    "first_levels",
     "folded",
     "int8_bytes",
     "macs_by_layer",

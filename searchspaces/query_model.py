@@ -211,6 +211,22 @@ def backbone_levels(name: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def first_levels(name: str, count: int | None) -> tuple[str, ...]:
+    """Return so many of the first levels of a timm backbone, none for None.
+
+    Raises:
+        SearchSpaceError: As `backbone_levels`, or it has fewer, or less than one is asked for.
+    """
+    if count is None:
+        return ()
+    levels = backbone_levels(name)
+    if not 1 <= count <= len(levels):
+        raise SearchSpaceError(
+            f"'{name}' has {len(levels)} levels, not {count}: give 1 to {len(levels)}"
+        )
+    return levels[:count]
+
+
 def own_resolution(name: str) -> int:
     """Return the side in pixels of the square images that a timm model was made for.
 

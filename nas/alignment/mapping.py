@@ -37,6 +37,11 @@ class Encoded:
     queries: np.ndarray
     val: RetrievalTask
 
+    def first(self, width: int) -> "Encoded":
+        """The same with no more than so many of the features, the first ones."""
+        pairs = Pairs(self.pairs.features[:, :width], self.pairs.vectors)
+        return Encoded(pairs, self.queries[:, :width], self.val)
+
     def cross_test(self, projection: Projection) -> Retrieved:
         """The cross-test of the validation queries under a projection."""
         return self.val.cross_test(projected(projection, self.queries))

@@ -34,6 +34,13 @@ def adapt(
     resolution: Annotated[
         str | None, typer.Option(help="Sides of the input, as 48,64,96; its own by default.")
     ] = None,
+    levels: Annotated[
+        str | None,
+        typer.Option(
+            help="Numbers of first levels of a timm model, as 3,4,6: it ends after so many, and "
+            "features are the pooled maps of them all."
+        ),
+    ] = None,
     map: Annotated[Map, typer.Option(help="The map; auto tries all.")] = Map.auto,
     pretrained: Annotated[bool, typer.Option(help="Take a timm model's published weights.")] = True,
     checkpoint: Annotated[
@@ -60,7 +67,8 @@ def adapt(
             "model": model,
             "gallery": str(gallery),
             "data": data,
-            "resolutions": _sides(resolution),
+            "resolutions": _numbers("--resolution", resolution, "sides in pixels", "48,64,96"),
+            "levels": _numbers("--levels", levels, "numbers of levels", "3,4,6"),
             "map": map.value,
             "pretrained": pretrained,
             "checkpoint": None if checkpoint is None else str(checkpoint),
@@ -78,8 +86,8 @@ def adapt(
         _print(done)
 
 
-def _sides(text: str | None) -> tuple[int, ...]:
-    """Read the option --resolution.
+def _numbers(option: str, text: str | None, what: str, example: str) -> tuple[int, ...]:
+    """Read an option that lists numbers; none where it is not given.
 
     Raises:
         StudyError: It is no list of different numbers.
@@ -91,8 +99,7 @@ def _sides(text: str | None) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts) or len({*parts}) < len(parts):
         raise StudyError(
-            f"--resolution is '{text}': give different sides in pixels with commas between, as "
-            "48,64,96."
+            f"{option} is '{text}': give different {what} with commas between, as {example}."
         )
     return tuple(int(part) for part in parts)
 
@@ -103,6 +110,7 @@ def _rows(done: Adapted) -> dict[str, Any]:
         "rows": [
             {
                 "resolution": row.encoder.resolution,
+                "levels": row.encoder.levels,
                 "map": row.map.name,
                 "macs": row.macs,
                 "val_cross_test": row.map.found.map,
@@ -120,7 +128,7 @@ def _rows(done: Adapted) -> dict[str, Any]:
 
 
 def _print(done: Adapted) -> None:
-    """One row per resolution and map, then the test classes and where the file is."""
+    """One row per encoder and map, then the test classes and where the file is."""
     from rich.table import Table
 
     from nas.cli.tables import stdout_console
@@ -130,7 +138,9 @@ def _print(done: Adapted) -> None:
     accuracy, unseen = ACCURACY[done.data.judge].words, done.data.unseen
     title = f"Adapted without training, on the validation {unseen}"
     table = Table(title=title, title_justify="left")
-    for column in ("px", "map", "MACs", accuracy, "95% interval", "of paragon", ""):
+    levelled = any(row.encoder.levels is not None for row in done.rows)
+    ends = ["levels"] if levelled else []
+    for column in ("px", *ends, "map", "MACs", accuracy, "95% interval", "of paragon", ""):
         table.add_column(column, justify="left" if column == "map" else "right", no_wrap=True)
     for row in done.rows:
         found = row.map.found
@@ -138,6 +148,7 @@ def _print(done: Adapted) -> None:
         lift = row.map.projection.description["lift"]
         table.add_row(
             str(row.encoder.resolution),
+            *([str(row.encoder.levels)] if levelled else []),
             row.map.name if lift is None else f"{row.map.name} ({lift['width']})",
             format_macs(row.macs),
             f"{found.map:.4f}",

@@ -84,6 +84,10 @@ def train(
         float | None, typer.Option(help="Peak learning rate; by default as in study files.")
     ] = None,
     resolution: Annotated[int, typer.Option(min=8, help="Input of a timm model, pixels.")] = 64,
+    levels: Annotated[
+        int | None,
+        typer.Option(min=1, help="End a timm model after so many levels, and read them all."),
+    ] = None,
     pretrained: Annotated[bool, typer.Option(help="Start a timm model from its weights.")] = True,
     val: Val = 0.15,
     test: Test = 0.25,
@@ -109,6 +113,7 @@ def train(
             "order": order.value,
             "pairwise": pairwise,
             "resolution": resolution,
+            "levels": levels,
             "pretrained": pretrained,
             "training": {
                 "epochs": epochs,

@@ -83,6 +83,10 @@ def prune(
     resolution: Annotated[
         int | None, typer.Option(min=8, help="Side of a timm model's input; its own by default.")
     ] = None,
+    levels: Annotated[
+        int | None,
+        typer.Option(min=1, help="End a timm model after so many levels, and read them all."),
+    ] = None,
     pretrained: Annotated[bool, typer.Option(help="Start a timm model from its weights.")] = True,
     checkpoint: Annotated[
         Path | None, typer.Option(help="File with a timm model's weights instead.")
@@ -119,6 +123,7 @@ def prune(
             "rounds": rounds,
             "round_to": round_to,
             "resolution": resolution,
+            "levels": levels,
             "pretrained": pretrained,
             "checkpoint": None if checkpoint is None else str(checkpoint),
             "align": {"epochs": align_epochs, "batch": batch} if align_epochs else None,

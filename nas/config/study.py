@@ -29,7 +29,7 @@ from nas.config.objectives import (
 from nas.config.yaml_text import parse_yaml, read_yaml
 from nas.errors import StudyError
 from searchspaces.support.problems import problem_of
-from searchspaces.support.section import Section, Seed
+from searchspaces.support.section import LevelCount, Section, Seed
 
 SamplerName = Literal["nsga2", "nsga3", "tpe", "gp", "qmc", "random"]
 Sampling = Literal["uniform", "fair", "macs", "attentive"]
@@ -142,17 +142,26 @@ class SupernetConfig(RouteSection):
 class PrunedConfig(RouteSection):
     """Candidates cut out of one aligned timm backbone by torch-pruning."""
 
-    SHAPING = ("backbone", "pooling", "options")
+    SHAPING = ("backbone", "pooling", "levels", "options")
 
     route: Literal["pruned"]
     backbone: str
     pretrained: bool = True
     checkpoint: str | None = None
     pooling: Literal["avg", "gem"] = "avg"
+    levels: LevelCount | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     calibration_images: CalibrationImages = 1024
     training: TrainingConfig = Field(TrainingConfig(), validate_default=True)
     realign: RealignTraining = RealignTraining()
+
+    @field_validator("options")
+    @classmethod
+    def _said_once(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            if name in cls.model_fields:
+                raise ValueError(f"'{name}' does not belong in there: give it beside `options`")
+        return value
 
     @field_validator("training")
     @classmethod

@@ -22,10 +22,11 @@ from searchspaces import (
     Architecture,
     SearchSpaceError,
     count_macs,
+    first_levels,
     own_resolution,
     timm_query_model,
 )
-from searchspaces.support.section import Resolution, Section, Seed
+from searchspaces.support.section import LevelCount, Resolution, Section, Seed
 
 _LEAST_SIDE = 32
 
@@ -38,6 +39,9 @@ class AdaptConfig(Section):
         gallery: Gallery folder.
         data: Spec of the data set.
         resolutions: Sides of the encoder's input in pixels; its own when empty.
+        levels: Numbers of a timm model's first levels. Each makes an encoder at each resolution:
+            its features are the pooled maps of these levels, and it ends at the last of them. When
+            empty there is one, with the features that the family's classifier sees.
         map: One of `compat.adaptation.MAPS`; "auto" fits them all.
         pretrained: Whether a timm model has its published weights.
         checkpoint: File with a timm model's weights instead.
@@ -50,6 +54,7 @@ class AdaptConfig(Section):
     gallery: str
     data: str
     resolutions: Annotated[tuple[Resolution, ...], Field(max_length=64)] = ()
+    levels: Annotated[tuple[LevelCount, ...], Field(max_length=64)] = ()
     map: Literal["auto"] | MapName = "auto"
     pretrained: bool = True
     checkpoint: str | None = None
@@ -71,7 +76,7 @@ class AdaptConfig(Section):
 
 @dataclass(frozen=True, eq=False)
 class AdaptedEncoder:
-    """One row of the table: an encoder at one resolution with one map.
+    """One row of the table: an encoder at one resolution, up to one level, with one map.
 
     Attributes:
         encoder: The encoder.
@@ -89,7 +94,7 @@ class Adapted:
     """What came of an adaptation.
 
     Attributes:
-        rows: Every resolution with every map, on the validation classes.
+        rows: Every resolution and number of levels with every map, on the validation classes.
         chosen: That of the highest cross-test, the cheaper one of equals.
         paragon: mAP of the gallery's own vectors on the validation classes.
         scores: The chosen one on the test classes; of the written file where there is one.
@@ -109,8 +114,9 @@ def adapt(config: AdaptConfig, out: str | Path | None = None) -> Adapted:
     """Map a frozen encoder into a gallery space, without training it.
 
     At every resolution its features of the training pictures, views of the gallery and further
-    images included, are computed once. Maps are fitted to them and scored by the cross-test on the
-    validation classes, which chooses; the test classes are looked at once, in the end.
+    images included, are computed once for all numbers of levels. Maps are fitted to them and scored
+    by the cross-test on the validation classes, which chooses; the test classes are looked at once,
+    in the end.
 
     Args:
         config: The encoder, the gallery and the maps.
@@ -146,18 +152,21 @@ def _rows(
     config: AdaptConfig, data: StudyData, further: Sequence[Embedded]
 ) -> list[AdaptedEncoder]:
     rows = []
-    for encoder in open_encoders(
+    for encoders in open_encoders(
         config.model,
         data.gallery.dimension,
         config.resolutions,
+        levels=config.levels,
         pretrained=config.pretrained,
         checkpoint=config.checkpoint,
         seed=config.seed,
     ):
-        encoded = encode(encoder.features, encoder.resolution, data, further, seed=config.seed)
+        deepest = encoders[-1]
+        encoded = encode(deepest.features, deepest.resolution, data, further, seed=config.seed)
         rows += [
             AdaptedEncoder(encoder, fitted, encoder.macs(fitted.projection))
-            for fitted in encoded.fit(config.maps, seed=config.seed)
+            for encoder in encoders
+            for fitted in encoded.first(encoder.width).fit(config.maps, seed=config.seed)
         ]
     return rows
 
@@ -167,7 +176,8 @@ def adapted_within(
 ) -> AdaptedEncoder | None:
     """Adapt a pretrained timm network at the largest resolution at which it has so many MACs.
 
-    Sides are multiples of 8 from 32 to the network's own or the given one.
+    Sides are multiples of 8 from 32 to the network's own or the given one. Of several numbers of
+    levels the largest counts.
 
     Returns:
         The network with a ridge map; None where no such side keeps the bound.
@@ -177,16 +187,17 @@ def adapted_within(
     """
     name = config.model.removeprefix("timm:")
     most = config.resolutions[0] if config.resolutions else own_resolution(name)
+    levels = first_levels(name, max(config.levels, default=None))
     for side in range(most - most % 8, _LEAST_SIDE - 1, -8):
         try:
             network = timm_query_model(
-                name, data.gallery.dimension, resolution=side, pretrained=False
+                name, data.gallery.dimension, resolution=side, levels=levels, pretrained=False
             )
         except SearchSpaceError:  # a family that takes other sides only
             continue
         if count_macs(network, side) <= macs:
             fitting = config.model_copy(update={"resolutions": (side,), "map": "ridge"})
-            return _rows(fitting, data, further)[0]
+            return _rows(fitting, data, further)[-1]
     return None
 
 
@@ -205,13 +216,19 @@ def _check_ending(model: str, out: Path) -> None:
 
 def _export(config: AdaptConfig, chosen: AdaptedEncoder, out: Path, data: StudyData) -> Exported:
     encoder, fitted = chosen.encoder, chosen.map
+    levels = {} if encoder.levels is None else {"levels": encoder.levels}
     source = Source(
         name=f"'{config.model}' with the map '{fitted.name}'",
         run=out.parent,
         trial=None,
         architecture=Architecture(
             "adapted",
-            {"model": config.model, "resolution": encoder.resolution, "map": fitted.name},
+            {
+                "model": config.model,
+                "resolution": encoder.resolution,
+                **levels,
+                "map": fitted.name,
+            },
         ),
         route="adapt",
         fidelity="adapted",

@@ -35,6 +35,14 @@ class FrozenEncoder(Protocol):
     def resolution(self) -> int:
         """Side of its square input in pixels."""
 
+    @property
+    def levels(self) -> int | None:
+        """How many levels of a timm backbone its features are pooled from; None for any others."""
+
+    @property
+    def width(self) -> int:
+        """Number f of its features."""
+
     def features(self, pixels: np.ndarray) -> np.ndarray:
         """Float32 features (n, f) of uint8 pictures (n, r, r, 3)."""
 
@@ -57,6 +65,15 @@ class BackboneEncoder:
     @property
     def resolution(self) -> int:
         return self.model.resolution
+
+    @property
+    def levels(self) -> int | None:
+        levels = (self.model.origin or {}).get("timm", {}).get("levels", ())
+        return len(levels) or None
+
+    @property
+    def width(self) -> int:
+        return self.model.projection.channels
 
     @cached_property
     def features(self) -> Encoder:
@@ -81,8 +98,10 @@ class OnnxEncoder:
 
     path: Path
     resolution: int
+    width: int
     features: Encoder
     parameters: int
+    levels: None = None
 
     @classmethod
     def open(cls, path: Path, resolution: int | None) -> "OnnxEncoder":
@@ -113,7 +132,8 @@ class OnnxEncoder:
                 f"'{path}' gives {found.dtype} {found.shape} for two images, expected a float32 "
                 f"vector for each; {_REMEDY}."
             )
-        return cls(path, side, embedder(run, path, side, found.shape[1]), given.parameters)
+        width = found.shape[1]
+        return cls(path, side, width, embedder(run, path, side, width), given.parameters)
 
     def macs(self, projection: Projection) -> int:
         return count_onnx_macs(compose(self.path, projection), self.resolution)
@@ -142,11 +162,15 @@ def open_encoders(
     dimension: int,
     resolutions: Sequence[int] = (),
     *,
+    levels: Sequence[int] = (),
     pretrained: bool = True,
     checkpoint: str | None = None,
     seed: int = 0,
-) -> Iterator[FrozenEncoder]:
+) -> Iterator[tuple[FrozenEncoder, ...]]:
     """Open the encoder that a user names, at one resolution after another.
+
+    Those of one resolution end at different levels; the features of each are the first ones of the
+    last, which is the deepest.
 
     Args:
         model: ``timm:NAME``, ``NAME``, a saved query model, .safetensors, or an ONNX file from
@@ -154,6 +178,8 @@ def open_encoders(
             ``package.module:function,key=value``, which returns such a torch module.
         dimension: Number of dimensions of the gallery space.
         resolutions: Sides of its input in pixels; its own when empty.
+        levels: Numbers of a timm model's first levels, each for one encoder whose features are
+            pooled from them all; when empty those of the whole model.
         pretrained: Whether a timm model has its published weights.
         checkpoint: File with a timm model's weights instead.
         seed: For what starts at random.
@@ -161,26 +187,34 @@ def open_encoders(
     Raises:
         StudyError, SearchSpaceError, PruningError: As `nas.deployment.opening` and `OnnxEncoder`.
     """
+    if levels and (is_saved(model) or is_factory(model) or model.endswith(".onnx")):
+        raise StudyError(
+            f"'{model}' is no timm model, and only these can end at a level; leave --levels out."
+        )
     for resolution in resolutions or (None,):
         if model.endswith(".onnx"):
             if checkpoint is not None:
                 raise StudyError(f"'{model}' has weights of its own; leave --checkpoint out.")
-            yield OnnxEncoder.open(Path(model), resolution)
+            yield (OnnxEncoder.open(Path(model), resolution),)
             continue
         if is_factory(model):
-            found = _made(model, dimension, resolution)
+            found = [_made(model, dimension, resolution)]
         elif is_saved(model):
-            found = open_saved(model, resolution=resolution, checkpoint=checkpoint)
+            found = [open_saved(model, resolution=resolution, checkpoint=checkpoint)]
         else:
-            found = open_query_model(
-                model,
-                dimension,
-                resolution=resolution,
-                pretrained=pretrained,
-                checkpoint=checkpoint,
-                seed=seed,
-            )
-        yield BackboneEncoder(found.to(pick_device()).eval())
+            found = [
+                open_query_model(
+                    model,
+                    dimension,
+                    resolution=resolution,
+                    levels=number,
+                    pretrained=pretrained,
+                    checkpoint=checkpoint,
+                    seed=seed,
+                )
+                for number in sorted(levels) or (None,)
+            ]
+        yield tuple(BackboneEncoder(each.to(pick_device()).eval()) for each in found)
 
 
 def is_factory(model: str) -> bool:

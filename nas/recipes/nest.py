@@ -262,6 +262,7 @@ def _given(config: NestConfig, dimension: int) -> QueryModel:
         config.model,
         dimension,
         resolution=None if is_saved(config.model) else config.resolution,
+        levels=config.levels,
         pretrained=config.pretrained,
         seed=config.seed,
     )

@@ -16,7 +16,7 @@ from pruning.nested import Method
 from pruning.nested.merging import Gradients
 from searchspaces.support.files import write_json
 from searchspaces.support.reading import read_json
-from searchspaces.support.section import MOST_SIDE, Seed, Versioned
+from searchspaces.support.section import MOST_SIDE, LevelCount, Seed, Versioned
 
 Capacity = Annotated[float, Field(gt=0, le=1)]
 
@@ -41,6 +41,8 @@ class NestConfig(AlignmentConfig):
         pairwise: Weight of 1 − cosine to the embeddings of the larger capacities.
         order: Criterion of `pruning.cut` by which channels are put in order.
         resolution: Side of a timm model's input in pixels.
+        levels: How many of a timm model's first levels its features are pooled from, and after
+            which it ends; None for the whole model.
         pretrained: Whether a timm model starts from its published weights.
         training: Epochs, batch, learning rate.
         calibration_images: Training images for adaptive BN.
@@ -60,6 +62,7 @@ class NestConfig(AlignmentConfig):
     pairwise: float = Field(0.0, ge=0, le=1e6)
     order: str = "taylor"
     resolution: int = Field(64, ge=8, le=MOST_SIDE)
+    levels: LevelCount | None = None
     pretrained: bool = True
     training: TrainingConfig = Field(TrainingConfig(), validate_default=True)
     calibration_images: CalibrationImages = 1024

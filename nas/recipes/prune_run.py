@@ -98,6 +98,7 @@ def better_without_training(run: Run, config: PruneConfig, record: Record) -> Ad
         gallery=config.gallery,
         data=config.data,
         resolutions=() if config.resolution is None else (config.resolution,),
+        levels=() if config.levels is None else (config.levels,),
         pretrained=config.pretrained,
         checkpoint=config.checkpoint,
         split=config.split,

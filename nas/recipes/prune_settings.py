@@ -22,7 +22,7 @@ from pruning.cutting import Scope
 from searchspaces import QueryModel, own_resolution
 from searchspaces.support.files import write_json
 from searchspaces.support.reading import read_json
-from searchspaces.support.section import MOST_SIDE, Seed, Versioned
+from searchspaces.support.section import MOST_SIDE, LevelCount, Seed, Versioned
 
 
 class PruneConfig(AlignmentConfig):
@@ -41,6 +41,8 @@ class PruneConfig(AlignmentConfig):
         loss, projection, centred, statistics: As in a study file.
         resolution: Side of a timm model's input in pixels; its own by default.
         pooling: Of a timm model.
+        levels: How many of a timm model's first levels its features are pooled from, and after
+            which it ends; None for the whole model.
         pretrained: Whether a timm model starts from its published weights.
         checkpoint: File with a timm model's weights instead.
         align: The alignment of the uncut model; None for a model that needs none.
@@ -64,6 +66,7 @@ class PruneConfig(AlignmentConfig):
     round_to: int = Field(8, ge=1, le=1024)
     resolution: int | None = Field(None, ge=8, le=MOST_SIDE)
     pooling: Literal["avg", "gem"] = "avg"
+    levels: LevelCount | None = None
     pretrained: bool = True
     checkpoint: str | None = None
     align: TrainingConfig | None = Field(TrainingConfig(), validate_default=True)
@@ -129,6 +132,7 @@ def study_of(config: PruneConfig) -> StudyConfig:
         pretrained=config.pretrained,
         checkpoint=config.checkpoint,
         pooling=config.pooling,
+        levels=config.levels,
         options={"resolutions": [_resolution(config)]},
         calibration_images=config.calibration_images,
         training=config.align or TrainingConfig(),
@@ -152,8 +156,12 @@ def _resolution(config: PruneConfig) -> int:
     """Side of the model's images, refused here if it is not what is asked for."""
     if not is_saved(config.model):
         return config.resolution or own_resolution(config.model.removeprefix("timm:"))
-    given, checkpoint = config.resolution, config.checkpoint
-    return open_saved(config.model, resolution=given, checkpoint=checkpoint).resolution
+    return open_saved(
+        config.model,
+        resolution=config.resolution,
+        levels=config.levels,
+        checkpoint=config.checkpoint,
+    ).resolution
 
 
 def uncut_model(config: PruneConfig, dimension: int) -> QueryModel:
@@ -167,6 +175,7 @@ def uncut_model(config: PruneConfig, dimension: int) -> QueryModel:
         dimension,
         resolution=_resolution(config),
         pooling=config.pooling,
+        levels=config.levels,
         pretrained=config.pretrained,
         checkpoint=config.checkpoint,
         seed=config.seed,

@@ -21,6 +21,9 @@ MOST_SIDE = 2048
 Resolution = Annotated[int, Field(ge=1, le=MOST_SIDE)]
 """Side of a network's square input in pixels."""
 
+LevelCount = Annotated[int, Field(ge=1, le=1000)]
+"""How many of the first levels of a backbone."""
+
 Dimension = Annotated[int, Field(ge=1, le=1 << 16)]
 """Number of dimensions of a gallery space."""
 

@@ -18,9 +18,17 @@ from nas.deployment.card import read_card
 from nas.deployment.composing import compose, write_graph
 from nas.deployment.evaluate import evaluate_file
 from nas.deployment.formats import FORMATS
+from nas.errors import StudyError
 from nas.recipes.adapting import Adapted, adapted_within
 from pruning import cut, load_model, save_model
-from searchspaces import Lift, Projection, count_macs, count_onnx_macs, timm_query_model
+from searchspaces import (
+    Lift,
+    Projection,
+    SearchSpaceError,
+    count_macs,
+    count_onnx_macs,
+    timm_query_model,
+)
 from searchspaces.support.onnx_files import own_session
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -129,6 +137,9 @@ def test_the_command_prints_a_table_and_json(gallery: Path, cli: Cli, tmp_path: 
         (["--resolution", "0"], "greater than or equal to 1"),
         (["--out", "model.tflite"], "must end in one of"),
         (["--checkpoint", "none.safetensors"], "none.safetensors"),
+        (["--levels", "2-4"], "--levels is '2-4': give different numbers of levels"),
+        (["--levels", "0"], "greater than or equal to 1"),
+        (["--levels", "2,5", "--resolution", "32"], "'resnet10t' has 4 levels, not 5: give 1 to 4"),
     ],
 )
 def test_mistakes_are_one_sentence(gallery: Path, cli: Cli, options: list[str], words: str) -> None:
@@ -246,6 +257,7 @@ def test_a_function_of_ones_own_makes_an_encoder(
         ({}, ["--resolution", "24"], "images of 32 pixels, not 24"),
         ({}, ["--out", "model.safetensors"], "end --out in .onnx"),
         ({}, ["--checkpoint", "x.safetensors"], "leave --checkpoint out"),
+        ({}, ["--levels", "2"], "is no timm model, and only these can end at a level"),
         ({"opset": 6}, [], "operator set 6"),
     ],
 )
@@ -277,3 +289,53 @@ def test_the_largest_resolution_within_a_bound_is_adapted(gallery: Path) -> None
     assert found is not None
     assert (found.encoder.resolution, found.macs, found.map.name) == (40, macs(40), "ridge")
     assert adapted_within(macs(32) - 1, given, data) is None
+
+
+def test_encoders_of_several_levels_share_one_pass_over_the_pictures(
+    gallery: Path, tmp_path: Path
+) -> None:
+    """Each scores by itself what it scored on its share of the deepest one's features."""
+    given = config(gallery, resolutions=(32,), levels=(3, 1), map="ridge")
+    done = adapt(given, tmp_path / "model.safetensors")
+    assert [row.encoder.levels for row in done.rows] == [1, 3]
+    assert done.rows[0].macs < done.rows[1].macs
+    for row in done.rows:
+        alone = row.encoder.score(row.map.projection, done.data.val).cross_test.map
+        assert alone == pytest.approx(row.map.found.map, abs=1e-6)
+
+    assert done.exported is not None
+    levels = done.chosen.encoder.levels
+    assert levels is not None
+    assert read_card(done.exported.path).architecture.params["levels"] == levels
+    origin = load_model(done.exported.path).origin
+    assert origin is not None
+    assert origin["timm"]["levels"] == [f"layer{n}" for n in range(1, levels + 1)]
+
+
+def test_the_command_takes_levels(gallery: Path, cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "model.onnx"
+    given = ["adapt", "timm:resnet10t", "--no-pretrained", "--gallery", gallery, "--data", DATA]
+    given += ["--resolution", "24", "--map", "ridge", "--levels"]
+    code, printed, told = cli(*given, "2", "--out", out)
+    assert code == 0, told
+    assert "levels" in printed
+    card = read_card(out)
+    assert card.architecture.params["levels"] == 2
+    found = evaluate_file(out, gallery, DATA).scores["labels"].cross_test.map
+    assert found == pytest.approx(card.scores.cross_test.map)
+    code, printed, _ = cli(*given, "1,2", "--json")
+    assert code == 0
+    rows = json.loads(printed)["rows"]
+    assert [row["levels"] for row in rows] == [1, 2]
+    assert rows[1]["macs"] == card.macs
+
+
+def test_only_timm_models_that_can_end_at_a_level_take_levels(
+    adapted: Adapted, gallery: Path
+) -> None:
+    assert adapted.exported is not None
+    saved = str(adapted.exported.path)
+    with pytest.raises(StudyError, match="no timm model, and only these can end at a level"):
+        adapt(config(gallery, model=saved, resolutions=(), levels=(2,)))
+    with pytest.raises(SearchSpaceError, match=r"'test_vit' cannot be had .* use its pooled"):
+        adapt(config(gallery, model="test_vit", resolutions=(32,), levels=(2,)))

@@ -28,7 +28,7 @@ from nas.reporting.cross_matrix import CrossTests, cross_tests, heatmap
 from pruning import PruningError, load_model, save_model
 from pruning.nested import METHODS, NestedModel, integrate
 from pruning.nested.merging import Merge
-from searchspaces import QueryModel, SearchSpaceError, timm_query_model
+from searchspaces import QueryModel, SearchSpaceError, count_macs, timm_query_model
 
 DATA = "facades:classes=16,images=8,size=32,seed=0"
 
@@ -390,3 +390,18 @@ def test_errors(gallery: Path, tmp_path: Path, trained: tuple[Nest, CrossTests])
     (tmp_path / "nest.json").write_text(json.dumps(begun))
     with pytest.raises(StudyError, match="begun with a gallery of fingerprint f00, but"):
         _ = Nest.open(tmp_path).data
+
+
+def test_a_model_that_ends_at_a_level_is_nested(gallery: Path, tmp_path: Path) -> None:
+    training = TrainingConfig(epochs=1, batch=16, ema=0.5)
+    given = config(gallery, levels=2, capacities=(0.5, 1.0), training=training)
+    Nest.create(tmp_path, given).train()
+    nest = Nest.open(tmp_path)
+    assert nest.config.levels == 2
+    whole, half = nest.extract(1.0), nest.extract(0.5)
+    assert count_macs(half, 32) < 0.7 * count_macs(whole, 32)
+    for model in (whole, half):
+        assert model.origin is not None
+        assert model.origin["timm"]["levels"] == ["layer1", "layer2"]
+    with pytest.raises(StudyError, match="begun with levels = 2, not None"):
+        Nest.create(tmp_path, given.model_copy(update={"levels": None}))

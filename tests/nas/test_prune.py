@@ -1,6 +1,7 @@
 """`querynas prune`: schedules, a whole small pruning, and going on after it was stopped."""
 
 import os
+import random
 import re
 import signal
 import sqlite3
@@ -16,6 +17,7 @@ from unittest.mock import Mock
 import pytest
 import timm
 import torch
+from pydantic import ValidationError
 from safetensors.torch import save_file
 
 from compat.training.config import TrainingConfig
@@ -23,7 +25,7 @@ from nas import PruneConfig, prune
 from nas.alignment.aligner import Aligner
 from nas.candidates.routes import PrunedRoute
 from nas.cli import main
-from nas.config.study import FinishTraining, RealignTraining, StudyConfig
+from nas.config.study import FinishTraining, PrunedConfig, RealignTraining, StudyConfig
 from nas.deployment.evaluate import evaluate_file
 from nas.errors import StudyError
 from nas.recipes.prune_run import Pruned, better_without_training
@@ -32,7 +34,13 @@ from nas.study.exports import export
 from nas.study.front import Record
 from nas.study.run import Run
 from pruning import PruningError, Target, cut, load_model, save_model
-from searchspaces import Architecture, QueryModel, count_macs, timm_query_model
+from searchspaces import (
+    Architecture,
+    QueryModel,
+    SearchSpaceError,
+    count_macs,
+    timm_query_model,
+)
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -368,3 +376,42 @@ def test_a_pruned_model_is_held_against_the_uncut_network_without_training(
     assert better_without_training(run, given, replace(uncut, cross_test=1.0)) is None
     fresh = config(Path(run.config.gallery))
     assert better_without_training(run, fresh, replace(uncut, cross_test=0.0)) is None
+
+
+@pytest.mark.usefixtures("no_files")
+def test_a_model_that_ends_at_a_level_is_pruned(gallery: Path, tmp_path: Path) -> None:
+    given = config(gallery, levels=2, schedule="one_shot", finish=None, round_to=4)
+    done = prune(given, tmp_path)
+    uncut, last = (done.run.model(step) for step in (done.steps[0], done.steps[-1]))
+    assert count_macs(last, 32) == done.steps[-1].macs <= 0.4 * count_macs(uncut, 32)
+    assert last.origin is not None
+    assert last.origin["timm"]["levels"] == ["layer1", "layer2"]
+    with pytest.raises(StudyError, match="begun with levels = 2, not 3"):
+        prune(given.model_copy(update={"levels": 3}), tmp_path)
+
+
+def test_levels_that_a_model_cannot_end_at_are_refused(
+    pruned: Pruned, gallery: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(SearchSpaceError, match="'resnet10t' has 4 levels, not 5"):
+        prune(config(gallery, levels=5), tmp_path / "run")
+    saved = config(gallery, model=str(pruned.files[0].path), resolution=None, levels=2)
+    with pytest.raises(StudyError, match="is a saved one; leave --levels out"):
+        prune(saved, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_study_cuts_a_backbone_that_ends_at_a_level(
+    tiny_study: dict[str, Any], tmp_path: Path
+) -> None:
+    space = {**tiny_study["spaces"]["cuts"], "levels": 2}
+    content = {**tiny_study, "spaces": {"cuts": space}}
+    run = Run.create(tmp_path, StudyConfig.model_validate(content))
+    route = run.routes["cuts"]
+    assert isinstance(route, PrunedRoute)
+    architecture = route.space.sample(random.Random(0))
+    model = route.untrained(architecture)
+    assert model.origin is not None
+    assert len(model.origin["timm"]["levels"]) == 2
+    with pytest.raises(ValidationError, match="'levels' does not belong in there"):
+        PrunedConfig(route="pruned", backbone="resnet10t", options={"levels": 2})

@@ -12,6 +12,7 @@ from searchspaces import (
     SearchSpaceError,
     backbone_levels,
     count_macs,
+    first_levels,
     rebuild,
     timm_query_model,
 )
@@ -93,3 +94,11 @@ def test_levels_that_are_not_there_are_refused() -> None:
         )
     with pytest.raises(SearchSpaceError, match="'test_vit' cannot be had"):
         backbone_levels("test_vit")
+
+
+def test_first_levels_are_as_many_as_are_asked_for() -> None:
+    assert first_levels("test_resnet", None) == ()
+    assert first_levels("test_resnet", 2) == ("layer1", "layer2")
+    for count in (0, 5):
+        with pytest.raises(SearchSpaceError, match=f"has 4 levels, not {count}: give 1 to 4"):
+            first_levels("test_resnet", count)

@@ -25,6 +25,7 @@ class PrunedRoute:
             "pruned",
             backbone=config.backbone,
             pooling=config.pooling,
+            levels=config.levels,
             pretrained=config.pretrained,
             checkpoint=config.checkpoint,
             **config.options,
@@ -70,6 +71,7 @@ class PrunedRoute:
             self.dimension,
             resolution=max(self.space.resolutions),
             pooling=self._config.pooling,
+            levels=self.space.level_names,
             pretrained=self._config.pretrained and start is None,
             checkpoint=self._config.checkpoint if start is None else None,
         )
