@@ -1,6 +1,7 @@
 """Slices of one supernet."""
 
 import random
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -141,10 +142,26 @@ class SupernetRoute(TrainedAlone):
     def backbones(self) -> list[Architecture]:
         if not isinstance(self.space, InheritingSpace) or not self.pretrained:
             return []
-        whole, sides = self.space.largest(), self.space.distributions()["resolution"]
+        most = self.space.largest().params
         return [
-            Architecture(whole.space, {**whole.params, "resolution": side})
-            for side in parameters.grid("resolution", sides)
+            each
+            for each in self._unnarrowed()
+            if each.params == {**most, "resolution": each.params["resolution"]}
+        ]
+
+    def _unnarrowed(self) -> list[Architecture]:
+        """A pretrained network at every resolution, up to each of its levels where it has any."""
+        if not isinstance(self.space, InheritingSpace) or not self.pretrained:
+            return []
+        whole = self.space.largest()
+        axes = {
+            name: parameters.grid(name, axis)
+            for name, axis in self.space.distributions().items()
+            if name in ("resolution", "levels")
+        }
+        return [
+            Architecture(whole.space, {**whole.params, **dict(zip(axes, values, strict=True))})
+            for values in product(*axes.values())
         ]
 
     def backbone(self, architecture: Architecture) -> QueryModel:
@@ -152,15 +169,21 @@ class SupernetRoute(TrainedAlone):
         return self.space.inherited(self.dimension).extract(architecture)
 
     def start(self, rng: random.Random, count: int, budget: BudgetConfig) -> list[Architecture]:
-        """Both ends of the space, and random architectures spread evenly over their MACs."""
-        pool = [self.space.sample(rng) for _ in range(_POOL)]
-        pool += [self.space.smallest(), self.space.largest()]
+        """Both ends of the space, and random architectures spread evenly over their MACs.
+
+        Of a pretrained network, those that keep all channels and blocks come in the place of random
+        ones: what it learnt is whole in them.
+        """
+        pool = self._unnarrowed()
+        if not pool:
+            pool = [self.space.sample(rng) for _ in range(_POOL)]
+            pool += [self.space.smallest(), self.space.largest()]
         costs = {a: self.space.macs(a, self.dimension) for a in pool}
         fitting = sorted(
             (a for a in costs if within_macs(costs[a], budget)), key=lambda a: costs[a]
         )
-        if not fitting:
-            return []
+        if len(fitting) <= count:
+            return fitting
         wanted = np.geomspace(costs[fitting[0]], costs[fitting[-1]], count)
         chosen = [min(fitting, key=lambda a: abs(costs[a] - goal)) for goal in wanted]
         return list(dict.fromkeys(chosen))
