@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import random
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch import nn
 
 from nas.alignment.aligner import Aligner
 from nas.candidates.routes import SupernetRoute, create_route
+from nas.config.objectives import BudgetConfig
 from nas.config.study import StudyConfig, SupernetConfig
 from nas.errors import StudyError
 from nas.study.run import Run
@@ -231,3 +234,24 @@ def test_a_run_from_before_there_were_levels_goes_on_without(
     after = search(StudyConfig.model_validate(content), tmp_path / "run").records()
     assert len(after) == len(before) + 1
     assert not any("levels" in record.architecture.params for record in after)
+
+
+def test_a_pretrained_backbone_is_first_tried_whole_up_to_each_level(
+    pretrained: StudyConfig, tmp_path: Path
+) -> None:
+    route = Run(tmp_path, pretrained).routes["slices"]
+    assert isinstance(route, SupernetRoute)
+    whole = route.space.largest().params
+    tried = route.start(random.Random(0), 100, BudgetConfig())
+    assert {(a.params["resolution"], a.params["levels"]) for a in tried} == set(
+        product((24, 32), (2, 3, 4))
+    )
+    narrowed = [a for a in tried if any(a.params[k] != whole[k] for k in whole if "_" in k)]
+    assert narrowed == []
+    costs = sorted(route.space.macs(a, route.dimension) for a in tried)
+    few = route.start(random.Random(0), 2, BudgetConfig(max_macs=costs[3]))
+    assert [route.space.macs(a, route.dimension) for a in few] == [costs[0], costs[3]]
+    least = route.space.macs(route.space.smallest(), route.dimension)
+    small = route.start(random.Random(0), 4, BudgetConfig(max_macs=2 * least))
+    assert small
+    assert all(any(a.params[k] != whole[k] for k in whole if "_" in k) for a in small)

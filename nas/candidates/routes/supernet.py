@@ -174,20 +174,28 @@ class SupernetRoute(TrainedAlone):
         Of a pretrained network, those that keep all channels and blocks come in the place of random
         ones: what it learnt is whole in them.
         """
-        pool = self._unnarrowed()
-        if not pool:
-            pool = [self.space.sample(rng) for _ in range(_POOL)]
-            pool += [self.space.smallest(), self.space.largest()]
-        costs = {a: self.space.macs(a, self.dimension) for a in pool}
-        fitting = sorted(
-            (a for a in costs if within_macs(costs[a], budget)), key=lambda a: costs[a]
-        )
+        fitting = self._within(self._unnarrowed(), budget)
+        if not fitting:
+            drawn = [self.space.sample(rng) for _ in range(_POOL)]
+            ends = [self.space.smallest(), self.space.largest()]
+            fitting = self._within([*drawn, *ends], budget)
         if len(fitting) <= count:
             return fitting
-        wanted = np.geomspace(costs[fitting[0]], costs[fitting[-1]], count)
-        chosen = [min(fitting, key=lambda a: abs(costs[a] - goal)) for goal in wanted]
+        costs = [self._macs(a) for a in fitting]
+        wanted = np.geomspace(costs[0], costs[-1], count)
+        chosen = [min(fitting, key=lambda a: abs(self._macs(a) - goal)) for goal in wanted]
         return list(dict.fromkeys(chosen))
+
+    def _within(
+        self, architectures: list[Architecture], budget: BudgetConfig
+    ) -> list[Architecture]:
+        """Those that keep the budget, without repetitions, by their MACs."""
+        kept = dict.fromkeys(a for a in architectures if within_macs(self._macs(a), budget))
+        return sorted(kept, key=self._macs)
+
+    def _macs(self, architecture: Architecture) -> int:
+        return self.space.macs(architecture, self.dimension)
 
     def reach(self) -> tuple[int, int]:
         least, most = self.space.smallest(), self.space.largest()
-        return self.space.macs(least, self.dimension), self.space.macs(most, self.dimension)
+        return self._macs(least), self._macs(most)
