@@ -14,6 +14,8 @@ from filelock import FileLock
 
 from nas.cli import main
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub's client is loaded; subprocesses inherit it
+
 Cli = Callable[..., tuple[int, str, str]]
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 

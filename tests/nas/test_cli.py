@@ -118,18 +118,16 @@ def test_images_that_cannot_be_used_are_refused(cli: Cli, photos: Path, tmp_path
 
 
 def test_gallery_models_that_cannot_be_had_are_refused(
-    cli: Cli, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, photos: Path, tmp_path: Path
 ) -> None:
     build = ("gallery", "build", "--data", photos, "--out", tmp_path / "g", "--model")
     refused(cli(*build, "timm:resnt18"), "resnet18")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     refused(cli(*build, "timm:resnet18.a1_in1k"), "resnet18")
 
 
 def test_a_backbone_that_cannot_be_had_is_refused(
-    cli: Cli, tiny_study: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, tiny_study: dict[str, Any], tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     cuts = {**tiny_study["spaces"]["cuts"], "pretrained": True}
     path = study_file(tmp_path, tiny_study, spaces={"cuts": cuts})
     refused(
