@@ -90,7 +90,7 @@ def search(
     if not study.trials:
         for parameters in _start(run):
             study.enqueue_trial(parameters)
-    adapt_backbones(run)  # in a minute, while what follows takes hours
+    adapt_backbones(run)  # before what follows, which may train for hours
     run.prepare()
     threads = torch.get_num_threads()
     share = max(1, threads // workers)
