@@ -1,6 +1,6 @@
 """Cutting a query model without leaving the gallery space."""
 
-import searchspaces.support.waiting  # noqa: F401  before torch is loaded
+import searchspaces.support.process  # noqa: F401  before torch is loaded
 from pruning.cutting import check_prunable, cut
 from pruning.elastic import TimmElasticSpace
 from pruning.errors import PruningError

@@ -1,7 +1,8 @@
 """Which channels of the uncut network are left in a query model that was cut."""
 
-import copy
 from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
 
 from searchspaces import QueryModel
 
@@ -18,7 +19,8 @@ def kept_channels(model: QueryModel) -> Kept:
         uncut layer's channels. A side that is whole is left out. Norms, depthwise convolutions and
         bare parameters have "out" only.
     """
-    return copy.deepcopy(vars(model).get(_KEPT, {}))
+    noted = _noted(model).items()
+    return {name: {side: left.tolist() for side, left in sides.items()} for name, sides in noted}
 
 
 def record_kept(
@@ -30,14 +32,10 @@ def record_kept(
         model: The model that was cut.
         gone: For each layer's name and side the number of channels before, and which ones went.
     """
-    kept = kept_channels(model)
     for (name, side), (before, positions) in gone.items():
         if positions:
-            sides = kept.setdefault(name, {})
-            side = "in" if side == "in" else "out"
-            earlier = sides.get(side, range(before))
-            sides[side] = [each for at, each in enumerate(earlier) if at not in positions]
-    set_kept(model, kept)
+            earlier = _sides(model, name).get(_side(side), np.arange(before))
+            _sides(model, name)[_side(side)] = np.delete(earlier, list(positions))
 
 
 def record_order(model: QueryModel, name: str, side: str, order: Sequence[int]) -> None:
@@ -49,14 +47,27 @@ def record_order(model: QueryModel, name: str, side: str, order: Sequence[int]) 
         side: "in", or any other word for its outputs.
         order: For every place the channel that stands there now.
     """
-    kept = kept_channels(model)
-    sides = kept.setdefault(name, {})
-    side = "in" if side == "in" else "out"
-    earlier = sides.get(side, range(len(order)))
-    sides[side] = [earlier[at] for at in order]
-    set_kept(model, kept)
+    earlier = _sides(model, name).get(_side(side), np.arange(len(order)))
+    _sides(model, name)[_side(side)] = earlier[list(order)]
 
 
 def set_kept(model: QueryModel, kept: Kept) -> None:
     """Note all that is left, as `kept_channels` returns it."""
-    vars(model)[_KEPT] = kept
+    vars(model)[_KEPT] = {
+        name: {side: np.array(left, dtype=np.int64) for side, left in sides.items()}
+        for name, sides in kept.items()
+    }
+
+
+def _noted(model: QueryModel) -> dict[str, dict[str, np.ndarray]]:
+    """What is left of every layer's sides; arrays, which are copied fast with the model."""
+    noted: dict[str, dict[str, np.ndarray]] = vars(model).setdefault(_KEPT, {})
+    return noted
+
+
+def _sides(model: QueryModel, name: str) -> dict[str, np.ndarray]:
+    return _noted(model).setdefault(name, {})
+
+
+def _side(word: str) -> str:
+    return "in" if word == "in" else "out"

@@ -194,10 +194,27 @@ RouteConfig = Annotated[
 
 
 class RungConfig(Section):
-    """After the search: up to ``models`` promising candidates are aligned on, alone."""
+    """After the search: up to ``models`` promising candidates are aligned on, alone.
+
+    Attributes:
+        equal: What all models of the rung get alike: "epochs", or "macs" of training. Epochs are
+            then those of a model that takes all of the budget's ``max_macs``; one of a tenth of it
+            is trained for ten times as many.
+    """
 
     models: int = Field(0, ge=0, le=10_000)
     training: FinishTraining = FinishTraining()
+    equal: Literal["epochs", "macs"] = "epochs"
+
+    def training_of(self, macs: int, budget: BudgetConfig) -> FinishTraining:
+        """Return the training of a model with so many MACs."""
+        if self.equal == "epochs":
+            return self.training
+        assert budget.max_macs is not None  # the study file was validated
+        times = budget.max_macs / macs
+        given = {name: getattr(self.training, name) for name in ("epochs", "validate_every")}
+        longer = {name: max(1, round(value * times)) for name, value in given.items()}
+        return self.training.model_copy(update=longer)
 
 
 class ScreenConfig(Section):
@@ -251,6 +268,16 @@ class StudyConfig(AlignmentConfig):
     @classmethod
     def _one_rung_alone(cls, value: Any) -> Any:
         return (value,) if isinstance(value, dict | RungConfig) else value
+
+    @field_validator("finish")
+    @classmethod
+    def _measured_by_a_budget(
+        cls, value: tuple[RungConfig, ...], info: ValidationInfo
+    ) -> tuple[RungConfig, ...]:
+        most = getattr(info.data.get("budget"), "max_macs", None)
+        if most is None and any(rung.equal == "macs" for rung in value):
+            raise StudyError("`equal: macs` needs `budget: {max_macs: …}`; add it")
+        return value
 
     @field_validator("finish")
     @classmethod

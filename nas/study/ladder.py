@@ -63,7 +63,7 @@ def _align(run: Run, record: Record, rung: RungConfig, fidelity: str) -> None:
     checkpoint = run.path / "shared" / f"finish-{record.trial}.checkpoint"
     run.aligner.align(
         model,
-        rung.training,
+        rung.training_of(record.macs, run.config.budget),
         checkpoint=checkpoint,
         pretrained=run.routes[record.route].pretrained,
         title=f"finish trial {record.trial} ({format_macs(record.macs)})",

@@ -8,18 +8,23 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
 from scipy.stats import spearmanr
 
 import nas.study.screening
+from compat.training import TrainingConfig
 from nas.alignment.aligner import Aligner
-from nas.config.study import StudyConfig
+from nas.config.objectives import BudgetConfig
+from nas.config.study import RungConfig, StudyConfig
 from nas.errors import StudyError
 from nas.study.front import ancestors
 from nas.study.ladder import at_rung
 from nas.study.run import Run
 from nas.study.surrogate import encode, regress
 from nas.study.trials import search
-from searchspaces import Architecture, create_space
+from searchspaces import Architecture, QueryModel, count_macs, create_space
 
 SHORT = {"epochs": 1, "batch": 16, "lr": 1e-3}
 
@@ -57,6 +62,44 @@ def test_fewer_models_reach_each_higher_rung(
 
 def test_one_rung_needs_no_list(tiny_study: dict[str, Any]) -> None:
     assert config_of(tiny_study, finish=rungs(3)[0]) == config_of(tiny_study, finish=rungs(3))
+
+
+@given(macs=st.integers(1_000_000, 100_000_000), epochs=st.integers(1, 50))
+def test_models_of_a_rung_may_get_the_same_macs_of_training(macs: int, epochs: int) -> None:
+    rung = RungConfig.model_validate(
+        {"equal": "macs", "training": {"epochs": epochs, "validate_every": 2, "batch": 16}}
+    )
+    budget = BudgetConfig(max_macs=100_000_000)
+    found = rung.training_of(macs, budget)
+    assert found.epochs * macs == pytest.approx(epochs * 1e8, abs=macs / 2)
+    assert found.validate_every * macs == pytest.approx(2 * 1e8, abs=macs / 2)
+    assert found.batch == 16
+    assert rung.training_of(100_000_000, budget) == rung.training
+
+
+def test_cheap_models_are_trained_longer_where_macs_are_equal(
+    tiny_study: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lasted: dict[int, int] = {}
+    original = Aligner.align
+
+    def seen(self: Aligner, model: QueryModel, config: TrainingConfig, **options: Any) -> Any:
+        lasted[count_macs(model, model.resolution)] = config.epochs
+        return original(self, model, config, **options)
+
+    most = 1_000_000
+    rung = {**rungs(4)[0], "equal": "macs"}
+    config = config_of(tiny_study, budget={"max_macs": most}, finish=rung)
+    run = search(config.model_copy(update={"finish": ()}), tmp_path / "run")
+    monkeypatch.setattr(Aligner, "align", seen)
+    search(config, run.path)
+    assert len(set(lasted.values())) > 1
+    assert lasted == {macs: max(1, round(most / macs)) for macs in lasted}
+
+
+def test_equal_macs_need_a_budget(tiny_study: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="`equal: macs` needs `budget: {max_macs: …}`"):
+        config_of(tiny_study, finish={"models": 1, "equal": "macs"})
 
 
 def test_a_ladder_goes_on_where_it_was_killed(
