@@ -345,6 +345,7 @@ def main() -> None:
     parser.add_argument("--resolution", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rows", nargs="+", choices=LOSSES, help="of `losses`; all of them")
     parser.add_argument("--processes", type=int, default=2, help="trainings side by side")
     parser.add_argument("--repeats", type=int, default=15, help="timed pairs of steps")
     options = parser.parse_args()
@@ -354,7 +355,8 @@ def main() -> None:
         step(options)
     else:
         if options.what == "losses":
-            rows = {row: (loss, options.gallery) for row, loss in LOSSES.items()}
+            chosen = options.rows or LOSSES
+            rows = {row: (LOSSES[row], options.gallery) for row in chosen}
         else:
             rows = variants(options)
         jobs = jobs_of(rows, options, options.what)

@@ -62,7 +62,9 @@ def measured(work: tuple[str, int, str, int], **environment: str) -> list[float]
 
 
 def main() -> None:
-    print("| network | px | | batch | ms an image, glibc's settings | ours | ratio | peak MiB | ours |")
+    print(
+        "| network | px | | batch | ms an image, glibc's settings | ours | ratio | peak MiB | ours |"
+    )
     print("|---|---:|---|---:|---:|---:|---:|---:|---:|")
     for work in WORK:
         left, kept = [], []
@@ -72,7 +74,9 @@ def main() -> None:
         before, after = (map(statistics.median, zip(*turns, strict=True)) for turns in (left, kept))
         (slow, much), (fast, little) = before, after
         words = " | ".join(map(str, work))
-        print(f"| {words} | {slow:.2f} | {fast:.2f} | {slow / fast:.2f} | {much:.0f} | {little:.0f} |")
+        print(
+            f"| {words} | {slow:.2f} | {fast:.2f} | {slow / fast:.2f} | {much:.0f} | {little:.0f} |"
+        )
 
 
 if __name__ == "__main__":

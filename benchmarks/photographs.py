@@ -210,7 +210,9 @@ class Bench:
                 "epochs": 1,
                 "finish-epochs": 2,
                 "batch": BATCH,
-                "loss": options.loss,
+                "loss": json.dumps(options.loss)
+                if isinstance(options.loss, dict)
+                else options.loss,
                 "seed": options.seed,
                 "out": folder,
             }
@@ -279,6 +281,11 @@ def _cell(row: dict[str, Any], most: float) -> str:
     return f"{best['test']:.3f} ({share:.0%}; {low:.3f} to {high:.3f})"
 
 
+def loss(text: str) -> str | dict[str, Any]:
+    """A loss as study files name it; with options as JSON."""
+    return json.loads(text) if text.startswith("{") else text
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("row", choices=[*ROWS, "table"])
@@ -290,7 +297,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=900, help="seconds of one core")
     parser.add_argument("--epochs", type=int, default=6, help="of each training of a study")
     parser.add_argument("--trials", type=int, default=60)
-    parser.add_argument("--loss", default="csd", help="of all rows that train")
+    parser.add_argument("--loss", type=loss, default="csd", help="of all rows that train")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     Path(options.out).mkdir(parents=True, exist_ok=True)

@@ -144,7 +144,8 @@ def test_nothing_is_unpickled_from_disk() -> None:
 
 
 def test_a_wheel_works_from_an_empty_folder(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path / "dist"), "."]
+    words = ("--no-isolation", "--wheel", "--outdir", str(tmp_path / "dist"), ".")
+    build = [sys.executable, "-m", "build", *words]
     done = subprocess.run(build, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     (wheel,) = (tmp_path / "dist").glob("querynas-*.whl")

@@ -17,11 +17,18 @@ _BEFORE: Mapping[str, Any] = {
 """What older files do not say, and how it was then."""
 
 
+PRETRAINED_LOSS: Mapping[str, Any] = {
+    "csd": {"gallery_temperature": 0.07, "query_temperature": 0.07}
+}
+"""Of networks that start from pretrained weights, where none is given."""
+
+
 class AlignmentConfig(Section):
     """What alignments towards one gallery have in common.
 
     Attributes:
-        loss: Towards the gallery vectors: a name, or weights and options by name.
+        loss: Towards the gallery vectors: a name, or weights and options by name; None for what
+            suits the network's weights, see `alignment_loss`.
         projection: "fitted": in closed form, before any training and after every cut. "random": as
             a network comes, and without a bias.
         centred: Whether losses see vectors from the mean of the gallery's; None for those losses
@@ -31,11 +38,23 @@ class AlignmentConfig(Section):
         unlabelled: Further training images, none of which has a label.
     """
 
-    loss: str | dict[str, Any] = "csd"
+    loss: str | dict[str, Any] | None = None
     projection: Literal["fitted", "random"] = "fitted"
     centred: bool | None = None
     statistics: Literal["kept", "trained"] = "kept"
     unlabelled: tuple[UnlabelledConfig, ...] = Field((), max_length=100)
+
+    @property
+    def starts_trained(self) -> bool:
+        """Whether all networks come with weights of before."""
+        raise NotImplementedError
+
+    @property
+    def alignment_loss(self) -> str | dict[str, Any]:
+        """The loss that is given, or else `PRETRAINED_LOSS`, or of random weights ``csd``."""
+        if self.loss is not None:
+            return self.loss
+        return dict(PRETRAINED_LOSS) if self.starts_trained else "csd"
 
 
 def with_what_was(settings: Any) -> Any:

@@ -193,6 +193,10 @@ RouteConfig = Annotated[
 ]
 
 
+def _all_trained(routes: Mapping[str, RouteSection]) -> bool:
+    return all(route.starts_trained for route in routes.values())
+
+
 class RungConfig(Section):
     """After the search: up to ``models`` promising candidates are aligned on, alone.
 
@@ -282,8 +286,7 @@ class StudyConfig(AlignmentConfig):
     @field_validator("finish")
     @classmethod
     def _gentle(cls, value: tuple[RungConfig, ...], info: ValidationInfo) -> tuple[RungConfig, ...]:
-        routes = info.data.get("spaces", {}).values()
-        if not all(route.starts_trained for route in routes):
+        if not _all_trained(info.data.get("spaces", {})):
             return value
         return tuple(
             rung.model_copy(update={"training": of_pretrained(rung.training)}) for rung in value
@@ -298,6 +301,10 @@ class StudyConfig(AlignmentConfig):
                 "`table_latency` needs a file that `querynas latency calibrate` wrote; add it"
             )
         return value
+
+    @property
+    def starts_trained(self) -> bool:
+        return _all_trained(self.spaces)
 
     @property
     def judge(self) -> Judge:

@@ -122,7 +122,9 @@ class Nest:
             CompatError, StudyError, PruningError: The data, gallery, model or loss do not fit.
         """
         if not self._weights.exists():
-            create_loss(self.config.loss)  # a misspelt loss should not wait for hours of data
+            create_loss(
+                self.config.alignment_loss
+            )  # a misspelt loss should not wait for hours of data
             embed_unlabelled(self.config.unlabelled, self.data.gallery, self._further)
             start = self._start
             if not start.exists():
@@ -217,7 +219,7 @@ class Nest:
         return Aligner(
             data=self.data.training(model.resolution, further).to(device),
             val=self.data.val,
-            loss=self.config.loss,
+            loss=self.config.alignment_loss,
             seed=self.config.seed,
             device=device,
             centred=self.config.centred,

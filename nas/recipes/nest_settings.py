@@ -80,8 +80,12 @@ class NestConfig(AlignmentConfig):
 
         Not so with masks, under which a channel sums up fewer inputs.
         """
-        trained_before = self.pretrained or is_saved(self.model)
-        return self.statistics == "kept" and trained_before and self.method != "masks"
+        return self.statistics == "kept" and self.starts_trained and self.method != "masks"
+
+    @property
+    def starts_trained(self) -> bool:
+        """Whether the network has weights that were trained before."""
+        return self.pretrained or is_saved(self.model)
 
 
 class NestFile(Versioned):

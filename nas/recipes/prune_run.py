@@ -111,7 +111,7 @@ def better_without_training(run: Run, config: PruneConfig, record: Record) -> Ad
 def _begin(config: PruneConfig, out: Path) -> tuple[Run, PruneFile]:
     """Refuse what cannot be done, then write the settings and open the study."""
     target = parse_target(config.target)
-    create_loss(config.loss)  # a misspelt loss should not wait for hours of data
+    create_loss(config.alignment_loss)  # a misspelt loss should not wait for hours of data
     if (out / "prune.json").exists():
         begun = PruneFile.read(out)
         before = begun.config.model_dump(mode="json")

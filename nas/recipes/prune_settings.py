@@ -142,7 +142,7 @@ def study_of(config: PruneConfig) -> StudyConfig:
         data=config.data,
         gallery=config.gallery,
         spaces={"pruned": space},
-        loss=config.loss,
+        loss=config.alignment_loss,
         projection=config.projection,
         centred=config.centred,
         statistics=config.statistics,

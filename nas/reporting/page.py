@@ -177,7 +177,7 @@ def _facts(run: Run) -> dict[str, str]:
             f"{bound.name} {bound.objective.text(bound.limit)}" for bound in bounds(config.budget)
         )
         or "none",
-        "Loss": str(config.loss),
+        "Loss": str(config.alignment_loss),
         "Sampler": f"{config.sampler}, seed {config.seed}",
         "Candidates": f"{scored:,} scored, {failed:,} failed, "
         f"{len(trials) - scored - failed:,} outside the budget or unfinished",

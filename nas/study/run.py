@@ -200,7 +200,7 @@ class Run:
         return Aligner(
             data=self.data.training(size, self.further).to(device),
             val=self.data.val,
-            loss=self.config.loss,
+            loss=self.config.alignment_loss,
             seed=self.config.seed,
             device=device,
             centred=self.config.centred,

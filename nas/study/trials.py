@@ -69,7 +69,7 @@ def search(
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     import_modules(config.imports)
-    create_loss(config.loss)  # a misspelt loss should not wait for hours of data
+    create_loss(config.alignment_loss)  # a misspelt loss should not wait for hours of data
     check_screen(config)
     run = Run.create(out, config, storage)
     logger.info("Computing on %s; results go to %s.", describe(pick_device()), run.path)
