@@ -62,9 +62,7 @@ def measured(work: tuple[str, int, str, int], **environment: str) -> list[float]
 
 
 def main() -> None:
-    print(
-        "| network | px | | batch | ms an image, glibc's settings | ours | ratio | peak MiB | ours |"
-    )
+    print("| network | px | | batch | ms an image, as glibc is | ours | ratio | MiB | ours |")
     print("|---|---:|---|---:|---:|---:|---:|---:|---:|")
     for work in WORK:
         left, kept = [], []

@@ -41,7 +41,7 @@ ROWS = ("ridge", "fine-tuned", "kept", "pruned", "prune", "elastic")
 SHARES = (3, 6, 10, 20, 40)
 RESOLUTIONS = (24, 32, 48, 64, 80)
 """Of the whole backbone; 96 px of EfficientNet-Lite0 exceed a third of the gallery's MACs."""
-BATCH, RATE = 64, 3e-4
+BATCH, RATE = 64, 1e-3
 
 
 class Bench:
@@ -101,10 +101,14 @@ class Bench:
         import torch
 
         from compat.losses import create_loss
+        from nas.config.alignment import PRETRAINED_LOSS
 
         training = self.data.training(model.resolution)
         criterion = create_loss(
-            self.options.loss, training.targets, centred=None, seed=self.options.seed
+            self.options.loss or PRETRAINED_LOSS,
+            training.targets,
+            centred=None,
+            seed=self.options.seed,
         )
         parameters = [*model.parameters(), *criterion.parameters()]
         optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.02)
@@ -184,8 +188,8 @@ class Bench:
             "loss": options.loss,
             "budget": {"max_macs": int(self.data.gallery.manifest.model_macs / SHARES[0])},
             "finish": [
-                {"models": 8, "training": {"epochs": max(1, options.epochs // 3), **training}},
-                {"models": 4, "training": {"epochs": options.epochs, **training}},
+                {"models": 8, "equal": "macs", "training": {"epochs": 1, **training}},
+                {"models": 4, "equal": "macs", "training": {"epochs": options.epochs, **training}},
             ],
             "split": {"seed": options.seed},
             "seed": options.seed,
@@ -216,6 +220,8 @@ class Bench:
                 "seed": options.seed,
                 "out": folder,
             }
+            if options.loss:
+                given["loss"] = json.dumps(options.loss)
             words = [str(w) for name, value in given.items() for w in (f"--{name}", value)]
             command(["prune", options.backbone, *words])
             run = Run.open(folder)
@@ -295,9 +301,9 @@ def main() -> None:
     parser.add_argument("--checkpoint", help="its published weights")
     parser.add_argument("--out", default="bench/photographs", help="folder of results")
     parser.add_argument("--budget", type=float, default=900, help="seconds of one core")
-    parser.add_argument("--epochs", type=int, default=6, help="of each training of a study")
+    parser.add_argument("--epochs", type=int, default=4, help="of the last trainings of a study")
     parser.add_argument("--trials", type=int, default=60)
-    parser.add_argument("--loss", type=loss, default="csd", help="of all rows that train")
+    parser.add_argument("--loss", type=loss, default=None, help="of all rows that train")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     Path(options.out).mkdir(parents=True, exist_ok=True)

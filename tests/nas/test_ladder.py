@@ -98,7 +98,7 @@ def test_cheap_models_are_trained_longer_where_macs_are_equal(
 
 
 def test_equal_macs_need_a_budget(tiny_study: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match="`equal: macs` needs `budget: {max_macs: …}`"):
+    with pytest.raises(ValidationError, match="`equal: macs` needs `budget"):
         config_of(tiny_study, finish={"models": 1, "equal": "macs"})
 
 
