@@ -30,12 +30,19 @@ class TrainingConfig(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
 
-PRETRAINED_LR = 3e-4
+PRETRAINED_LR = 1e-3
 """The peak rate of a network that starts from pretrained weights, where none is given."""
 
 
 def of_pretrained(training: Training) -> Training:
     """Return a training of pretrained weights: gentler, unless it says itself at what rate."""
+    return at_rate(training, min(training.lr, PRETRAINED_LR))
+
+
+def at_rate(training: Training, lr: float) -> Training:
+    """Return a training at another peak rate, unless it says itself at what rate."""
     if "lr" in training.model_fields_set:
         return training
-    return training.model_copy(update={"lr": min(training.lr, PRETRAINED_LR)})
+    other = training.model_copy(update={"lr": lr})
+    other.model_fields_set.discard("lr")  # it still does not say so itself
+    return other

@@ -73,7 +73,9 @@ def train(
     ] = Criterion.taylor,
     loss: Annotated[
         str | None,
-        typer.Option(help="Compatibility loss: a name, or weights as {ssp: 1, csd: 1}; csd."),
+        typer.Option(
+            help="Compatibility loss: a name, or weights as {ssp: 1, csd: 1}; by default of csd."
+        ),
     ] = None,
     pairwise: Annotated[
         float, typer.Option(min=0, help="Weight of 1 - cosine to the larger capacities.")

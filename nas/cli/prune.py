@@ -78,7 +78,9 @@ def prune(
     ] = 10,
     loss: Annotated[
         str | None,
-        typer.Option(help="Compatibility loss: a name, or weights as {ssp: 1, csd: 1}; csd."),
+        typer.Option(
+            help="Compatibility loss: a name, or weights as {ssp: 1, csd: 1}; by default of csd."
+        ),
     ] = None,
     resolution: Annotated[
         int | None, typer.Option(min=8, help="Side of a timm model's input; its own by default.")

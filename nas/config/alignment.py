@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field
 
 from compat.tasks.unlabelled import UnlabelledConfig
+from compat.training.config import TrainingConfig, at_rate
 from searchspaces.support.section import Section
 
 _BEFORE: Mapping[str, Any] = {
@@ -66,13 +67,34 @@ Config = TypeVar("Config", bound=AlignmentConfig)
 
 
 def as_begun(config: Config, begun: Mapping[str, Any]) -> Config:
-    """Return a config that leaves to work which was begun how it goes on.
+    """Return a config that leaves to work which was begun how it goes on, rates included.
 
     Args:
         config: Whose own words count where it has any.
         begun: The settings that the work was begun with; older ones lack some.
     """
     then = {name: begun.get(name, old) for name, old in _BEFORE.items()}
-    return config.model_copy(
-        update={name: old for name, old in then.items() if name not in config.model_fields_set}
-    )
+    unsaid = {name: old for name, old in then.items() if name not in config.model_fields_set}
+    return _at_rates(config.model_copy(update=unsaid), begun)
+
+
+Part = TypeVar("Part", bound=Section)
+
+
+def _at_rates(section: Part, begun: Mapping[str, Any]) -> Part:
+    """Return a section whose trainings go on at the rates that they began with."""
+    changed: dict[str, Any] = {}
+    for name in type(section).model_fields:
+        value, before = getattr(section, name), begun.get(name)
+        if not isinstance(before, Mapping):
+            continue
+        if isinstance(value, TrainingConfig) and "lr" in before:
+            changed[name] = at_rate(value, before["lr"])
+        elif isinstance(value, Section):
+            changed[name] = _at_rates(value, before)
+        elif name == "spaces":
+            changed[name] = {
+                key: _at_rates(route, before[key]) if key in before else route
+                for key, route in value.items()
+            }
+    return section.model_copy(update=changed)

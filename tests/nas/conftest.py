@@ -40,7 +40,7 @@ def gallery_of(made_once: MadeOnce) -> GalleryOf:
 @pytest.fixture(scope="session")
 def gallery(gallery_of: GalleryOf) -> Path:
     """The gallery space of most studies."""
-    return gallery_of("resnet10t")
+    return gallery_of("test_resnet")
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +53,7 @@ def flat(made_once: MadeOnce) -> Path:
         for index, name in enumerate(drawn.ids.tolist()):
             drawn.source.load(index).save(out / "photos" / f"{name.replace('/', '-')}.png")
         images = open_data(out / "photos")
-        model = load_gallery_model("timm:resnet10t,pretrained=false,resolution=32")
+        model = load_gallery_model("timm:test_resnet,pretrained=false,resolution=32")
         train = split(images).train
         build_gallery(images, model, out / "gallery", views=ViewRecipe(count=1), train=train)
 
@@ -88,7 +88,7 @@ def tiny_study(gallery: Path) -> dict[str, Any]:
             },
             "cuts": {
                 "route": "pruned",
-                "backbone": "mobilenetv3_small_050",
+                "backbone": "test_resnet",
                 "pretrained": False,
                 "calibration_images": 32,
                 "training": TRAINING,

@@ -38,7 +38,7 @@ DATA = "facades:classes=16,images=8,size=32,seed=0"  # of the gallery in conftes
 
 def config(gallery: Path, **changes: Any) -> AdaptConfig:
     fields: dict[str, Any] = {
-        "model": "resnet10t",
+        "model": "test_resnet",
         "gallery": str(gallery),
         "data": DATA,
         "resolutions": (24, 32),
@@ -81,7 +81,7 @@ def test_the_written_model_scores_what_its_card_says(adapted: Adapted, gallery: 
 @pytest.mark.parametrize("name", ["low-rank", "mlp"])
 def test_every_kind_of_map_is_saved_cut_and_saved_again(name: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    plain = timm_query_model("resnet10t", 8, resolution=32, pretrained=False)
+    plain = timm_query_model("test_resnet", 8, resolution=32, pretrained=False)
     channels = plain.projection.channels
     model = plain.with_projection(Projection(channels, 12, lift=Lift(name, 5))).eval()
     images = torch.rand(2, 3, 32, 32)
@@ -114,7 +114,7 @@ def test_a_model_of_another_gallery_moves_to_this_one(
 
 def test_the_command_prints_a_table_and_json(gallery: Path, cli: Cli, tmp_path: Path) -> None:
     out = tmp_path / "model.onnx"
-    given = ["adapt", "timm:resnet10t", "--no-pretrained", "--gallery", gallery, "--data", DATA]
+    given = ["adapt", "timm:test_resnet", "--no-pretrained", "--gallery", gallery, "--data", DATA]
     code, printed, _ = cli(*given, "--resolution", "32", "--map", "procrustes", "--out", out)
     assert code == 0
     assert "procrustes" in printed
@@ -139,12 +139,15 @@ def test_the_command_prints_a_table_and_json(gallery: Path, cli: Cli, tmp_path: 
         (["--checkpoint", "none.safetensors"], "none.safetensors"),
         (["--levels", "2-4"], "--levels is '2-4': give different numbers of levels"),
         (["--levels", "0"], "greater than or equal to 1"),
-        (["--levels", "2,5", "--resolution", "32"], "'resnet10t' has 4 levels, not 5: give 1 to 4"),
+        (
+            ["--levels", "2,5", "--resolution", "32"],
+            "'test_resnet' has 4 levels, not 5: give 1 to 4",
+        ),
     ],
 )
 def test_mistakes_are_one_sentence(gallery: Path, cli: Cli, options: list[str], words: str) -> None:
     code, printed, told = cli(
-        *("adapt", "resnet10t", "--no-pretrained", "--gallery", gallery, "--data", DATA), *options
+        *("adapt", "test_resnet", "--no-pretrained", "--gallery", gallery, "--data", DATA), *options
     )
     assert (code, printed) == (2, "")
     assert words in told
@@ -282,7 +285,7 @@ def test_the_largest_resolution_within_a_bound_is_adapted(gallery: Path) -> None
     def macs(side: int) -> int:
         dimension = data.gallery.dimension
         return count_macs(
-            timm_query_model("resnet10t", dimension, resolution=side, pretrained=False), side
+            timm_query_model("test_resnet", dimension, resolution=side, pretrained=False), side
         )
 
     found = adapted_within(macs(48) - 1, given, data)
@@ -314,7 +317,7 @@ def test_encoders_of_several_levels_share_one_pass_over_the_pictures(
 
 def test_the_command_takes_levels(gallery: Path, cli: Cli, tmp_path: Path) -> None:
     out = tmp_path / "model.onnx"
-    given = ["adapt", "timm:resnet10t", "--no-pretrained", "--gallery", gallery, "--data", DATA]
+    given = ["adapt", "timm:test_resnet", "--no-pretrained", "--gallery", gallery, "--data", DATA]
     given += ["--resolution", "24", "--map", "ridge", "--levels"]
     code, printed, told = cli(*given, "2", "--out", out)
     assert code == 0, told

@@ -25,9 +25,9 @@ SHORT = {"epochs": 1, "batch": 32, "validate_every": 1}
 @pytest.fixture(scope="module")
 def study(tiny_study: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A study of cuts of a backbone with weights from a file, and of the backbone trained alone."""
-    weights = tmp_path_factory.mktemp("weights") / "resnet10t.safetensors"
+    weights = tmp_path_factory.mktemp("weights") / "test_resnet.safetensors"
     with seeded(0):
-        save_file(timm.create_model("resnet10t", num_classes=0).state_dict(), weights)
+        save_file(timm.create_model("test_resnet", num_classes=0).state_dict(), weights)
     given = {"checkpoint": str(weights), "pretrained": False}
     return {
         **tiny_study,
@@ -36,7 +36,7 @@ def study(tiny_study: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) 
         "spaces": {
             "cuts": {
                 "route": "pruned",
-                "backbone": "resnet10t",
+                "backbone": "test_resnet",
                 "calibration_images": 32,
                 "training": SHORT,
                 "realign": SHORT,
@@ -47,7 +47,7 @@ def study(tiny_study: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) 
                 "route": "standalone",
                 "space": "timm",
                 "training": SHORT,
-                "options": {"backbones": ["resnet10t"], "resolutions": [24], **given},
+                "options": {"backbones": ["test_resnet"], "resolutions": [24], **given},
             },
         },
         "finish": {"models": 1, "training": SHORT},
@@ -152,9 +152,9 @@ def test_only_an_adapted_backbone_without_more_macs_counts_against_a_candidate()
 
 
 def test_the_timm_space_lists_backbones_as_they_are() -> None:
-    space = TimmSpace(("resnet10t", "test_vit"), resolutions=(32, 160), pretrained=False)
+    space = TimmSpace(("test_resnet", "test_vit"), resolutions=(32, 160), pretrained=False)
     found = space.plain()
-    assert [each.params["backbone"] for each in found] == ["resnet10t"] * 2 + ["test_vit"] * 2
+    assert [each.params["backbone"] for each in found] == ["test_resnet"] * 2 + ["test_vit"] * 2
     for each in found:
         model = space.build(each, 8)
         with torch.no_grad():
@@ -162,14 +162,18 @@ def test_the_timm_space_lists_backbones_as_they_are() -> None:
                 1,
                 8,
             )
-    assert TimmSpace(("resnet10t",), (32,), heads=("norm",), pretrained=False).plain() == []
+    assert TimmSpace(("test_resnet",), (32,), heads=("norm",), pretrained=False).plain() == []
 
 
 def test_a_supernet_of_a_backbone_begins_as_the_backbone(
     study: dict[str, Any], tmp_path: Path
 ) -> None:
     given = study["spaces"]["cuts"]
-    options = {"backbone": "resnet10t", "checkpoint": given["checkpoint"], "resolutions": [24, 32]}
+    options = {
+        "backbone": "test_resnet",
+        "checkpoint": given["checkpoint"],
+        "resolutions": [24, 32],
+    }
     spaces = {
         "slices": {"route": "supernet", "space": "timm-elastic", "options": options},
         "cuts": given,

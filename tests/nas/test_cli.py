@@ -108,7 +108,7 @@ def test_ids_and_vectors_of_different_length_are_refused(cli: Cli, tmp_path: Pat
 
 
 def test_images_that_cannot_be_used_are_refused(cli: Cli, photos: Path, tmp_path: Path) -> None:
-    build = ("gallery", "build", "--model", "timm:resnet10t,pretrained=false,resolution=32")
+    build = ("gallery", "build", "--model", "timm:test_resnet,pretrained=false,resolution=32")
     out = ("--out", tmp_path / "g")
     refused(cli(*build, "--data", tmp_path / "nowhere", *out), "nowhere")
     (photos / "empty").mkdir()
@@ -168,7 +168,7 @@ def test_a_corrupt_cache_is_named(
     cache = tmp_path / "cache"
     monkeypatch.setenv("QUERYNAS_CACHE", str(cache))
     build = ("gallery", "build", "--data", photos, "--views", "0")
-    model = ("--model", "timm:resnet10t,pretrained=false,resolution=32")
+    model = ("--model", "timm:test_resnet,pretrained=false,resolution=32")
     assert cli(*build, *model, "--out", tmp_path / "g")[0] == 0
     largest = max(cache.rglob("*.npy"), key=lambda p: p.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:100])
@@ -240,14 +240,14 @@ def test_evaluate_refuses_another_gallery(cli: Cli, tiny_run: Run, tmp_path: Pat
     code, _, err = cli(*export, "--format", "safetensors")
     assert code == 0, err
     images = open_data(tiny_run.config.data)
-    other = load_gallery_model("timm:resnet10t,pretrained=false,resolution=64")
+    other = load_gallery_model("timm:test_resnet,pretrained=false,resolution=64")
     build_gallery(images, other, tmp_path / "other")
     narrow = load_gallery_model("timm:mobilenetv3_small_050,pretrained=false,resolution=32")
     build_gallery(images, narrow, tmp_path / "narrow")
     evaluate = ("evaluate", file, "--data", tiny_run.config.data, "--gallery")
     refused(cli(*evaluate, tmp_path / "other"), "--any-gallery")
     assert cli(*evaluate, tmp_path / "other", "--any-gallery")[0] == 0
-    refused(cli(*evaluate, tmp_path / "narrow"), "512 dimensions.*1024|1024.*512")
+    refused(cli(*evaluate, tmp_path / "narrow"), "96 dimensions.*1024|1024.*96")
 
 
 def test_profile_counts_what_fvcore_counts(cli: Cli) -> None:

@@ -7,6 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nas.config.alignment import as_begun
 from nas.config.budget import format_macs, parse_macs
 from nas.config.study import StudyConfig, SupernetConfig, SupernetTraining, load_config
 from nas.errors import StudyError
@@ -22,6 +23,37 @@ def write(folder: Path, content: object) -> Path:
     path = folder / "study.yaml"
     path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
     return path
+
+
+PRETRAINED = {
+    "slices": {"route": "supernet", "space": "timm-elastic", "options": {"backbone": "resnet18"}},
+    "cuts": {"route": "pruned", "backbone": "resnet18"},
+}
+
+
+def test_the_loss_where_none_is_named_suits_the_weights() -> None:
+    trained = StudyConfig.model_validate({**MINIMAL, "spaces": PRETRAINED})
+    assert trained.alignment_loss == {
+        "csd": {"gallery_temperature": 0.07, "query_temperature": 0.07}
+    }
+    assert StudyConfig.model_validate(MINIMAL).alignment_loss == "csd"
+    mixed = {**MINIMAL, "spaces": {**PRETRAINED, **MINIMAL["spaces"]}}
+    assert StudyConfig.model_validate(mixed).alignment_loss == "csd"
+    named = {**MINIMAL, "spaces": PRETRAINED, "loss": "csd"}
+    assert StudyConfig.model_validate(named).alignment_loss == "csd"
+
+
+def test_work_goes_on_at_the_rates_and_by_the_loss_it_was_begun_with() -> None:
+    begun = StudyConfig.model_validate({**MINIMAL, "spaces": PRETRAINED}).model_dump(mode="json")
+    begun["loss"] = "csd"
+    for route in begun["spaces"].values():
+        route["training"]["lr"] = 3e-4
+    said = {**PRETRAINED["cuts"], "training": {"lr": 2e-3, "epochs": 5}}
+    spaces = {**PRETRAINED, "cuts": said}
+    config = as_begun(StudyConfig.model_validate({**MINIMAL, "spaces": spaces}), begun)
+    assert config.alignment_loss == "csd"
+    assert config.spaces["slices"].training.lr == 3e-4
+    assert (config.spaces["cuts"].training.lr, config.spaces["cuts"].training.epochs) == (2e-3, 5)
 
 
 def test_a_minimal_study_file_gets_the_defaults(tmp_path: Path) -> None:

@@ -150,9 +150,9 @@ def test_a_slice_that_is_trained_again_inherits_too(
 @pytest.mark.parametrize(
     ("section", "lr"),
     [
-        ({"space": "timm-elastic", "options": {"backbone": "test_resnet"}}, 3e-4),
+        ({"space": "timm-elastic", "options": {"backbone": "test_resnet"}}, 1e-3),
         ({"space": "timm-elastic", "options": {"backbone": "a", "pretrained": False}}, 3e-3),
-        ({"space": "timm-elastic", "options": {"pretrained": False, "checkpoint": "f"}}, 3e-4),
+        ({"space": "timm-elastic", "options": {"pretrained": False, "checkpoint": "f"}}, 1e-3),
         ({"space": "timm-elastic", "training": {"lr": 2e-3}}, 2e-3),
         ({"space": "mbconv"}, 3e-3),
     ],
@@ -201,7 +201,7 @@ def test_slices_of_a_network_that_nothing_was_trained_for_are_trained_at_the_end
     assert torch.equal(shared[name].flatten().sort().values, before.flatten().sort().values)
     finished = [record for record in run.records() if record.parent is not None]
     assert [record.fidelity for record in finished] == ["finished"]
-    assert run.config.finish[0].training.lr == 3e-4
+    assert run.config.finish[0].training.lr == 1e-3
 
 
 def test_random_weights_that_nobody_trains_are_refused(pretrained: StudyConfig) -> None:

@@ -32,7 +32,7 @@ SHORT = TrainingConfig(epochs=2, batch=16)
 @pytest.fixture(scope="session")
 def second_gallery(gallery_of: Callable[[str], Path]) -> Path:
     """The same façades and views through another untrained network."""
-    return gallery_of("mobilenetv3_small_050")
+    return gallery_of("test_resnet")
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def data(gallery: Path) -> StudyData:
 
 
 def reference(**fields: Any) -> Reference:
-    given = {"backbone": "mobilenetv3_small_050", "resolution": 32, "pretrained": False}
+    given = {"backbone": "test_resnet", "resolution": 32, "pretrained": False}
     return Reference(**(given | {"training": SHORT} | fields))
 
 
@@ -63,7 +63,7 @@ def test_a_hash_head_is_trained_with_a_query_model(data: StudyData, tmp_path: Pa
     space.verify()
     assert (space.metric, space.dimension, len(space)) == ("hamming", 16, len(data.gallery))
     assert space.view_vectors is not None
-    assert space.manifest.derivation[-1]["jointly"] == "mobilenetv3_small_050"
+    assert space.manifest.derivation[-1]["jointly"] == "test_resnet"
     model = load_model(query)
     assert model.dimension == 16
     assert cosine_to_gallery(data, model, space) > 0.2
@@ -129,7 +129,7 @@ def test_the_commands(
     assert done.exit_code == 0, done.output
     steps = [step["step"] for step in GallerySpace.open(hashed).manifest.derivation]
     assert steps == ["fuse", "hash"]
-    how = ["--jointly", "timm:mobilenetv3_small_050", "--no-pretrained"]
+    how = ["--jointly", "timm:test_resnet", "--no-pretrained"]
     how += ["--epochs", "1", "--resolution", "32", "--query", str(tmp_path / "query.safetensors")]
     done = run(
         app,

@@ -175,7 +175,7 @@ def test_a_pruning_that_is_stopped_before_every_training_goes_on(
 
 def test_a_killed_pruning_goes_on(gallery: Path, tmp_path: Path, cli: Cli) -> None:
     out = tmp_path / "run"
-    arguments = ["prune", "resnet10t", "--gallery", gallery, "--data", DATA, "--target", "0.5x"]
+    arguments = ["prune", "test_resnet", "--gallery", gallery, "--data", DATA, "--target", "0.5x"]
     arguments += ["--out", out, "--no-pretrained", "--resolution", 32, "--batch", 32]
     arguments += ["--criterion", "magnitude", "--align-epochs", 1, "--rounds", 2]
     arguments += ["--epochs", 1, "--finish-epochs", 1]
@@ -271,7 +271,7 @@ def test_a_model_of_this_gallery_is_not_aligned_again(
 
 def test_a_model_of_another_dimension_is_refused(gallery: Path, tmp_path: Path) -> None:
     save_model(
-        timm_query_model("lcnet_050", 3, resolution=32, pretrained=False),
+        timm_query_model("test_resnet", 3, resolution=32, pretrained=False),
         tmp_path / "m.safetensors",
     )
     settings = config(gallery, model=str(tmp_path / "m.safetensors"), resolution=None)
@@ -348,7 +348,7 @@ def test_refusals_are_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    command = ["querynas", "prune", "lcnet_050", "--gallery", str(gallery), "--data", DATA]
+    command = ["querynas", "prune", "test_resnet", "--gallery", str(gallery), "--data", DATA]
     command += ["--out", str(tmp_path / "run"), "--resolution", "32", "--no-pretrained", *arguments]
     monkeypatch.setattr(sys, "argv", command)
     with pytest.raises(SystemExit) as exit:

@@ -61,7 +61,7 @@ def study_file(folder: Path, tiny_study: dict[str, Any]) -> None:
     assert content["spaces"].keys() == tiny_study["spaces"].keys()
     for name, space in content["spaces"].items():
         space.update(tiny_study["spaces"][name])
-    content |= {"trials": 3, "start": 3, "loss": SMALL_LOSS}
+    content |= {"trials": 3, "start": 3, "loss": SMALL_LOSS, "budget": {"max_macs": "600k"}}
     content["finish"] |= {"models": 1, "training": tiny_study["finish"]["training"]}
     (folder / "study.yaml").write_text(yaml.safe_dump(content))
 

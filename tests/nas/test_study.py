@@ -333,7 +333,7 @@ def test_three_objectives_within_bounds_lead_to_a_front(
         trials=trials,
         start=4,
         objectives=["macs", "int8_bytes", "product"],
-        budget={"max_macs": 400_000, "max_parameters": "30k", "max_latency": "1000ms"},
+        budget={"max_macs": 400_000, "max_parameters": "11k", "max_latency": "1000ms"},
     )
     run = search(config, tmp_path / "run")
     records = {record.trial: record for record in run.records()}
@@ -347,7 +347,7 @@ def test_three_objectives_within_bounds_lead_to_a_front(
             assert max(trial.constraints.values()) > 0
             continue
         assert record.macs <= 400_000
-        assert record.parameters <= 30_000
+        assert record.parameters <= 11_000
         assert trial.constraints["max_latency"] == pytest.approx(record.costs["latency"] - 1)
         assert trial.values == [record.macs, record.costs["int8_bytes"], record.product]
     assert outside > 0  # the first proposals hold both ends of the space

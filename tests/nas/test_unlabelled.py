@@ -36,7 +36,7 @@ from searchspaces.support.seeding import seeded
 Cli = Callable[..., tuple[int, str, str]]
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
-MODEL = "timm:resnet10t,pretrained=false,resolution=32"
+MODEL = "timm:test_resnet,pretrained=false,resolution=32"
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +98,7 @@ def test_statistics_are_those_of_the_data_sets_own_images(
         aligner = Aligner(training, data.val, "csd", seed=0, device=torch.device("cpu"))
         with seeded(0):
             model = timm_query_model(
-                "resnet10t", data.gallery.dimension, resolution=32, pretrained=False
+                "test_resnet", data.gallery.dimension, resolution=32, pretrained=False
             )
         before = {name: each.clone() for name, each in model.named_buffers()}
         aligner.refit(model, 200, whole=whole)
@@ -148,7 +148,7 @@ def test_a_model_embeds_them_once_into_the_run(
 
 def test_nests_take_them_too(tiny_study: dict[str, Any], more: Path, tmp_path: Path) -> None:
     content = {
-        "model": "mobilenetv3_small_050",
+        "model": "test_resnet",
         "pretrained": False,
         "resolution": 32,
         "data": tiny_study["data"],
@@ -178,13 +178,13 @@ def test_untrained_backbones_of_a_study_are_mapped_by_them_too(
     tiny_study: dict[str, Any], more: Path, tmp_path: Path, fitted_to: list[int]
 ) -> None:
     with seeded(0):
-        save_file(timm.create_model("resnet10t").state_dict(), tmp_path / "weights.safetensors")
+        save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "weights.safetensors")
     backbone = {
         "route": "standalone",
         "space": "timm",
         "training": {"epochs": 1, "batch": 64},
         "options": {
-            "backbones": ["resnet10t"],
+            "backbones": ["test_resnet"],
             "resolutions": [32],
             "checkpoint": str(tmp_path / "weights.safetensors"),
         },
@@ -210,7 +210,7 @@ def test_adapt_takes_them(
 ) -> None:
     monkeypatch.setenv("QUERYNAS_CACHE", str(tmp_path / "cache"))
     vectors = more / "gallery" if source == "gallery" else MODEL
-    given = ["adapt", "resnet10t", "--no-pretrained", "--resolution", "32", "--map", "ridge"]
+    given = ["adapt", "test_resnet", "--no-pretrained", "--resolution", "32", "--map", "ridge"]
     given += ["--gallery", tiny_study["gallery"], "--data", tiny_study["data"], "--json"]
     plain = cli(*given)
     entry = f'{{data: {more / "photos"}, {source}: "{vectors}"}}'
@@ -262,14 +262,14 @@ def test_entries_without_vectors_are_refused(
 def test_other_spaces_are_refused(
     data: StudyData, more: Path, gallery_of: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    other = gallery_of("mobilenetv3_small_050")
+    other = gallery_of("test_vit")
     wrong = UnlabelledConfig(data=data.images.spec, gallery=str(other))
     with pytest.raises(QuerynasError, match="is not of the space of"):
         open_unlabelled([wrong], data, tmp_path)
 
 
 def test_another_model_is_refused(tiny_study: dict[str, Any], more: Path, tmp_path: Path) -> None:
-    entry = {"data": str(more / "photos"), "model": MODEL.replace("resnet10t", "resnet18")}
+    entry = {"data": str(more / "photos"), "model": MODEL.replace("test_resnet", "resnet18")}
     config = StudyConfig.model_validate({**tiny_study, "unlabelled": [entry]})
     with pytest.raises(QuerynasError, match="is not that of the gallery"):
         search(config, tmp_path / "run")

@@ -151,7 +151,7 @@ def test_too_few_images_have_no_first_ten(tmp_path: Path, flat: Path) -> None:
     (tmp_path / "few").mkdir()
     for file in sorted((flat / "photos").iterdir())[:20]:
         (tmp_path / "few" / file.name).symlink_to(file)
-    model = load_gallery_model("timm:resnet10t,pretrained=false,resolution=32")
+    model = load_gallery_model("timm:test_resnet,pretrained=false,resolution=32")
     build_gallery(open_data(tmp_path / "few"), model, tmp_path / "gallery")
     with pytest.raises(QuerynasError, match="search 20 images, expected more than 20"):
         load_study_data(str(tmp_path / "few"), tmp_path / "gallery", SplitConfig())
@@ -159,7 +159,7 @@ def test_too_few_images_have_no_first_ten(tmp_path: Path, flat: Path) -> None:
 
 def test_prunings_and_nests_need_no_labels(flat: Path, tmp_path: Path) -> None:
     common = {
-        "model": "mobilenetv3_small_050",
+        "model": "test_resnet",
         "pretrained": False,
         "resolution": 32,
         "data": str(flat / "photos"),
@@ -191,7 +191,7 @@ def test_prunings_and_nests_need_no_labels(flat: Path, tmp_path: Path) -> None:
 
 def test_encoders_are_adapted_without_labels(flat: Path, cli: Cli) -> None:
     code, printed, _ = cli(
-        *("adapt", "timm:resnet10t", "--no-pretrained", "--resolution", 32, "--map", "ridge"),
+        *("adapt", "timm:test_resnet", "--no-pretrained", "--resolution", 32, "--map", "ridge"),
         *("--gallery", flat / "gallery", "--data", flat / "photos"),
     )
     assert code == 0
@@ -226,7 +226,7 @@ def gallery_by_image(made_once: MadeOnce, tiny_study: dict[str, Any]) -> Path:
 
     def make(out: Path) -> None:
         images = open_data(tiny_study["data"])
-        model = load_gallery_model("timm:resnet10t,pretrained=false,resolution=32")
+        model = load_gallery_model("timm:test_resnet,pretrained=false,resolution=32")
         train = split(images, by="image").train
         build_gallery(images, model, out, views=ViewRecipe(count=1), train=train)
 
