@@ -172,7 +172,7 @@ class Bench:
                 "options": {
                     "backbone": options.backbone,
                     **weights,
-                    "resolutions": [32, 64, 96],
+                    "resolutions": [32, 48, 64, 80, 96],
                     "widths": [0.75, 0.875, 1.0],
                 },
                 "calibration_images": 2048,
@@ -183,7 +183,7 @@ class Bench:
             "gallery": options.gallery,
             "spaces": {row: space},
             "trials": options.trials,
-            "start": 15,
+            "start": 20,
             "sampler": "tpe",
             "loss": options.loss,
             "budget": {"max_macs": int(self.data.gallery.manifest.model_macs / SHARES[0])},
@@ -302,7 +302,7 @@ def main() -> None:
     parser.add_argument("--out", default="bench/photographs", help="folder of results")
     parser.add_argument("--budget", type=float, default=900, help="seconds of one core")
     parser.add_argument("--epochs", type=int, default=4, help="of the last trainings of a study")
-    parser.add_argument("--trials", type=int, default=60)
+    parser.add_argument("--trials", type=int, default=30)
     parser.add_argument("--loss", type=loss, default=None, help="of all rows that train")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -76,7 +76,7 @@ build_gallery(
 """
 
 
-@pytest.mark.parametrize(("die_at", "saved"), [(1, 0), (4, 15), (9, 36)])
+@pytest.mark.parametrize(("die_at", "saved"), [(4, 15), (9, 36)])
 def test_a_killed_build_is_continued(
     photographs: Any,
     photograph_folder: Path,

@@ -39,7 +39,6 @@ FAMILIES = [
     "test_vit",
     "test_efficientnet",
     "mobilenetv2_050",
-    "efficientnet_lite0",
 ]
 
 
