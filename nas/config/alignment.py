@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from compat.tasks.unlabelled import UnlabelledConfig
 from compat.training.config import TrainingConfig, at_rate
@@ -75,26 +75,29 @@ def as_begun(config: Config, begun: Mapping[str, Any]) -> Config:
     """
     then = {name: begun.get(name, old) for name, old in _BEFORE.items()}
     unsaid = {name: old for name, old in then.items() if name not in config.model_fields_set}
-    return _at_rates(config.model_copy(update=unsaid), begun)
+    config = config.model_copy(update=unsaid)
+    known = {name: value for name, value in begun.items() if name in type(config).model_fields}
+    try:
+        return _at_rates(config, type(config).model_validate(known))
+    except ValidationError:  # whoever compares the settings says which of them is wrong
+        return config
 
 
 Part = TypeVar("Part", bound=Section)
 
 
-def _at_rates(section: Part, begun: Mapping[str, Any]) -> Part:
+def _at_rates(section: Part, begun: Section) -> Part:
     """Return a section whose trainings go on at the rates that they began with."""
     changed: dict[str, Any] = {}
     for name in type(section).model_fields:
-        value, before = getattr(section, name), begun.get(name)
-        if not isinstance(before, Mapping):
-            continue
-        if isinstance(value, TrainingConfig) and "lr" in before:
-            changed[name] = at_rate(value, before["lr"])
-        elif isinstance(value, Section):
-            changed[name] = _at_rates(value, before)
-        elif name == "spaces":
+        value, before = getattr(section, name), getattr(begun, name, None)
+        if isinstance(value, TrainingConfig) and isinstance(before, TrainingConfig):
+            changed[name] = at_rate(value, before.lr)
+        elif isinstance(value, dict) and isinstance(before, dict):
             changed[name] = {
-                key: _at_rates(route, before[key]) if key in before else route
-                for key, route in value.items()
+                key: _at_rates(each, before[key])
+                if isinstance(each, Section) and isinstance(before.get(key), Section)
+                else each
+                for key, each in value.items()
             }
     return section.model_copy(update=changed)
