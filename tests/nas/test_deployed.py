@@ -77,7 +77,7 @@ def test_another_dimension_is_always_refused(
     tiny_run: Run, exported: Exported, tmp_path: Path
 ) -> None:
     gallery = other_gallery(tiny_run, tmp_path / "narrow", dimension=24)
-    with pytest.raises(StudyError, match=r"512 dimensions.* has 24"):
+    with pytest.raises(StudyError, match=r"96 dimensions.* has 24"):
         evaluate_file(exported.path, gallery, tiny_run.config.data, ignore_fingerprint=True)
 
 
@@ -153,7 +153,7 @@ def test_a_card_that_lies_about_its_model_is_found_out(copied: Path) -> None:
     with pytest.raises(StudyError, match=r"model.onnx"):
         load_deployed(copied).embed(pixels)
     edit_card(copied, input=card.input.model_dump(), dimension=card.dimension + 1)
-    with pytest.raises(StudyError, match=r"expected finite vectors of 513 dimensions"):
+    with pytest.raises(StudyError, match=r"expected finite vectors of 97 dimensions"):
         load_deployed(copied).embed(np.zeros((1, side, side, 3), np.uint8))
 
 

@@ -36,7 +36,7 @@ def facades(tiny_study: dict[str, Any], gallery: Path) -> StudyData:
 def model() -> QueryModel:
     torch.manual_seed(0)
     space = create_space("mbconv", resolutions=[32])
-    return space.build(space.sample(random.Random(0)), 512)
+    return space.build(space.sample(random.Random(0)), 96)
 
 
 def test_a_candidate_gets_a_score_from_every_predictor(
@@ -56,7 +56,7 @@ def test_inputs_are_those_of_the_study(facades: StudyData, model: QueryModel) ->
     inputs = predictor_inputs(model, facades, images=30, seed=3)
     train = facades.images.ids[facades.splits.train]
     vectors = np.asarray(facades.gallery.vectors[facades.gallery.rows(train)], np.float32)
-    assert inputs.train_vectors.shape == (30, 512)
+    assert inputs.train_vectors.shape == (30, 96)
     assert {row.tobytes() for row in inputs.train_vectors} <= {row.tobytes() for row in vectors}
     np.testing.assert_array_equal(inputs.vectors, facades.val.vectors)
     assert len(inputs.truth) == len(inputs.queries)
