@@ -1,5 +1,6 @@
 """How query models are aligned, as studies, prunings and nests say it alike."""
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
@@ -46,9 +47,9 @@ class AlignmentConfig(Section):
     unlabelled: tuple[UnlabelledConfig, ...] = Field((), max_length=100)
 
     @property
+    @abstractmethod
     def starts_trained(self) -> bool:
         """Whether all networks come with weights of before."""
-        raise NotImplementedError
 
     @property
     def alignment_loss(self) -> str | dict[str, Any]:
