@@ -122,9 +122,8 @@ class Nest:
             CompatError, StudyError, PruningError: The data, gallery, model or loss do not fit.
         """
         if not self._weights.exists():
-            create_loss(
-                self.config.alignment_loss
-            )  # a misspelt loss should not wait for hours of data
+            # a misspelt loss should not wait for hours of data
+            create_loss(self.config.alignment_loss)
             embed_unlabelled(self.config.unlabelled, self.data.gallery, self._further)
             start = self._start
             if not start.exists():
