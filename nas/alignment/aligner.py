@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compat.device import pick_device
 from compat.images import as_images, resize, to_float
 from compat.losses import CompatibilityLoss, create_loss
 from compat.targets import Batch
@@ -18,6 +19,7 @@ from compat.tasks.training_set import TrainingSet
 from compat.training import Fitted, TrainingConfig, align
 from nas.alignment.adaptation import adapt
 from nas.alignment.start import fit_projection
+from nas.config.alignment import AlignmentConfig
 from searchspaces import Architecture, QueryModel, Supernet, recalibrate
 
 _BATCH = 256  # calibration images at a time
@@ -48,6 +50,23 @@ class Aligner:
     centred: bool | None = None
     fitted: bool = True
     keeps_statistics: bool = True
+
+    @classmethod
+    def of(
+        cls, config: AlignmentConfig, data: TrainingSet, val: RetrievalTask, *, seed: int
+    ) -> "Aligner":
+        """Return the alignments that a config asks for, on the device that this machine has."""
+        device = pick_device()
+        return cls(
+            data=data.to(device),
+            val=val,
+            loss=config.alignment_loss,
+            seed=seed,
+            device=device,
+            centred=config.centred,
+            fitted=config.projection == "fitted",
+            keeps_statistics=config.statistics == "kept",
+        )
 
     def begin(self, model: QueryModel, *, pretrained: bool) -> None:
         """Give a network that is to be trained its projection, in place.

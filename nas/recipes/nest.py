@@ -213,18 +213,9 @@ class Nest:
         return self._aligner_of(load_model(self._start))
 
     def _aligner_of(self, model: QueryModel) -> Aligner:
-        device = pick_device()
         further = open_unlabelled(self.config.unlabelled, self.data, self._further)
-        return Aligner(
-            data=self.data.training(model.resolution, further).to(device),
-            val=self.data.val,
-            loss=self.config.alignment_loss,
-            seed=self.config.seed,
-            device=device,
-            centred=self.config.centred,
-            fitted=self.config.projection == "fitted",
-            keeps_statistics=self.config.statistics == "kept",
-        )
+        training = self.data.training(model.resolution, further)
+        return Aligner.of(self.config, training, self.data.val, seed=self.config.seed)
 
     def _untrained(self) -> NestedModel:
         return NestedModel(

@@ -10,6 +10,7 @@ import optuna
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
 
+from nas.config.objectives import OBJECTIVES
 from nas.errors import StudyError
 from nas.study.front import scored
 from searchspaces.support.errors import reason
@@ -83,8 +84,10 @@ def open_study(
         if name not in optuna.get_all_study_names(storage):
             raise StudyError("there is no such study, run `querynas search` first")
         study = optuna.load_study(study_name=name, storage=storage)
-        if len(study.directions) != len(objectives):
-            raise StudyError(f"it has {len(study.directions)} objectives, not {len(objectives)}")
+        found = [direction.name.lower() for direction in study.directions]
+        wanted = [OBJECTIVES[objective].direction for objective in objectives]
+        if found != wanted:
+            raise StudyError(f"its objectives are {found}, not {wanted} for {list(objectives)}")
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
             if len(trial.values) != len(objectives) or not all(map(_is_number, trial.values)):
                 raise StudyError(f"trial {trial.number} has the values {trial.values}")

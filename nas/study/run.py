@@ -195,18 +195,9 @@ class Run:
     @cached_property
     def aligner(self) -> Aligner:
         """The alignment set-up shared by all candidates."""
-        device = pick_device()
         size = max(route.largest_resolution for route in self.routes.values())
-        return Aligner(
-            data=self.data.training(size, self.further).to(device),
-            val=self.data.val,
-            loss=self.config.alignment_loss,
-            seed=self.config.seed,
-            device=device,
-            centred=self.config.centred,
-            fitted=self.config.projection == "fitted",
-            keeps_statistics=self.config.statistics == "kept",
-        )
+        training = self.data.training(size, self.further)
+        return Aligner.of(self.config, training, self.data.val, seed=self.config.seed)
 
     def embed_unlabelled(self) -> None:
         """Embed the `unlabelled` images that have no gallery yet, once."""

@@ -20,7 +20,7 @@ from compat.device import describe, pick_device
 from compat.losses import create_loss
 from nas.candidates.latency_table import open_table
 from nas.candidates.proposal import Proposal, proposal_parameters
-from nas.candidates.routes import Route
+from nas.candidates.routes import Route, section
 from nas.config.budget import format_macs
 from nas.config.objectives import OBJECTIVES, BudgetConfig
 from nas.config.plugins import import_modules
@@ -192,8 +192,10 @@ def check_reach(route: Route, budget: BudgetConfig) -> None:
 
     Raises:
         StudyError: The smallest candidate exceeds ``max_macs`` or the largest misses ``min_macs``.
+        SearchSpaceError, PruningError: A candidate cannot be built; names the space's section.
     """
-    reach = route.reach()
+    with section(route.name):
+        reach = route.reach()
     if reach is None:
         return
     least, most = reach

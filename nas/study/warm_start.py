@@ -146,7 +146,7 @@ def contains(space: SearchSpace, architecture: Architecture) -> bool:
         with warnings.catch_warnings(action="ignore"):  # a value out of range is an answer here
             space.suggest(trial)
         parameters.check(architecture, space.name, trial.distributions)
-    except ValueError:
+    except (ValueError, OverflowError):  # a number may be of any length
         return False
     return True
 

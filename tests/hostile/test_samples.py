@@ -1,7 +1,9 @@
 """Single files and commands of the kind that people really have, each with its sentence."""
 
+import contextlib
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,10 +20,13 @@ from compat.data import open_data
 from compat.errors import CompatError
 from compat.gallery import import_gallery
 from nas.candidates.routes import create_route
-from nas.config.study import StudyConfig, load_config
+from nas.config.objectives import BudgetConfig
+from nas.config.study import PrunedConfig, StudyConfig, load_config
 from nas.errors import StudyError
 from nas.statistics.repeats import repeated
 from nas.study.run import Run
+from nas.study.trials import check_reach
+from nas.study.warm_start import proposals
 from pruning import PruningError, load_model
 from searchspaces.support.errors import LONGEST, QuerynasError
 from searchspaces.support.reading import read_json
@@ -71,6 +76,27 @@ def test_repeats_of_a_trial_that_the_run_has_not(old: Path) -> None:
     found = sentence(lambda: repeated(Run.open("run")), kind=StudyError)
     assert "repeats.json' holds a repeat of trial 77" in found
     assert "delete it" in found
+
+
+def test_a_study_whose_objectives_have_changed_places(old: Path) -> None:
+    with contextlib.closing(sqlite3.connect(old / "run" / "study.db")) as database, database:
+        database.execute("UPDATE study_directions SET objective = 'b' WHERE objective = 0")
+    found = sentence(lambda: Run.open("run").study, kind=StudyError)
+    assert "its objectives are ['maximize', 'minimize'], not ['minimize', 'maximize']" in found
+
+
+def test_proposals_with_a_number_of_any_length_are_of_no_space(old: Path) -> None:
+    architecture = {"space": "mbconv", "params": {"resolution": 10**400, "stem_width": 8}}
+    file = old / "run" / "warm_start" / "proposals.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps([{"route": "slices", "architecture": architecture}]))
+    assert proposals(Run.open("run")) == []
+
+
+def test_a_backbone_that_timm_has_not_is_refused_with_its_section() -> None:
+    config = PrunedConfig(route="pruned", backbone="resnet81", options={"resolutions": [32]})
+    found = sentence(lambda: check_reach(create_route("cuts", config, 8), BudgetConfig()))
+    assert found.startswith("`spaces.cuts`: timm has no model 'resnet81'")
 
 
 class Numbers(Section):

@@ -14,6 +14,7 @@ from compat.losses import create_loss
 from nas.candidates.routes import create_route
 from nas.config.study import load_config, parse_config
 from nas.study.screening import check_screen
+from nas.study.trials import check_reach
 
 FORMATS = Path(__file__).parent.parent / "formats"
 sys.path.append(str(FORMATS))  # timm knows the small network of this study by this module
@@ -66,7 +67,7 @@ def ready(path: Path) -> None:
     create_loss(config.loss)
     check_screen(config)
     for name, each in config.spaces.items():
-        create_route(name, each, 8).reach()
+        check_reach(create_route(name, each, 8), config.budget)
 
 
 def taken(written: Any, read: Any) -> bool:

@@ -1,5 +1,5 @@
 from .inheriting import PROJECTION
-from .opening import create_route
+from .opening import create_route, section
 from .pruned import PrunedRoute
 from .route import Candidate, Retraining, Route
 from .standalone import StandaloneRoute
@@ -14,4 +14,5 @@ __all__ = [
     "StandaloneRoute",
     "SupernetRoute",
     "create_route",
+    "section",
 ]

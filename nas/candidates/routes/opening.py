@@ -1,6 +1,7 @@
 """The route that an entry of a study file describes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from nas.candidates.routes.pruned import PrunedRoute
@@ -24,7 +25,14 @@ def create_route(name: str, config: RouteConfig, dimension: int) -> Route:
         SearchSpaceError, PruningError: The space's options do not fit; names the study file's
             section.
     """
-    try:
+    with section(name):
         return _KINDS[config.route](name, config, dimension)
+
+
+@contextmanager
+def section(name: str) -> Iterator[None]:
+    """Have every refusal name the section of the study file that it is about."""
+    try:
+        yield
     except QuerynasError as error:
         raise type(error)(f"`spaces.{name}`: {error}") from error
