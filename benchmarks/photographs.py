@@ -214,9 +214,6 @@ class Bench:
                 "epochs": 1,
                 "finish-epochs": 2,
                 "batch": BATCH,
-                "loss": json.dumps(options.loss)
-                if isinstance(options.loss, dict)
-                else options.loss,
                 "seed": options.seed,
                 "out": folder,
             }
