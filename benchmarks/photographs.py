@@ -17,7 +17,9 @@ ROW is one of:
   and the most promising of them trained, in two rungs.
 
 Every row is a process of its own on one core, and its seconds of that core are printed beside it:
-`--budget` is how many the fine-tuning rows spend, `--epochs` and `--trials` bring the others near.
+`--budget` is how many the fine-tuning rows spend, `--epochs`, `--models` and `--trials` bring the
+others near. `--unlabelled` gives every row that learns further images, with their vectors in
+`--unlabelled-gallery`.
 Everything is selected on validation classes; the table is of test classes: at each share of the
 gallery model's MACs, the model with the best validation score of those within it. A finished row
 leaves a JSON file, with the models in it.
@@ -50,13 +52,25 @@ class Bench:
     def __init__(self, options: argparse.Namespace) -> None:
         import torch
 
+        from compat.tasks.further import open_unlabelled
         from compat.tasks.split import SplitConfig
         from compat.tasks.study_data import load_study_data
+        from compat.tasks.unlabelled import UnlabelledConfig
 
         torch.set_num_threads(1)
         self.options = options
         split = SplitConfig(seed=options.seed)
         self.data = load_study_data(options.data, options.gallery, split)
+        unlabelled = [UnlabelledConfig.model_validate(each) for each in self.unlabelled]
+        self.further = open_unlabelled(unlabelled, self.data, Path(options.out))
+
+    @property
+    def unlabelled(self) -> list[dict[str, str]]:
+        """What a study file says of the further images."""
+        options = self.options
+        if not options.unlabelled:
+            return []
+        return [{"data": options.unlabelled, "gallery": options.unlabelled_gallery}]
 
     def measured(self, model: "QueryModel", val: float, how: str) -> dict[str, Any]:
         """What the table needs of a model; the test classes are looked at here alone."""
@@ -93,7 +107,8 @@ class Bench:
             resolution=resolution,
             checkpoint=self.options.checkpoint,
         )
-        fit_projection(model, self.data.training(resolution), seed=self.options.seed)
+        training = self.data.training(resolution, self.further)
+        fit_projection(model, training, seed=self.options.seed)
         return model
 
     def tuned(self, model: "QueryModel", seconds: float, *, kept: bool) -> float:
@@ -103,7 +118,7 @@ class Bench:
         from compat.losses import create_loss
         from nas.config.alignment import PRETRAINED_LOSS
 
-        training = self.data.training(model.resolution)
+        training = self.data.training(model.resolution, self.further)
         criterion = create_loss(
             self.options.loss or PRETRAINED_LOSS,
             training.targets,
@@ -154,6 +169,7 @@ class Bench:
 
     def study(self, row: str) -> dict[str, Any]:
         options = self.options
+        first, last = options.models
         weights = {"checkpoint": str(Path(options.checkpoint).resolve())}
         training = {"batch": BATCH, "lr": RATE, "validate_every": 1, "ema": 0.95}
         if row == "pruned":
@@ -186,10 +202,15 @@ class Bench:
             "start": 20,
             "sampler": "tpe",
             "loss": options.loss,
+            "unlabelled": self.unlabelled,
             "budget": {"max_macs": int(self.data.gallery.manifest.model_macs / SHARES[0])},
             "finish": [
-                {"models": 8, "equal": "macs", "training": {"epochs": 1, **training}},
-                {"models": 4, "equal": "macs", "training": {"epochs": options.epochs, **training}},
+                {"models": first, "equal": "macs", "training": {"epochs": 1, **training}},
+                {
+                    "models": last,
+                    "equal": "macs",
+                    "training": {"epochs": options.epochs, **training},
+                },
             ],
             "split": {"seed": options.seed},
             "seed": options.seed,
@@ -226,7 +247,9 @@ class Bench:
             yield self.measured(run.model(record), record.cross_test, target)
 
     def name(self, row: str) -> str:
-        return f"{Path(self.options.data).name}-{self.options.backbone}-{row}-{self.options.seed}"
+        more = "-unlabelled" if self.further else ""
+        data = Path(self.options.data).name
+        return f"{data}{more}-{self.options.backbone}-{row}-{self.options.seed}"
 
     def run(self, row: str) -> None:
         kinds = {
@@ -239,6 +262,7 @@ class Bench:
         used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
         content = {
             "data": Path(self.options.data).name,
+            "unlabelled": self.options.unlabelled,
             "backbone": self.options.backbone,
             "row": row,
             "loss": self.options.loss,
@@ -269,9 +293,13 @@ def table(out: Path) -> None:
         print(f"\n{key[0]}, {key[1]}; paragon {rows[0]['paragon']:.3f} (test classes)\n")
         print("| row | seed | s of a core |" + "".join(f" 1/{share} |" for share in SHARES))
         print("|---|---:|---:|" + "---:|" * len(SHARES))
-        for row in sorted(rows, key=lambda r: (ROWS.index(r["row"]), r["seed"])):
+        for row in sorted(rows, key=lambda r: (ROWS.index(r["row"]), _name(r), r["seed"])):
             cells = [_cell(row, row["gallery macs"] / share) for share in SHARES]
-            print(f"| {row['row']} | {row['seed']} | {row['seconds']:.0f} | {' | '.join(cells)} |")
+            print(f"| {_name(row)} | {row['seed']} | {row['seconds']:.0f} | {' | '.join(cells)} |")
+
+
+def _name(row: dict[str, Any]) -> str:
+    return f"{row['row']}, unlabelled" if row["unlabelled"] else str(row["row"])
 
 
 def _cell(row: dict[str, Any], most: float) -> str:
@@ -299,10 +327,15 @@ def main() -> None:
     parser.add_argument("--out", default="bench/photographs", help="folder of results")
     parser.add_argument("--budget", type=float, default=900, help="seconds of one core")
     parser.add_argument("--epochs", type=int, default=4, help="of the last trainings of a study")
+    parser.add_argument("--models", type=int, nargs=2, default=(8, 4), help="of a study's rungs")
     parser.add_argument("--trials", type=int, default=30)
+    parser.add_argument("--unlabelled", help="further images for every row that learns")
+    parser.add_argument("--unlabelled-gallery", help="gallery folder of theirs")
     parser.add_argument("--loss", type=loss, default=None, help="of all rows that train")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    if options.unlabelled and options.row == "prune":
+        parser.error("`querynas prune` takes no unlabelled images")
     Path(options.out).mkdir(parents=True, exist_ok=True)
     if options.row == "table":
         table(Path(options.out))
