@@ -240,6 +240,8 @@ class Bench:
             }
             if options.loss:
                 given["loss"] = json.dumps(options.loss)
+            if self.unlabelled:
+                given["unlabelled"] = json.dumps(self.unlabelled[0])
             words = [str(w) for name, value in given.items() for w in (f"--{name}", value)]
             command(["prune", options.backbone, *words])
             run = Run.open(folder)
@@ -334,8 +336,6 @@ def main() -> None:
     parser.add_argument("--loss", type=loss, default=None, help="of all rows that train")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    if options.unlabelled and options.row == "prune":
-        parser.error("`querynas prune` takes no unlabelled images")
     Path(options.out).mkdir(parents=True, exist_ok=True)
     if options.row == "table":
         table(Path(options.out))
