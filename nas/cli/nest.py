@@ -91,6 +91,9 @@ def train(
         typer.Option(min=1, help="End a timm model after so many levels, and read them all."),
     ] = None,
     pretrained: Annotated[bool, typer.Option(help="Start a timm model from its weights.")] = True,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="File with a timm model's weights instead.")
+    ] = None,
     val: Val = 0.15,
     test: Test = 0.25,
     by: By = None,
@@ -117,6 +120,7 @@ def train(
             "resolution": resolution,
             "levels": levels,
             "pretrained": pretrained,
+            "checkpoint": None if checkpoint is None else str(checkpoint),
             "training": {
                 "epochs": epochs,
                 "batch": batch,

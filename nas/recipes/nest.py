@@ -233,7 +233,7 @@ class Nest:
         groups = NestedModel(model, config.capacities, method=config.method).groups
         aligner = self._aligner_of(model)
         if not is_saved(config.model):
-            aligner.begin(model, pretrained=config.pretrained)
+            aligner.begin(model, pretrained=config.starts_trained)
         if not groups:
             return model
         losses = aligner.batch_losses(batches=_ORDER_BATCHES, size=config.training.batch)
@@ -256,5 +256,6 @@ def _given(config: NestConfig, dimension: int) -> QueryModel:
         resolution=None if is_saved(config.model) else config.resolution,
         levels=config.levels,
         pretrained=config.pretrained,
+        checkpoint=config.checkpoint,
         seed=config.seed,
     )

@@ -44,6 +44,7 @@ class NestConfig(AlignmentConfig):
         levels: How many of a timm model's first levels its features are pooled from, and after
             which it ends; None for the whole model.
         pretrained: Whether a timm model starts from its published weights.
+        checkpoint: File with a timm model's weights instead.
         training: Epochs, batch, learning rate.
         calibration_images: Training images for adaptive BN.
         split: Class shares.
@@ -64,6 +65,7 @@ class NestConfig(AlignmentConfig):
     resolution: int = Field(64, ge=8, le=MOST_SIDE)
     levels: LevelCount | None = None
     pretrained: bool = True
+    checkpoint: str | None = None
     training: TrainingConfig = Field(TrainingConfig(), validate_default=True)
     calibration_images: CalibrationImages = 1024
     split: SplitConfig = SplitConfig()
@@ -72,7 +74,8 @@ class NestConfig(AlignmentConfig):
     @field_validator("training")
     @classmethod
     def _gentle(cls, value: TrainingConfig, info: ValidationInfo) -> TrainingConfig:
-        return of_pretrained(value) if info.data.get("pretrained") else value
+        starts_trained = info.data.get("pretrained") or info.data.get("checkpoint")
+        return of_pretrained(value) if starts_trained else value
 
     @property
     def keeps_statistics(self) -> bool:
@@ -85,13 +88,13 @@ class NestConfig(AlignmentConfig):
     @property
     def starts_trained(self) -> bool:
         """Whether the network has weights that were trained before."""
-        return self.pretrained or is_saved(self.model)
+        return self.pretrained or self.checkpoint is not None or is_saved(self.model)
 
 
 class NestFile(Versioned):
     """``nest.json``: the settings, and the gallery that the nest was begun with."""
 
-    NEWEST: ClassVar = 3
+    NEWEST: ClassVar = 4
 
     config: NestConfig
     gallery_fingerprint: str = Field(alias="gallery fingerprint")

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
@@ -49,6 +51,23 @@ def config(gallery: Path, **fields: Any) -> NestConfig:
         "calibration_images": 64,
     }
     return NestConfig.model_validate(given | fields)
+
+
+def test_a_network_comes_with_the_weights_of_a_file(gallery: Path, tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    network = timm.create_model("test_resnet", num_classes=0)
+    save_file(network.state_dict(), file)
+    given = config(gallery, checkpoint=str(file), statistics="kept")
+    assert given.keeps_statistics
+    assert not config(gallery, statistics="kept").keeps_statistics
+    nest = Nest.create(tmp_path / "nest", given)
+    nest.train()
+    kernel = load_model(tmp_path / "nest/start.safetensors").backbone.network.conv1[0].weight
+    own = network.conv1[0].weight
+    torch.testing.assert_close(kernel.sum(), own.sum())  # channels are in another order
+    saved = config(gallery, model=str(tmp_path / "nest/start.safetensors"), checkpoint=str(file))
+    with pytest.raises(StudyError, match="has weights of its own; leave --checkpoint out"):
+        Nest.create(tmp_path / "again", saved).train()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -345,7 +364,7 @@ def test_settings_under_their_old_names_are_the_same(
 ) -> None:
     NestFile.of(config(gallery), "f00").write(tmp_path)
     written = json.loads((tmp_path / "nest.json").read_text())
-    assert (written["version"], written["config"]["resolution"]) == (3, 32)
+    assert (written["version"], written["config"]["resolution"]) == (NestFile.NEWEST, 32)
     old = written["config"] | {"size": written["config"].pop("resolution")}
     (tmp_path / "nest.json").write_text(json.dumps(written | {"version": version, "config": old}))
     assert NestFile.read(tmp_path).config == config(gallery)
