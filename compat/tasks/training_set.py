@@ -54,16 +54,29 @@ class TrainingSet:
     def __len__(self) -> int:
         return len(self.pictures[0])
 
+    @property
+    def own(self) -> int:
+        """How many images are of the data set."""
+        return len(self) - self.further
+
+    @property
+    def shown(self) -> int:
+        """How many images an epoch shows."""
+        return self.own + min(self.own, self.further)
+
     def epoch(
         self, size: int, *, seed: int, device: torch.device
     ) -> Iterator[tuple[Tensor, Batch]]:
         """Yield every image once, in a seeded order and each in a seeded choice of view.
 
+        Of ``further`` images no more than of the others, drawn anew for every epoch: they are there
+        for variety, and may be of another kind.
+
         Images come as float32 (B, 3, S, S) in [0, 1], channels last; the last incomplete batch
         is left out, unless it is the only one.
         """
         rng = np.random.default_rng(seed)
-        order = rng.permutation(len(self))
+        order = rng.permutation(self._drawn(rng))
         views = rng.integers(len(self.pictures), size=len(self))
         for start in range(0, max(1, len(order) - size + 1), size):
             chosen = order[start : start + size]
@@ -87,6 +100,11 @@ class TrainingSet:
         ``further`` all are of the data set.
         """
         rng = np.random.default_rng(seed)
-        among = len(self) if further else len(self) - self.further
+        among = self._drawn(rng) if further else np.arange(self.own)
         rows = np.sort(rng.permutation(among)[:count])
         return self.pictured(rows), self.targets.gallery[torch.from_numpy(rows)]
+
+    def _drawn(self, rng: np.random.Generator) -> np.ndarray:
+        """The images of one epoch: all of the data set, and at most as many others."""
+        others = self.own + rng.permutation(self.further)
+        return np.concatenate([np.arange(self.own), others[: self.own]])

@@ -57,11 +57,15 @@ def fit_projection(model: QueryModel, data: TrainingSet, *, seed: int) -> None:
 
 
 def chosen_rows(data: TrainingSet, *, seed: int) -> np.ndarray:
-    """Return the view-major rows that a map is fitted to: all, or a seeded choice of 16,384."""
-    rows = np.arange(len(data.targets.vectors))
-    if len(rows) > _MOST:
-        rows = np.sort(np.random.default_rng(seed).permutation(rows)[:_MOST])
-    return rows
+    """Return the view-major rows that a map is fitted to: all, or a seeded choice of 16,384.
+
+    At most half of them are of ``further`` images, as in every epoch of a training.
+    """
+    rows = np.random.default_rng(seed).permutation(len(data.targets.vectors))
+    of_others = rows % len(data) >= data.own
+    others = rows[of_others][: _MOST // 2]
+    own = rows[~of_others][: _MOST - len(others)]
+    return np.sort(np.concatenate([own, others[: len(own)]]))
 
 
 def _pooled(model: QueryModel, data: TrainingSet, rows: np.ndarray) -> Tensor:

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import timm
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from compat.adaptation import fit_map
 from compat.data import ViewRecipe, open_data
 from compat.gallery import GallerySpace, build_gallery, load_gallery_model
+from compat.targets import AlignmentTargets
 from compat.tasks import (
     SplitConfig,
     StudyData,
@@ -23,8 +26,10 @@ from compat.tasks import (
     open_unlabelled,
 )
 from compat.tasks.embedded import Embedded
+from compat.tasks.training_set import TrainingSet
 from nas.alignment import mapping
 from nas.alignment.aligner import Aligner
+from nas.alignment.start import chosen_rows
 from nas.config.study import StudyConfig
 from nas.recipes import Nest, NestConfig
 from nas.study.run import Run
@@ -86,6 +91,29 @@ def test_they_are_training_pictures_with_their_own_vectors(
     images, vectors = together.sample(count, seed=0)
     assert images.shape == (count, 32, 32, 3)
     torch.testing.assert_close(vectors, together.targets.gallery)
+
+
+@given(own=st.integers(1, 40), further=st.integers(0, 90), views=st.integers(1, 3))
+def test_they_never_outnumber_the_data_sets_own(own: int, further: int, views: int) -> None:
+    count = own + further
+    vectors = torch.eye(count)
+    pictures = np.arange(count, dtype=np.uint8)[:, None, None, None].repeat(3, axis=3)
+    targets = AlignmentTargets(vectors.repeat(views, 1), vectors, torch.zeros(count * views))
+    training = TrainingSet((pictures,) * views, targets, further=further)
+    shown = [
+        torch.cat([batch.vectors.argmax(dim=1) for _, batch in epoch]).tolist()
+        for epoch in (training.epoch(1, seed=s, device=torch.device("cpu")) for s in range(3))
+    ]
+    for each in shown:
+        assert len(set(each)) == len(each) == training.shown == own + min(own, further)
+        assert set(range(own)) <= set(each)
+    if further > own + 30:
+        assert len({*shown[0], *shown[1], *shown[2]}) > training.shown  # drawn anew
+    rows = chosen_rows(training, seed=0) % count
+    assert np.bincount(rows[rows < own], minlength=own).tolist() == [views] * own
+    assert (rows >= own).sum() == min(own * views, further * views)
+    images, _ = training.sample(count, seed=0)
+    assert len(images) == training.shown
 
 
 def test_statistics_are_those_of_the_data_sets_own_images(
