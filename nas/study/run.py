@@ -1,6 +1,9 @@
 """A run folder: one study, its settings, weights, storage and what was made of it."""
 
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -8,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from filelock import FileLock, Timeout
 from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore, get_all_artifact_meta
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import RDBStorage
@@ -38,6 +42,8 @@ from searchspaces import Architecture, QueryModel
 from searchspaces.support.errors import reason
 from searchspaces.support.files import write_atomically
 from searchspaces.support.settings import bind_settings
+
+logger = logging.getLogger("querynas")
 
 _FREE = ("trials", "finish", "imports")
 
@@ -212,6 +218,24 @@ class Run:
     def _unlabelled(self) -> Path:
         """Folder of the galleries of `unlabelled` images."""
         return self.path / "unlabelled"
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait until no other search of this folder does what one search does for all.
+
+        The turn of a process that was killed ends with it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            logger.info("Another search works on '%s'; this one waits for its turn.", self.path)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def prepare(self) -> None:
         """Train what each route's candidates share, once; later calls load it."""

@@ -79,19 +79,20 @@ def search(
         _check_table(route, config)
     bring(run)
     run.save()
-    run.embed_unlabelled()
-    study = optuna.create_study(
-        study_name=run.study_name,
-        storage=run.storage,
-        directions=[OBJECTIVES[name].direction for name in config.objectives],
-        load_if_exists=True,
-    )
-    study.set_metric_names(list(config.objectives))
-    if not study.trials:
-        for parameters in _start(run):
-            study.enqueue_trial(parameters)
-    adapt_backbones(run)  # before what follows, which may train for hours
-    run.prepare()
+    with run.turn():
+        run.embed_unlabelled()
+        study = optuna.create_study(
+            study_name=run.study_name,
+            storage=run.storage,
+            directions=[OBJECTIVES[name].direction for name in config.objectives],
+            load_if_exists=True,
+        )
+        study.set_metric_names(list(config.objectives))
+        if not study.trials:
+            for parameters in _start(run):
+                study.enqueue_trial(parameters)
+        adapt_backbones(run)  # before what follows, which may train for hours
+        run.prepare()
     threads = torch.get_num_threads()
     share = max(1, threads // workers)
     helpers = [_spawn(run.path, target, timeout, share) for _ in range(workers - 1)]
@@ -103,7 +104,8 @@ def search(
             helper.join()
         torch.set_num_threads(threads)
     _check_outcome(run.study.get_trials(deepcopy=False), run.path)
-    finish(run)
+    with run.turn():
+        finish(run)
     return run
 
 

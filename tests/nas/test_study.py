@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -417,6 +418,22 @@ def test_a_killed_search_goes_on(tiny_study: dict[str, Any], tmp_path: Path, cli
     after = Run.open(tmp_path / "run").records()
     assert len(after) == 12
     assert after[: len(kept)] == kept
+
+
+def test_a_second_search_of_a_folder_waits_for_its_turn(
+    tiny_study: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spaces = {"slices": tiny_study["spaces"]["slices"]}
+    config = changed(tiny_study, spaces=spaces, trials=3)
+    run = search(config, tmp_path / "run")
+    with caplog.at_level("INFO", logger="querynas"), ThreadPoolExecutor(1) as pool:
+        with run.turn():
+            second = pool.submit(search, config, tmp_path / "run")
+            with pytest.raises(TimeoutError):
+                second.result(timeout=2)
+        again = second.result()
+    assert "Another search works on" in caplog.text
+    assert again.records() == run.records()
 
 
 def test_two_workers_share_a_study(tiny_study: dict[str, Any], tmp_path: Path) -> None:
