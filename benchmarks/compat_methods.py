@@ -274,7 +274,7 @@ def steps(options: argparse.Namespace) -> None:
     print("|---|---|---|---|")
     for row, loss in LOSSES.items():
         command = [sys.executable, __file__, "step", json.dumps(loss), "--network", options.network]
-        command += ["--resolution", str(options.resolution)]
+        command += ["--resolution", str(options.resolution), "--repeats", str(options.repeats)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         found = json.loads(done.stdout)
         print(
