@@ -225,7 +225,6 @@ class Run:
 
         The turn of a process that was killed ends with it.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / "lock")
         try:
             lock.acquire(timeout=0)
