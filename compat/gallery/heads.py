@@ -104,7 +104,7 @@ def train_head(
         CompatError: When the loss stops being finite.
     """
     optimizer = torch.optim.AdamW(
-        head.parameters(), lr=training.lr, weight_decay=training.weight_decay
+        head.parameters(), lr=training.lr, weight_decay=training.weight_decay, fused=True
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, training.steps)
 

@@ -110,7 +110,7 @@ def train_gallery_model(
         loss = CosFace(recipe.dimension, len(data.names), scale=recipe.scale, margin=recipe.margin)
     trained = nn.ModuleDict({"model": model.to(memory_format=torch.channels_last), "loss": loss})
     optimizer = torch.optim.AdamW(
-        trained.to(device).parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay
+        trained.to(device).parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
     )
     steps = len(_batches(np.arange(len(data.labels)), recipe.batch))
     schedule = torch.optim.lr_scheduler.OneCycleLR(

@@ -64,7 +64,7 @@ def align(
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     trained = nn.ModuleDict({"model": model, "loss": loss.to(device)})
     steps = max(1, data.shown // config.batch)
-    optimizer = torch.optim.AdamW(_groups(trained, config.weight_decay), lr=config.lr)
+    optimizer = torch.optim.AdamW(_groups(trained, config.weight_decay), lr=config.lr, fused=True)
     average = MovingAverage(model, config.ema)
     best = Best(average.model, validate)
     settings = {**config.model_dump(mode="json"), "seed": seed, "images": data.shown}

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from compat.training.small_maps import SmallMaps
+
 _MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
 
 
@@ -40,7 +42,7 @@ class Descent:
         """Take one step down the sum of ``losses`` and return it; none where it is not finite."""
         self._optimizer.zero_grad(set_to_none=True)
         value = 0.0
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
+        with SmallMaps(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
             for part in losses:
                 part.backward()
                 value += part.item()
