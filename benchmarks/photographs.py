@@ -11,8 +11,10 @@ ROW is one of:
 - `fine-tuned`: from there, ten lines of PyTorch: the loss of `--loss`, AdamW, the whole backbone,
   BatchNorm as PyTorch trains it, each resolution a share of the budget.
 - `kept`: the same with the pretrained BatchNorm statistics kept.
+- `random`: as `kept`, but ten random slices of `timm-elastic`, each a share of the budget.
 - `pruned`: `querynas search` with the route `pruned`.
 - `prune`: `querynas prune` to each budget.
+- `nest`: `querynas nest`, whose capacities are the models.
 - `elastic`: `querynas search` with the space `timm-elastic`, whose slices are scored as they come
   and the most promising of them trained, in two rungs.
 
@@ -29,6 +31,7 @@ import argparse
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import time
@@ -39,10 +42,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from searchspaces import QueryModel
 
-ROWS = ("ridge", "fine-tuned", "kept", "pruned", "prune", "elastic")
+ROWS = ("ridge", "fine-tuned", "kept", "random", "pruned", "prune", "nest", "elastic")
 SHARES = (3, 6, 10, 20, 40)
 RESOLUTIONS = (24, 32, 48, 64, 80)
 """Of the whole backbone; 96 px of EfficientNet-Lite0 exceed a third of the gallery's MACs."""
+DRAWS = 10
 BATCH, RATE = 64, 1e-3
 
 
@@ -75,12 +79,15 @@ class Bench:
     def measured(self, model: "QueryModel", val: float, how: str) -> dict[str, Any]:
         """What the table needs of a model; the test classes are looked at here alone."""
         from searchspaces import count_macs
+        from searchspaces.timing import forward_seconds
 
         task = self.data.test
         found = task.cross_test(task.embed_queries(model))
+        shape = (3, model.resolution, model.resolution)
         return {
             "how": how,
             "macs": count_macs(model.cpu(), model.resolution),
+            "seconds": statistics.median(forward_seconds(model, shape, "onnxruntime")),
             "val": val,
             "test": found.map,
             "interval": list(found.interval),
@@ -97,8 +104,27 @@ class Bench:
             best = self.tuned(model, self.options.budget / len(RESOLUTIONS), kept=kept)
             yield self.measured(model, best, f"{resolution} px")
 
+    def drawn(self) -> Iterator[dict[str, Any]]:
+        """Random slices within a third of the gallery's MACs, each trained alone."""
+        import random
+
+        from searchspaces import create_space
+
+        space = create_space("timm-elastic", **self.elastic)
+        rng = random.Random(self.options.seed)
+        dimension = self.data.gallery.dimension
+        most = self.data.gallery.manifest.model_macs / SHARES[0]
+        left = DRAWS
+        while left:
+            architecture = space.sample(rng)
+            if space.macs(architecture, dimension) > most:
+                continue
+            left -= 1
+            model = self.fitted(space.inherited(dimension).extract(architecture))
+            best = self.tuned(model, self.options.budget / DRAWS, kept=True)
+            yield self.measured(model, best, f"{model.resolution} px")
+
     def started(self, resolution: int) -> "QueryModel":
-        from nas.alignment.start import fit_projection
         from searchspaces import timm_query_model
 
         model = timm_query_model(
@@ -107,7 +133,12 @@ class Bench:
             resolution=resolution,
             checkpoint=self.options.checkpoint,
         )
-        training = self.data.training(resolution, self.further)
+        return self.fitted(model)
+
+    def fitted(self, model: "QueryModel") -> "QueryModel":
+        from nas.alignment.start import fit_projection
+
+        training = self.data.training(model.resolution, self.further)
         fit_projection(model, training, seed=self.options.seed)
         return model
 
@@ -167,16 +198,25 @@ class Bench:
             how = f"trial {record.trial}, {record.fidelity}"
             yield self.measured(run.model(record), record.cross_test, how)
 
+    @property
+    def elastic(self) -> dict[str, Any]:
+        return {
+            "backbone": self.options.backbone,
+            "checkpoint": str(Path(self.options.checkpoint).resolve()),
+            "resolutions": [32, 48, 64, 80, 96],
+            "widths": [0.75, 0.875, 1.0],
+        }
+
     def study(self, row: str) -> dict[str, Any]:
         options = self.options
         first, last = options.models
-        weights = {"checkpoint": str(Path(options.checkpoint).resolve())}
         training = {"batch": BATCH, "lr": RATE, "validate_every": 1, "ema": 0.95}
+        macs = self.data.gallery.manifest.model_macs
         if row == "pruned":
             space = {
                 "route": "pruned",
                 "backbone": options.backbone,
-                **weights,
+                "checkpoint": self.elastic["checkpoint"],
                 "training": {"epochs": options.epochs, **training},
                 "realign": {"epochs": 1, **training},
                 "options": {"resolutions": list(RESOLUTIONS)},
@@ -185,12 +225,7 @@ class Bench:
             space = {
                 "route": "supernet",
                 "space": "timm-elastic",
-                "options": {
-                    "backbone": options.backbone,
-                    **weights,
-                    "resolutions": [32, 48, 64, 80, 96],
-                    "widths": [0.75, 0.875, 1.0],
-                },
+                "options": self.elastic,
                 "calibration_images": 2048,
                 "training": {"epochs": 0},
             }
@@ -203,7 +238,8 @@ class Bench:
             "sampler": "tpe",
             "loss": options.loss,
             "unlabelled": self.unlabelled,
-            "budget": {"max_macs": int(self.data.gallery.manifest.model_macs / SHARES[0])},
+            "budget": {"max_macs": int(macs / SHARES[0])},
+            "tiers": [int(macs / share) for share in SHARES],
             "finish": [
                 {"models": first, "equal": "macs", "training": {"epochs": 1, **training}},
                 {
@@ -248,6 +284,30 @@ class Bench:
             record = run.records()[-1]
             yield self.measured(run.model(record), record.cross_test, target)
 
+    def nested(self) -> Iterator[dict[str, Any]]:
+        """What `querynas nest` makes of the backbone at 80 px: a model for each capacity."""
+        from nas.recipes import Nest
+
+        options = self.options
+        folder = Path(options.out) / self.name("nest")
+        given = {
+            "checkpoint": options.checkpoint,
+            "gallery": options.gallery,
+            "data": options.data,
+            "resolution": RESOLUTIONS[-1],
+            "capacities": "20,40,60,80,100",
+            "epochs": options.epochs,
+            "batch": BATCH,
+            "seed": options.seed,
+            "out": folder,
+        }
+        words = [str(w) for name, value in given.items() for w in (f"--{name}", value)]
+        command(["nest", options.backbone, *words])
+        nest = Nest.open(folder)
+        for capacity in nest.model.capacities:
+            model = nest.extract(capacity)
+            yield self.measured(model, self.val(model), f"{capacity:.0%}")
+
     def name(self, row: str) -> str:
         more = "-unlabelled" if self.further else ""
         data = Path(self.options.data).name
@@ -258,7 +318,9 @@ class Bench:
             "ridge": self.ridge,
             "fine-tuned": lambda: self.fine_tuned(kept=False),
             "kept": lambda: self.fine_tuned(kept=True),
+            "random": self.drawn,
             "prune": self.cut,
+            "nest": self.nested,
         }
         models = list(kinds.get(row, lambda: self.searched(row))())
         used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -293,11 +355,12 @@ def table(out: Path) -> None:
     for key in sorted({(r["data"], r["backbone"]) for r in results}):
         rows = [r for r in results if (r["data"], r["backbone"]) == key]
         print(f"\n{key[0]}, {key[1]}; paragon {rows[0]['paragon']:.3f} (test classes)\n")
-        print("| row | seed | s of a core |" + "".join(f" 1/{share} |" for share in SHARES))
-        print("|---|---:|---:|" + "---:|" * len(SHARES))
+        print("| row | seed | s of a core | area |" + "".join(f" 1/{share} |" for share in SHARES))
+        print("|---|---:|---:|---:|" + "---:|" * len(SHARES))
         for row in sorted(rows, key=lambda r: (ROWS.index(r["row"]), _name(r), r["seed"])):
             cells = [_cell(row, row["gallery macs"] / share) for share in SHARES]
-            print(f"| {_name(row)} | {row['seed']} | {row['seconds']:.0f} | {' | '.join(cells)} |")
+            seconds, area = f"{row['seconds']:.0f}", f"{_area(row):.3f}"
+            print(f"| {_name(row)} | {row['seed']} | {seconds} | {area} | {' | '.join(cells)} |")
 
 
 def _name(row: dict[str, Any]) -> str:
@@ -305,13 +368,31 @@ def _name(row: dict[str, Any]) -> str:
 
 
 def _cell(row: dict[str, Any], most: float) -> str:
-    within = [model for model in row["models"] if model["macs"] <= most]
-    if not within:
+    best = _best(row, most)
+    if best is None:
         return "–"
-    best = max(within, key=lambda model: model["val"])
     low, high = best["interval"]
-    share = best["test"] / row["paragon"]
-    return f"{best['test']:.3f} ({share:.0%}; {low:.3f} to {high:.3f})"
+    share, milliseconds = best["test"] / row["paragon"], 1e3 * best["seconds"]
+    return f"{best['test']:.3f} ({share:.0%}; {low:.3f} to {high:.3f}; {milliseconds:.1f} ms)"
+
+
+def _best(row: dict[str, Any], most: float) -> dict[str, Any] | None:
+    within = [model for model in row["models"] if model["macs"] <= most]
+    return max(within, key=lambda model: model["val"], default=None)
+
+
+def _area(row: dict[str, Any]) -> float:
+    """The hypervolume: mean share of the paragon over log-budgets from 1/40 to 1/3, 0 to 1.
+
+    At each budget the model with the best validation score of those within it counts.
+    """
+    import numpy as np
+
+    budgets = row["gallery macs"] / np.geomspace(SHARES[-1], SHARES[0], 1000)
+    found = (_best(row, budget) for budget in budgets)
+    return float(np.mean([0.0 if best is None else best["test"] for best in found])) / float(
+        row["paragon"]
+    )
 
 
 def loss(text: str) -> str | dict[str, Any]:

@@ -24,6 +24,7 @@ from nas.config.objectives import (
     BudgetConfig,
     Objective,
     ObjectiveName,
+    Quantity,
     bounds,
 )
 from nas.config.yaml_text import parse_yaml, read_yaml
@@ -234,7 +235,12 @@ class ScreenConfig(Section):
 
 
 class StudyConfig(AlignmentConfig):
-    """Everything that defines a search study."""
+    """Everything that defines a search study.
+
+    Attributes:
+        tiers: MACs within which the best model is wanted, for several kinds of devices say. The
+            models that are aligned on are chosen for them; without any, for the whole front.
+    """
 
     data: str
     gallery: str
@@ -250,6 +256,7 @@ class StudyConfig(AlignmentConfig):
     latency_table: str | None = Field(None, validate_default=True)
     screen: ScreenConfig | None = None
     finish: tuple[RungConfig, ...] = Field((), max_length=20)
+    tiers: tuple[Quantity, ...] = Field((), max_length=100)
     split: SplitConfig = SplitConfig()
     imports: tuple[str, ...] = ()
     seed: Seed = 0

@@ -35,7 +35,7 @@ def finish(run: Run) -> list[Record]:
         below = at_rung(run.records(), number - 1)
         grown = _grown(run.records(), number)
         while len(grown) < rung.models:
-            record = promote(below, grown, objectives, seed=run.config.seed)
+            record = promote(below, grown, objectives, tiers=run.config.tiers, seed=run.config.seed)
             if record is None:
                 break
             _align(run, record, rung, "finished" if number == len(rungs) else "aligned on")

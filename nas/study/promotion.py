@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from nas.config.objectives import Objective
+from nas.config.objectives import ACCURACY, Objective
 from nas.study.dominance import dominated
 from nas.study.forecasting import Standing, gains
 from nas.study.front import Record
@@ -18,9 +18,10 @@ def promote(
     grown: Mapping[int, Record],
     objectives: Sequence[Objective],
     *,
+    tiers: Sequence[int] = (),
     seed: int,
 ) -> Record | None:
-    """Choose the candidate that tells most about the front of the next rung.
+    """Choose the candidate that promises most for the front of the next rung, or for its tiers.
 
     The scores that candidates would have on the next rung are drawn jointly (`gains`). Every draw
     has a Pareto front. The set of models trained so far leaves a distance to it: by how much the
@@ -33,25 +34,72 @@ def promote(
 
     Costs count by their logarithm, and every objective by the range that it has on this rung.
 
+    With tiers the front counts only where they are: the candidate comes next that is expected to
+    raise most the best score within each of them, summed over the tiers (the expected improvement
+    of Mockus et al., 1978, one for each).
+
     Args:
         rung: Scored candidates of this rung.
         grown: What became of those that went up already, by their trial.
         objectives: Of the study.
+        tiers: MACs within which the best model is wanted.
         seed: Of the draws.
 
     Returns:
         The candidate, or None if all of them went up.
     """
+    waiting = [r for r in rung if r.trial not in grown]
+    if not waiting:
+        return None
+    if tiers:
+        return _for_tiers(rung, waiting, grown, tiers, seed)
+    return _for_front(rung, waiting, grown, objectives, seed)
+
+
+def _for_tiers(
+    rung: Sequence[Record],
+    waiting: Sequence[Record],
+    grown: Mapping[int, Record],
+    tiers: Sequence[int],
+    seed: int,
+) -> Record | None:
+    contenders = _best_within(waiting, tiers)
+    if not contenders:
+        return None
+    quality = ACCURACY[rung[0].judge]
+    parents = [r for r in rung if r.trial in grown]
+    scores = -_worlds(contenders, parents, grown, [quality], seed)[:, :, 0]
+    gained = np.zeros(len(contenders))
+    for tier in tiers:
+        reached = max((r.accuracy for r in grown.values() if r.macs <= tier), default=0.0)
+        within = np.array([r.macs <= tier for r in contenders])
+        gained += within * np.maximum(0.0, scores - reached).mean(axis=0)
+    return contenders[int(np.argmax(gained))]
+
+
+def _best_within(waiting: Sequence[Record], tiers: Sequence[int]) -> list[Record]:
+    """Return the best candidates of each tier, each candidate once."""
+    found: dict[int, Record] = {}
+    for tier in tiers:
+        within = sorted((r for r in waiting if r.macs <= tier), key=lambda r: -r.accuracy)
+        found |= {r.trial: r for r in within[: _CONTENDERS // len(tiers) + 1]}
+    return list(found.values())
+
+
+def _for_front(
+    rung: Sequence[Record],
+    waiting: Sequence[Record],
+    grown: Mapping[int, Record],
+    objectives: Sequence[Objective],
+    seed: int,
+) -> Record:
     losses = _losses(rung, objectives)
     scale = np.ptp(losses, axis=0)
     scale[scale == 0] = 1.0
-    waiting = np.array([r.trial not in grown for r in rung], dtype=bool)
-    if not waiting.any():
-        return None
-    rows = np.flatnonzero(waiting)
-    distance = _misses(losses / scale, losses[~dominated(losses)] / scale).min(axis=1)
-    rows = rows[np.argsort(distance[rows], kind="stable")][:_CONTENDERS]
-    contenders = [rung[i] for i in rows.tolist()]
+    front = losses[~dominated(losses)] / scale
+    distance = _misses(_losses(waiting, objectives) / scale, front).min(axis=1)
+    nearest = np.argsort(distance, kind="stable")[:_CONTENDERS]
+    contenders = [waiting[i] for i in nearest.tolist()]
     worlds = _worlds(contenders, [r for r in rung if r.trial in grown], grown, objectives, seed)
     trained = _losses(list(grown.values()), objectives) / scale
     gained = np.zeros(len(contenders))

@@ -45,7 +45,7 @@ from searchspaces.support.settings import bind_settings
 
 logger = logging.getLogger("querynas")
 
-_FREE = ("trials", "finish", "imports")
+_FREE = ("trials", "finish", "tiers", "imports")
 
 
 @dataclass(frozen=True, eq=False)

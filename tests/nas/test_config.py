@@ -65,7 +65,7 @@ def test_a_minimal_study_file_gets_the_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"trails": 5}, r"unknown field 'trails' \(did you mean 'trials'\?\)"),
+        ({"trails": 5}, r"unknown field 'trails' \(did you mean 'trials' or 'tiers'\?\)"),
         (
             {"finish": {"model": 5}},
             r"unknown field 'finish\[1\].model' \(did you mean 'finish\[1\].models'",

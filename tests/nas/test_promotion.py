@@ -30,11 +30,13 @@ def record(trial: int, macs: int, score: float, parent: int | None = None) -> Re
     )
 
 
-def climb(rung: list[Record], count: int, after: dict[int, float]) -> list[int]:
+def climb(
+    rung: list[Record], count: int, after: dict[int, float], tiers: tuple[int, ...] = ()
+) -> list[int]:
     """Promote one after another; a candidate's next score is ``after``, by its trial."""
     grown: dict[int, Record] = {}
     for _ in range(count):
-        chosen = promote(rung, grown, BOTH, seed=0)
+        chosen = promote(rung, grown, BOTH, tiers=tiers, seed=0)
         if chosen is None:
             break
         score = after[chosen.trial]
@@ -72,6 +74,32 @@ def test_a_dominated_candidate_has_its_chance_where_gains_are_learnt_to_differ()
     middle = record(20, 2 * 10**5, 0.5)  # dominated by a small one now
     chosen = promote([*small[:2], *large[:2], middle, record(21, 10**7, 0.5)], grown, BOTH, seed=0)
     assert chosen == middle
+
+
+def test_each_tier_gets_the_candidate_just_below_it() -> None:
+    """Along a front that rises evenly, the best within a budget is the largest one within it."""
+    sizes = np.geomspace(1e5, 1e7, 41)
+    rung = [record(i, int(m), 0.3 + 0.15 * np.log10(m / 1e5)) for i, m in enumerate(sizes)]
+    tiers = (10**7, 3 * 10**6, 5 * 10**5)
+    order = climb(rung, 4, {r.trial: r.cross_test + 0.05 for r in rung}, tiers)
+    wanted = {max(r.trial for r in rung if r.macs <= tier) for tier in tiers}
+    assert wanted <= set(order)
+
+
+def test_what_is_above_all_tiers_stays_where_it_is() -> None:
+    rung = [record(i, 10**6 * (i + 1), 0.5 + 0.1 * i) for i in range(4)]
+    assert sorted(climb(rung, 4, dict.fromkeys(range(4), 0.9), tiers=(2 * 10**6,))) == [0, 1]
+    assert climb(rung, 4, {}, tiers=(10**5,)) == []
+
+
+def test_a_tier_goes_on_as_long_as_it_promises_more() -> None:
+    """One candidate disappoints; another of the same tier comes next, not one of a tier served."""
+    low, high = record(0, 10**5, 0.5), record(1, 10**7, 0.7)
+    spare = record(2, 9 * 10**6, 0.69)
+    grown = {0: record(100, 10**5, 0.62), 1: record(101, 10**7, 0.6)}
+    more = [record(3, 9 * 10**4, 0.3), record(4, 8 * 10**4, 0.31)]
+    chosen = promote([low, high, spare, *more], grown, BOTH, tiers=(10**5, 10**7), seed=0)
+    assert chosen == spare
 
 
 def test_promotion_is_a_function_of_its_arguments() -> None:

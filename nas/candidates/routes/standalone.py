@@ -9,12 +9,21 @@ from nas.candidates.routes.ranges import largest_resolution, within_macs
 from nas.candidates.routes.route import Candidate
 from nas.config.objectives import BudgetConfig
 from nas.config.study import StandaloneConfig
-from searchspaces import Architecture, QueryModel, TimmSpace, create_space
+from searchspaces import (
+    Architecture,
+    InheritingSpace,
+    QueryModel,
+    TimmSpace,
+    create_space,
+)
 from searchspaces.support.seeding import seeded
 
 
 class StandaloneRoute(TrainedAlone):
-    """Candidates of any search space, each aligned alone from a random start: the ground truth."""
+    """Candidates of any search space, each aligned alone: the ground truth.
+
+    They begin with random weights, or with published ones where the space has them.
+    """
 
     def __init__(self, name: str, config: StandaloneConfig, dimension: int) -> None:
         self.name = name
@@ -39,6 +48,11 @@ class StandaloneRoute(TrainedAlone):
             model, self.training, pretrained=self.pretrained, title="align alone", quiet=True
         )
         return Candidate(model, "aligned alone", owns_weights=True)
+
+    def untrained(self, architecture: Architecture) -> QueryModel:
+        if isinstance(self.space, InheritingSpace) and self.pretrained:
+            return self.space.inherited(self.dimension).extract(architecture)
+        return super().untrained(architecture)
 
     def backbones(self) -> list[Architecture]:
         if self.pretrained and isinstance(self.space, TimmSpace):
