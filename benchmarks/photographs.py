@@ -20,8 +20,10 @@ ROW is one of:
 
 Every row is a process of its own on one core, and its seconds of that core are printed beside it:
 `--budget` is how many the fine-tuning rows spend, `--epochs`, `--models` and `--trials` bring the
-others near. `--unlabelled` gives every row that learns further images, with their vectors in
-`--unlabelled-gallery`.
+others near. `--by image` trains on images of all classes and holds out queries. `--without-labels`
+names a manifest of the same images, without labels, for the study to see in place of `--data`; its
+models are measured with the labels of `--data`. `--unlabelled` gives every row that learns
+further images, with their vectors in `--unlabelled-gallery`.
 Everything is selected on validation classes; the table is of test classes: at each share of the
 gallery model's MACs, the model with the best validation score of those within it. A finished row
 leaves a JSON file, with the models in it.
@@ -63,7 +65,7 @@ class Bench:
 
         torch.set_num_threads(1)
         self.options = options
-        split = SplitConfig(seed=options.seed)
+        split = SplitConfig(seed=options.seed, by=options.by)
         self.data = load_study_data(options.data, options.gallery, split)
         unlabelled = [UnlabelledConfig.model_validate(each) for each in self.unlabelled]
         self.further = open_unlabelled(unlabelled, self.data, Path(options.out))
@@ -196,7 +198,7 @@ class Bench:
         run = Run.open(folder)
         for record in run.front():
             how = f"trial {record.trial}, {record.fidelity}"
-            yield self.measured(run.model(record), record.cross_test, how)
+            yield self.measured(run.model(record), record.accuracy, how)
 
     @property
     def elastic(self) -> dict[str, Any]:
@@ -230,7 +232,7 @@ class Bench:
                 "training": {"epochs": 0},
             }
         return {
-            "data": options.data,
+            "data": options.without_labels or options.data,
             "gallery": options.gallery,
             "spaces": {row: space},
             "trials": options.trials,
@@ -248,7 +250,7 @@ class Bench:
                     "training": {"epochs": options.epochs, **training},
                 },
             ],
-            "split": {"seed": options.seed},
+            "split": {"seed": options.seed, "by": options.by},
             "seed": options.seed,
         }
 
@@ -309,9 +311,17 @@ class Bench:
             yield self.measured(model, self.val(model), f"{capacity:.0%}")
 
     def name(self, row: str) -> str:
-        more = "-unlabelled" if self.further else ""
-        data = Path(self.options.data).name
-        return f"{data}{more}-{self.options.backbone}-{row}-{self.options.seed}"
+        options = self.options
+        words = [
+            Path(options.data).name,
+            *(["image"] if options.by == "image" else []),
+            *(["unlabelled"] if self.further else []),
+            *(["without-labels"] if options.without_labels else []),
+            options.backbone,
+            row,
+            str(options.seed),
+        ]
+        return "-".join(words)
 
     def run(self, row: str) -> None:
         kinds = {
@@ -326,6 +336,8 @@ class Bench:
         used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
         content = {
             "data": Path(self.options.data).name,
+            "by": self.options.by,
+            "without labels": self.options.without_labels is not None,
             "unlabelled": self.options.unlabelled,
             "backbone": self.options.backbone,
             "row": row,
@@ -352,9 +364,10 @@ def command(arguments: list[str]) -> None:
 def table(out: Path) -> None:
     """Print, for each data set and backbone, the rows' test cross-tests by share of MACs."""
     results = [json.loads(file.read_text()) for file in sorted(out.glob("*.result.json"))]
-    for key in sorted({(r["data"], r["backbone"]) for r in results}):
-        rows = [r for r in results if (r["data"], r["backbone"]) == key]
-        print(f"\n{key[0]}, {key[1]}; paragon {rows[0]['paragon']:.3f} (test classes)\n")
+    keys = ("data", "by", "backbone")
+    for key in sorted({tuple(r[k] for k in keys) for r in results}):
+        rows = [r for r in results if tuple(r[k] for k in keys) == key]
+        print(f"\n{', '.join(key)}; paragon {rows[0]['paragon']:.3f} (test part)\n")
         print("| row | seed | s of a core | area |" + "".join(f" 1/{share} |" for share in SHARES))
         print("|---|---:|---:|---:|" + "---:|" * len(SHARES))
         for row in sorted(rows, key=lambda r: (ROWS.index(r["row"]), _name(r), r["seed"])):
@@ -364,7 +377,8 @@ def table(out: Path) -> None:
 
 
 def _name(row: dict[str, Any]) -> str:
-    return f"{row['row']}, unlabelled" if row["unlabelled"] else str(row["row"])
+    further = ", unlabelled" if row["unlabelled"] else ""
+    return f"{row['row']}{further}{', without labels' if row['without labels'] else ''}"
 
 
 def _cell(row: dict[str, Any], most: float) -> str:
@@ -414,6 +428,8 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=30)
     parser.add_argument("--unlabelled", help="further images for every row that learns")
     parser.add_argument("--unlabelled-gallery", help="gallery folder of theirs")
+    parser.add_argument("--by", choices=("class", "image"), default="class")
+    parser.add_argument("--without-labels", help="a manifest of the same images, without labels")
     parser.add_argument("--loss", type=loss, default=None, help="of all rows that train")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -17,7 +17,7 @@ from nas.config.objectives import ACCURACY, COSTS, OBJECTIVES
 from nas.deployment.evaluate import Evaluation
 from nas.deployment.profiles import Profile
 from nas.statistics.ties import Ties
-from nas.study.front import Record
+from nas.study.front import Record, best_within
 from nas.study.run import Run
 from searchspaces.support.files import write_atomically
 
@@ -158,12 +158,19 @@ def print_front(run: Run, records: Sequence[Record], ties: Ties) -> None:
     console = stdout_console()
     console.print(table)
     if records:
+        _print_tiers(console, records, run.config.tiers)
         console.print(ties.words(run.path), soft_wrap=True)
         part = run.data.unseen
         console.print(f"Paragon mAP on the validation {part}: {records[0].paragon:.4f}")
         console.print(f"`querynas export` and `querynas report` measure on the test {part}.")
     else:
         console.print("No model of the front meets these bounds.")
+
+
+def _print_tiers(console: Console, records: Sequence[Record], tiers: Sequence[int]) -> None:
+    for tier, best in best_within(records, tiers).items():
+        found = "nothing" if best is None else f"trial {best.trial}, {best.accuracy:.4f}"
+        console.print(f"Within {format_macs(tier)} MACs: {found}")
 
 
 _COLUMNS = (

@@ -28,7 +28,7 @@ from nas.reporting.pictures import examples
 from nas.statistics.concordance import concordance
 from nas.statistics.repeats import repeated
 from nas.statistics.ties import Ties, distinguish
-from nas.study.front import Record
+from nas.study.front import Record, best_within
 from nas.study.held_out import Measured, measured_on_test
 from nas.study.query_scores import restore
 from nas.study.run import Run
@@ -97,6 +97,7 @@ def report(run: Run) -> Path:
         concordance=concordance(run.records()),
         facts=_facts(run),
         rows=rows,
+        tiers=_tiers(rows, run.config.tiers),
         ties=ties.words(run.path),
         promised=statistics.fmean(row.promised for row in rows),
         kept=statistics.fmean(row.of_paragon for row in rows),
@@ -126,6 +127,12 @@ def report(run: Run) -> Path:
 def _row(record: Record, measured: Measured, ties: Ties, gallery_macs: int | None) -> Row:
     share = record.macs / gallery_macs if gallery_macs else None
     return Row(record, measured, share, ties.tied_with(record.trial))
+
+
+def _tiers(rows: Sequence[Row], tiers: Sequence[int]) -> dict[int, Row | None]:
+    by_trial = {row.record.trial: row for row in rows}
+    best = best_within([row.record for row in rows], tiers)
+    return {tier: by_trial[found.trial] if found else None for tier, found in best.items()}
 
 
 def _featured(rows: Sequence[Row]) -> list[Row]:

@@ -7,7 +7,7 @@ from nas.deployment.card import Format, Validation
 from nas.deployment.formats import FORMATS
 from nas.deployment.write import Exported, Source, write_model
 from nas.errors import StudyError
-from nas.study.front import Record, select
+from nas.study.front import Record, best_within
 from nas.study.run import Run
 
 
@@ -49,8 +49,8 @@ def best_under(run: Run, macs: float) -> Record:
         StudyError: No candidate is that small.
     """
     records = run.records()
-    within = select(records, max_macs=macs)
-    if not within:
+    best = best_within(records, [round(macs)])[round(macs)]
+    if best is None:
         smallest = min(records, key=lambda r: r.macs, default=None)
         found = (
             "it has no scored candidate yet"
@@ -61,4 +61,4 @@ def best_under(run: Run, macs: float) -> Record:
             f"The run '{run.path}' has no model under {format_macs(macs)} MACs, {found}; raise the "
             "budget or search smaller models."
         )
-    return max(within, key=lambda r: (r.accuracy, -r.macs))
+    return best

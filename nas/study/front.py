@@ -195,3 +195,11 @@ def select(
         for r in records
         if (max_macs is None or r.macs <= max_macs) and (min_map is None or r.accuracy >= min_map)
     ]
+
+
+def best_within(records: Sequence[Record], tiers: Sequence[int]) -> dict[int, Record | None]:
+    """Return the most accurate record within each of several budgets of MACs, largest first."""
+    return {
+        tier: max(select(records, max_macs=tier), key=lambda r: (r.accuracy, -r.macs), default=None)
+        for tier in sorted(tiers, reverse=True)
+    }

@@ -133,6 +133,21 @@ def test_a_killed_training_of_a_pretrained_backbone_ends_like_an_unbroken_one(
     assert all(torch.equal(whole[name], continued[name]) for name in whole)
 
 
+def test_a_slice_that_is_aligned_alone_begins_with_published_weights(
+    pretrained: StudyConfig, tmp_path: Path
+) -> None:
+    options = pretrained.model_dump()["spaces"]["slices"]["options"]
+    alone = {"route": "standalone", "space": "timm-elastic", "options": options}
+    content = {**pretrained.model_dump(), "spaces": {"alone": alone}, "sampler": None}
+    route = Run.create(tmp_path / "run", StudyConfig.model_validate(content)).routes["alone"]
+    assert route.pretrained
+    largest = route.space.largest()
+    model = route.untrained(largest)
+    published = load_file(tmp_path / "weights.safetensors")
+    stem = next(name for name in published if name.endswith("conv1.weight"))
+    assert torch.equal(model.state_dict()[f"backbone.network.{stem}"], published[stem])
+
+
 def test_a_slice_that_is_trained_again_inherits_too(
     pretrained: StudyConfig, tmp_path: Path
 ) -> None:

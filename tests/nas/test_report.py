@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+import yaml
 
 from nas.errors import StudyError
 from nas.reporting import figures
@@ -55,7 +56,10 @@ addEventListener("load", () => {
 
 @pytest.fixture(scope="module")
 def run(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A copy of the study, of an older version, with a candidate that was trained again twice."""
+    """A copy of the study, of an older version, with a candidate that was trained again twice.
+
+    It was continued with tiers, the smallest of which nothing fits.
+    """
     path = tmp_path_factory.mktemp("reported") / "run"
     shutil.copytree(tiny_run.path, path, ignore=shutil.ignore_patterns("query_scores"))
     recipe = {"how": "aligned alone", "trainings": []}
@@ -65,6 +69,10 @@ def run(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
         for seed, val in ((1, 0.5), (2, 0.7))
     ]
     (path / "repeats.json").write_text(json.dumps(repeats))
+    macs = [record.macs for record in tiny_run.front()]
+    study = yaml.safe_load((path / "study.yaml").read_text())
+    study["tiers"] = [min(macs) - 1, min(macs), max(macs) - 1]
+    (path / "study.yaml").write_text(yaml.safe_dump(study))
     return Run.open(path)
 
 
@@ -129,6 +137,19 @@ def test_the_page_states_the_test_scores(run: Run, page: Path) -> None:
         assert f"{scores.cross_test.map:.3f}" in text
         assert f"{scores.paragon.map:.3f}" in text
     assert run.data.gallery.fingerprint in text
+
+
+def test_the_page_states_the_best_model_within_each_tier(run: Run, page: Path) -> None:
+    table = re.search(r'<table id="tiers">(.*?)</table>', page.read_text("utf-8"), re.DOTALL)
+    assert table is not None
+    rows = re.findall(r"<tr>(.*?)</tr>", table[1], re.DOTALL)[1:]
+    cells = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row, re.DOTALL) for row in rows]
+    front = run.front()
+    below = max(front[:-1], key=lambda record: record.accuracy)
+    for found, record in zip(cells, (below, front[0]), strict=False):
+        assert found[1] == str(record.trial)
+        assert f"{measured_on_test(run, record).scores.cross_test.map:.3f}" in found[5]
+    assert cells[2][1] == "no model of the front"
 
 
 def test_the_page_states_ties_optimism_and_repeats(run: Run, page: Path) -> None:
