@@ -1,6 +1,7 @@
 """Query models for photographs: what each way to one is worth at equal compute.
 
     python benchmarks/photographs.py ROW --data D --gallery G --checkpoint FILE --out F
+    python benchmarks/photographs.py ranking --data D --gallery G --checkpoint FILE --out F
     python benchmarks/photographs.py table --out F
 
 The gallery is frozen, the backbone pretrained, classes of training, validation and test disjoint.
@@ -24,6 +25,10 @@ others near. `--by image` trains on images of all classes and holds out queries.
 names a manifest of the same images, without labels, for the study to see in place of `--data`; its
 models are measured with the labels of `--data`. `--unlabelled` gives every row that learns
 further images, with their vectors in `--unlabelled-gallery`.
+
+`ranking` draws 40 slices of `timm-elastic` at random, scores them as they come, and trains each of
+them alone for `--epochs`: it prints how well slices order what training makes of them, beside MACs.
+
 Everything is selected on validation classes; the table is of test classes: at each share of the
 gallery model's MACs, the model with the best validation score of those within it. A finished row
 leaves a JSON file, with the models in it.
@@ -37,18 +42,19 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nas.study import Run
     from searchspaces import QueryModel
 
 ROWS = ("ridge", "fine-tuned", "kept", "random", "pruned", "prune", "nest", "elastic")
 SHARES = (3, 6, 10, 20, 40)
 RESOLUTIONS = (24, 32, 48, 64, 80)
 """Of the whole backbone; 96 px of EfficientNet-Lite0 exceed a third of the gallery's MACs."""
-DRAWS = 10
+DRAWS, RANKED = 10, 40
 BATCH, RATE = 64, 1e-3
 
 
@@ -189,13 +195,7 @@ class Bench:
 
     def searched(self, row: str) -> Iterator[dict[str, Any]]:
         """The front of a study that the command line ran."""
-        from nas.study import Run
-
-        study = Path(self.options.out) / f"{self.name(row)}.json"  # JSON is YAML too
-        study.write_text(json.dumps(self.study(row), indent=1))
-        folder = Path(self.options.out) / self.name(row)
-        command(["search", str(study), "--out", str(folder)])
-        run = Run.open(folder)
+        run = self.study_run(row)
         for record in run.front():
             how = f"trial {record.trial}, {record.fidelity}"
             yield self.measured(run.model(record), record.accuracy, how)
@@ -209,11 +209,40 @@ class Bench:
             "widths": [0.75, 0.875, 1.0],
         }
 
+    def study_run(self, row: str) -> "Run":
+        from nas.study import Run
+
+        study = Path(self.options.out) / f"{self.name(row)}.json"  # JSON is YAML too
+        study.write_text(json.dumps(self.study(row), indent=1))
+        folder = Path(self.options.out) / self.name(row)
+        command(["search", str(study), "--out", str(folder)])
+        return Run.open(folder)
+
+    def ranking(self) -> None:
+        """Kendall's tau of slices' scores, and of MACs, with scores after training alone."""
+        run = self.study_run("ranking")
+        records = {r.trial: r for r in run.records()}
+        pairs = [(records[r.parent], r) for r in records.values() if r.parent is not None]
+        columns = [
+            (before.accuracy, before.macs, after.accuracy)
+            for before, after in sorted(pairs, key=lambda pair: pair[0].trial)
+        ]
+        for words, value, (low, high) in taus(columns):
+            print(f"{words}: {value:.3f} ({low:.3f} to {high:.3f}), {len(columns)} slices")
+
     def study(self, row: str) -> dict[str, Any]:
         options = self.options
         first, last = options.models
         training = {"batch": BATCH, "lr": RATE, "validate_every": 1, "ema": 0.95}
         macs = self.data.gallery.manifest.model_macs
+        trials = {"trials": options.trials, "start": 20, "sampler": "tpe"}
+        finish = [
+            {"models": first, "equal": "macs", "training": {"epochs": 1, **training}},
+            {"models": last, "equal": "macs", "training": {"epochs": options.epochs, **training}},
+        ]
+        if row == "ranking":
+            trials = {"trials": RANKED, "start": 0, "sampler": "random"}
+            finish = [{"models": RANKED, "training": {"epochs": options.epochs, **training}}]
         if row == "pruned":
             space = {
                 "route": "pruned",
@@ -235,21 +264,12 @@ class Bench:
             "data": options.without_labels or options.data,
             "gallery": options.gallery,
             "spaces": {row: space},
-            "trials": options.trials,
-            "start": 20,
-            "sampler": "tpe",
+            **trials,
             "loss": options.loss,
             "unlabelled": self.unlabelled,
             "budget": {"max_macs": int(macs / SHARES[0])},
             "tiers": [int(macs / share) for share in SHARES],
-            "finish": [
-                {"models": first, "equal": "macs", "training": {"epochs": 1, **training}},
-                {
-                    "models": last,
-                    "equal": "macs",
-                    "training": {"epochs": options.epochs, **training},
-                },
-            ],
+            "finish": finish,
             "split": {"seed": options.seed, "by": options.by},
             "seed": options.seed,
         }
@@ -354,6 +374,31 @@ class Bench:
         print(f"{file}: {len(models)} models in {content['seconds']:.0f} s of a core")
 
 
+def taus(
+    columns: Sequence[tuple[float, float, float]],
+) -> Iterator[tuple[str, float, tuple[float, float]]]:
+    """Tau-b of the first and of the second with the third, and their difference.
+
+    With 95% intervals: percentiles over 2,000 bootstrap draws of the slices.
+    """
+    import numpy as np
+    from scipy.stats import kendalltau
+
+    values = np.array(columns)
+    rng = np.random.default_rng(0)
+    draws = [np.arange(len(values)), *rng.integers(len(values), size=(2000, len(values)))]
+    found = np.array(
+        [
+            [kendalltau(v[:, i], v[:, 2]).statistic for i in (0, 1)]
+            for v in (values[rows] for rows in draws)
+        ]
+    )
+    found = np.column_stack([found, found[:, 0] - found[:, 1]])
+    for words, column in zip(("slices", "MACs", "slices above MACs"), found.T, strict=True):
+        low, high = np.percentile(column[1:], [2.5, 97.5])
+        yield words, float(column[0]), (float(low), float(high))
+
+
 def command(arguments: list[str]) -> None:
     """Run `querynas` as a user does, on one core."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -416,7 +461,7 @@ def loss(text: str) -> str | dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("row", choices=[*ROWS, "table"])
+    parser.add_argument("row", choices=[*ROWS, "ranking", "table"])
     parser.add_argument("--data", help="photographs in a folder per class")
     parser.add_argument("--gallery", help="gallery folder of those photographs, with views")
     parser.add_argument("--backbone", default="tf_efficientnet_lite0")
@@ -436,6 +481,8 @@ def main() -> None:
     Path(options.out).mkdir(parents=True, exist_ok=True)
     if options.row == "table":
         table(Path(options.out))
+    elif options.row == "ranking":
+        Bench(options).ranking()
     else:
         Bench(options).run(options.row)
 
