@@ -25,6 +25,7 @@ from nas.study.exports import export
 from nas.study.front import Record
 from nas.study.held_out import Measured, measured_on_test
 from nas.study.run import Run
+from nas.study.unfinished import close
 from pruning import Target, check_reachable, figure, parse_target
 from searchspaces.support.settings import bind_settings
 
@@ -141,6 +142,7 @@ def _begin(config: PruneConfig, out: Path) -> tuple[Run, PruneFile]:
         directions=["minimize", "maximize"],
         load_if_exists=True,
     ).set_metric_names(list(run.config.objectives))
+    close(run.study, alone=True)
     return run, begun
 
 

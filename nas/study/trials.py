@@ -33,6 +33,7 @@ from nas.study.proposers import create_sampler
 from nas.study.run import Run
 from nas.study.scoring import keep_weights, measure
 from nas.study.screening import SCREENED, chance, check_screen
+from nas.study.unfinished import close
 from nas.study.warm_start import bring, proposals
 from searchspaces import PrefixedTrial
 
@@ -105,6 +106,7 @@ def search(
         torch.set_num_threads(threads)
     _check_outcome(run.study.get_trials(deepcopy=False), run.path)
     with run.turn():
+        close(run.study)
         finish(run)
     return run
 
