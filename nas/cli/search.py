@@ -17,7 +17,7 @@ def search(
         ),
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, max=256, help="Processes that score candidates.")
+        int, typer.Option(min=1, max=256, help="Processes that score and finish candidates.")
     ] = 1,
     storage: Annotated[
         str | None, typer.Option(help="Optuna storage URL; SQLite in the run folder by default.")

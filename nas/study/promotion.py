@@ -1,6 +1,7 @@
 """Which candidate a rung of the fidelity ladder passes on to the next."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -54,6 +55,48 @@ def promote(
     if tiers:
         return _for_tiers(rung, waiting, grown, tiers, seed)
     return _for_front(rung, waiting, grown, objectives, seed)
+
+
+def promote_several(
+    rung: Sequence[Record],
+    grown: Mapping[int, Record],
+    objectives: Sequence[Objective],
+    *,
+    count: int,
+    tiers: Sequence[int] = (),
+    seed: int,
+) -> list[Record]:
+    """Choose candidates that are trained at the same time; as `promote` does where ``count`` is 1.
+
+    Each further one is chosen as if those before it had reached already what is expected of them
+    (the "kriging believer" of Ginsbourger et al., "Kriging is well-suited to parallelize
+    optimization", 2010).
+
+    Returns:
+        At most ``count`` candidates; fewer where no more are left.
+    """
+    believed = dict(grown)
+    chosen: list[Record] = []
+    while len(chosen) < count:
+        record = promote(rung, believed, objectives, tiers=tiers, seed=seed)
+        if record is None:
+            break
+        chosen.append(record)
+        believed[record.trial] = _expected(record, rung, grown, seed)
+    return chosen
+
+
+def _expected(
+    record: Record, rung: Sequence[Record], grown: Mapping[int, Record], seed: int
+) -> Record:
+    """A candidate with the scores that it would have on the next rung, on average."""
+    quality = ACCURACY[record.judge]
+    parents = [r for r in rung if r.trial in grown]
+    worlds = _worlds([record], parents, grown, [quality], seed)
+    gain = -float(worlds.mean()) - record.accuracy
+    scores = {name: getattr(record, name) for name in ("cross_test", "agreement", "self_test")}
+    known = {name: min(1.0, score + gain) for name, score in scores.items() if score is not None}
+    return replace(record, **known)
 
 
 def _for_tiers(

@@ -57,7 +57,8 @@ def search(
         config: The study file's content.
         out: Run folder; a folder that holds this study already is continued.
         trials: Number of scored candidates to reach, instead of ``config.trials``.
-        workers: Processes that score candidates; with one, the same seed gives the same front.
+        workers: Processes that score candidates, and align promising ones on; with one, the same
+            seed gives the same front.
         storage: Optuna storage URL instead of SQLite in the run folder.
         timeout: Seconds after which no further candidate is begun.
 
@@ -107,7 +108,7 @@ def search(
     _check_outcome(run.study.get_trials(deepcopy=False), run.path)
     with run.turn():
         close(run.study)
-        finish(run)
+        finish(run, workers=workers, threads=share)
     return run
 
 

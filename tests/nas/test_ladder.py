@@ -2,12 +2,14 @@
 
 import logging
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -22,6 +24,7 @@ from nas.errors import StudyError
 from nas.study.front import ancestors
 from nas.study.ladder import at_rung
 from nas.study.run import Run
+from nas.study.side_by_side import train_all
 from nas.study.surrogate import encode, regress
 from nas.study.trials import search
 from searchspaces import Architecture, QueryModel, count_macs, create_space
@@ -58,6 +61,44 @@ def test_fewer_models_reach_each_higher_rung(
         assert (below.fidelity, lowest.fidelity) == ("aligned on", "shared weights")
         assert record.architecture == below.architecture == lowest.architecture
     assert "4 models were aligned on; the scores they had before order them" in caplog.text
+
+
+def test_models_that_are_trained_side_by_side_become_what_they_become_in_turn(
+    tiny_study: dict[str, Any], tmp_path: Path
+) -> None:
+    config = config_of(tiny_study, trials=3)
+    search(config, tmp_path / "turns")
+    shutil.copytree(tmp_path / "turns", tmp_path / "beside")
+    finished = config.model_copy(update={"finish": config_of(tiny_study, finish=rungs(3)).finish})
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        turns = search(finished, tmp_path / "turns")
+        beside = search(finished, tmp_path / "beside", workers=2)
+    finally:
+        torch.set_num_threads(before)
+    found = [{parent: score for _, parent, _, score in outcome(run)} for run in (turns, beside)]
+    assert found[0] == found[1]
+    assert len(at_rung(beside.records(), 1)) == 3
+    assert not list((tmp_path / "beside" / "shared").glob("finish-*"))
+
+
+def test_a_training_that_dies_beside_others_is_named_and_nothing_else_is_lost(
+    tiny_study: dict[str, Any], tmp_path: Path
+) -> None:
+    run = search(config_of(tiny_study, trials=3, finish=rungs(2)).model_copy(), tmp_path / "run")
+    rung = run.config.finish[0]
+    first, second = at_rung(run.records(), 0)[:2]
+    shared = tmp_path / "run" / "shared"
+    checkpoint = shared / f"finish-{second.trial}.checkpoint"
+    checkpoint.write_bytes(b"of nobody")
+    with pytest.raises(StudyError, match=rf"The training of trial {second.trial} of '.*' ended"):
+        train_all(run, [first, second], rung, threads=1)
+    done = shared / f"finish-{first.trial}.safetensors"
+    written = done.stat().st_mtime_ns
+    checkpoint.unlink()
+    assert len(train_all(run, [first, second], rung, threads=1)) == 2
+    assert done.stat().st_mtime_ns == written  # what was reached is not trained again
 
 
 def test_one_rung_needs_no_list(tiny_study: dict[str, Any]) -> None:

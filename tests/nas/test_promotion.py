@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from nas.config.objectives import OBJECTIVES
 from nas.study.forecasting import Standing, gains
 from nas.study.front import Record
-from nas.study.promotion import promote
+from nas.study.promotion import promote, promote_several
 from searchspaces import Architecture
 
 BOTH = [OBJECTIVES["macs"], OBJECTIVES["cross_test"]]
@@ -100,6 +100,19 @@ def test_a_tier_goes_on_as_long_as_it_promises_more() -> None:
     more = [record(3, 9 * 10**4, 0.3), record(4, 8 * 10**4, 0.31)]
     chosen = promote([low, high, spare, *more], grown, BOTH, tiers=(10**5, 10**7), seed=0)
     assert chosen == spare
+
+
+def test_candidates_that_are_trained_at_the_same_time_are_different_and_spread() -> None:
+    sizes = np.geomspace(1e5, 1e7, 30)
+    rung = [record(i, int(m), 0.3 + 0.15 * np.log10(m / 1e5)) for i, m in enumerate(sizes)]
+    together = promote_several(rung, {}, BOTH, count=4, seed=0)
+    assert len({r.trial for r in together}) == 4
+    places = sorted(np.log10([r.macs for r in together]))
+    assert min(np.diff(places)) > 0.2  # decades; no two look-alikes
+    assert together[0] == promote(rung, {}, BOTH, seed=0)
+    assert promote_several(rung[:2], {}, BOTH, count=4, seed=0) == [
+        *promote_several(rung[:2], {}, BOTH, count=2, seed=0)
+    ]
 
 
 def test_promotion_is_a_function_of_its_arguments() -> None:

@@ -17,7 +17,6 @@ from nas.study.database import open_storage, sqlite_url
 from nas.study.front import ADAPTED
 from nas.study.unfinished import close
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:Heartbeat of storage")
 
 

@@ -1,0 +1,105 @@
+"""Trainings of several candidates at once, each in a process of its own."""
+
+import contextlib
+import logging
+import multiprocessing
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from nas.config.study import RungConfig
+from nas.errors import StudyError
+from nas.study.front import Record
+from nas.study.run import Run
+from pruning import load_model, save_model
+from searchspaces import QueryModel
+from searchspaces.support.errors import QuerynasError
+from searchspaces.support.files import write_atomically
+
+logger = logging.getLogger("querynas")
+
+
+def train(run: Run, record: Record, rung: RungConfig, *, title: str | None) -> QueryModel:
+    """Return a candidate that was aligned on as a rung says; a stopped training continues.
+
+    Without a ``title`` it shows no progress bar.
+    """
+    model = run.model(record)
+    run.aligner.align(
+        model,
+        rung.training_of(record.macs, run.config.budget),
+        checkpoint=_file(run, record, "checkpoint"),
+        pretrained=run.routes[record.route].pretrained,
+        title=title or f"finish trial {record.trial}",
+        quiet=title is None,
+    )
+    return model
+
+
+def forget(run: Run, record: Record) -> None:
+    """Remove what the training of a candidate left, once its result is a trial."""
+    for ending in ("checkpoint", "safetensors"):
+        _file(run, record, ending).unlink(missing_ok=True)
+
+
+def _file(run: Run, record: Record, ending: str) -> Path:
+    return run.path / "shared" / f"finish-{record.trial}.{ending}"
+
+
+def train_all(
+    run: Run, records: Sequence[Record], rung: RungConfig, *, threads: int
+) -> list[QueryModel]:
+    """Return candidates that were aligned on at the same time, in their order.
+
+    Args:
+        run: The run; what its candidates share is prepared.
+        records: The candidates.
+        rung: How they are trained.
+        threads: Threads of each process.
+
+    Raises:
+        StudyError: A training failed; what the others reached is kept for the next attempt.
+    """
+    files = [_file(run, record, "safetensors") for record in records]
+    number = run.config.finish.index(rung)
+    context = multiprocessing.get_context("spawn")
+    processes = [
+        context.Process(
+            target=_train, args=(str(run.path), record.trial, number, str(file), threads)
+        )
+        for record, file in zip(records, files, strict=True)
+        if not file.exists()
+    ]
+    try:
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+    finally:
+        for process in processes:
+            process.kill()
+    missing = [r.trial for r, file in zip(records, files, strict=True) if not file.exists()]
+    if missing:
+        raise StudyError(
+            f"The training of trial {', '.join(map(str, missing))} of '{run.path}' ended before "
+            "its time; give the same command again, with fewer --workers where memory is short."
+        )
+    return [load_model(file) for file in files]
+
+
+def _train(path: str, trial: int, number: int, file: str, threads: int) -> None:
+    """Train one candidate in this process."""
+    torch.set_num_threads(threads)
+    logging.basicConfig(format="querynas: %(message)s")
+    with contextlib.suppress(KeyboardInterrupt):  # the first process says that it was stopped
+        try:
+            run = Run.open(path)
+            run.prepare()
+            record = next(r for r in run.records() if r.trial == trial)
+            model = train(run, record, run.config.finish[number], title=None)
+            write_atomically(Path(file), lambda temporary: save_model(model, temporary))
+        except QuerynasError as error:
+            logger.error("%s", error)
+            sys.exit(1)
