@@ -23,7 +23,8 @@ Every row is a process of its own on one core, and its seconds of that core are 
 `--budget` is how many the fine-tuning rows spend, `--epochs`, `--models` and `--trials` bring the
 others near. `--by image` trains on images of all classes and holds out queries. `--without-labels`
 names a manifest of the same images, without labels, for the study to see in place of `--data`; its
-models are measured with the labels of `--data`. `--unlabelled` gives every row that learns
+models are measured with the labels of `--data`. `--take-away` runs a study without one part of
+what is the default for pretrained networks. `--unlabelled` gives every row that learns
 further images, with their vectors in `--unlabelled-gallery`.
 
 `ranking` draws 40 slices of `timm-elastic` at random, scores them as they come, and trains each of
@@ -51,6 +52,12 @@ if TYPE_CHECKING:
     from searchspaces import QueryModel
 
 ROWS = ("ridge", "fine-tuned", "kept", "random", "pruned", "prune", "nest", "elastic")
+PARTS: dict[str, dict[str, Any]] = {
+    "start": {"projection": "random"},
+    "loss": {"loss": "regression", "centred": False},
+    "statistics": {"statistics": "trained"},
+}
+"""What a study says instead of the default, where a part of it is taken away."""
 SHARES = (3, 6, 10, 20, 40)
 RESOLUTIONS = (24, 32, 48, 64, 80)
 """Of the whole backbone; 96 px of EfficientNet-Lite0 exceed a third of the gallery's MACs."""
@@ -272,6 +279,7 @@ class Bench:
             "finish": finish,
             "split": {"seed": options.seed, "by": options.by},
             "seed": options.seed,
+            **PARTS.get(options.take_away, {}),
         }
 
     def cut(self) -> Iterator[dict[str, Any]]:
@@ -337,6 +345,7 @@ class Bench:
             *(["image"] if options.by == "image" else []),
             *(["unlabelled"] if self.further else []),
             *(["without-labels"] if options.without_labels else []),
+            *([f"without-{options.take_away}"] if options.take_away else []),
             options.backbone,
             row,
             str(options.seed),
@@ -357,7 +366,8 @@ class Bench:
         content = {
             "data": Path(self.options.data).name,
             "by": self.options.by,
-            "without labels": self.options.without_labels is not None,
+            "without": self.options.take_away
+            or ("labels" if self.options.without_labels else None),
             "unlabelled": self.options.unlabelled,
             "backbone": self.options.backbone,
             "row": row,
@@ -422,8 +432,10 @@ def table(out: Path) -> None:
 
 
 def _name(row: dict[str, Any]) -> str:
-    further = ", unlabelled" if row["unlabelled"] else ""
-    return f"{row['row']}{further}{', without labels' if row['without labels'] else ''}"
+    words = [row["row"]]
+    words += ["unlabelled"] if row["unlabelled"] else []
+    words += [f"without {row['without']}"] if row["without"] else []
+    return ", ".join(words)
 
 
 def _cell(row: dict[str, Any], most: float) -> str:
@@ -475,6 +487,7 @@ def main() -> None:
     parser.add_argument("--unlabelled-gallery", help="gallery folder of theirs")
     parser.add_argument("--by", choices=("class", "image"), default="class")
     parser.add_argument("--without-labels", help="a manifest of the same images, without labels")
+    parser.add_argument("--take-away", choices=PARTS, help="of the row elastic")
     parser.add_argument("--loss", type=loss, default=None, help="of all rows that train")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
