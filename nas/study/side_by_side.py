@@ -1,6 +1,7 @@
 """Trainings of several candidates at once, each in a process of its own."""
 
 import contextlib
+import hashlib
 import logging
 import multiprocessing
 import sys
@@ -30,7 +31,7 @@ def train(run: Run, record: Record, rung: RungConfig, *, title: str | None) -> Q
     run.aligner.align(
         model,
         rung.training_of(record.macs, run.config.budget),
-        checkpoint=_file(run, record, "checkpoint"),
+        checkpoint=_checkpoint(run, record),
         pretrained=run.routes[record.route].pretrained,
         title=title or f"finish trial {record.trial}",
         quiet=title is None,
@@ -40,12 +41,19 @@ def train(run: Run, record: Record, rung: RungConfig, *, title: str | None) -> Q
 
 def forget(run: Run, record: Record) -> None:
     """Remove what the training of a candidate left, once its result is a trial."""
-    for ending in ("checkpoint", "safetensors"):
-        _file(run, record, ending).unlink(missing_ok=True)
+    _checkpoint(run, record).unlink(missing_ok=True)
+    for file in (run.path / "shared").glob(f"finish-{record.trial}-*.safetensors"):
+        file.unlink()
 
 
-def _file(run: Run, record: Record, ending: str) -> Path:
-    return run.path / "shared" / f"finish-{record.trial}.{ending}"
+def _checkpoint(run: Run, record: Record) -> Path:
+    return run.path / "shared" / f"finish-{record.trial}.checkpoint"
+
+
+def _result(run: Run, record: Record, rung: RungConfig) -> Path:
+    """Where the result of a training waits; a rung that was changed since has another place."""
+    digest = hashlib.sha256(rung.model_dump_json(exclude={"models"}).encode()).hexdigest()
+    return run.path / "shared" / f"finish-{record.trial}-{digest[:12]}.safetensors"
 
 
 def train_all(
@@ -62,7 +70,7 @@ def train_all(
     Raises:
         StudyError: A training failed; what the others reached is kept for the next attempt.
     """
-    files = [_file(run, record, "safetensors") for record in records]
+    files = [_result(run, record, rung) for record in records]
     number = run.config.finish.index(rung)
     context = multiprocessing.get_context("spawn")
     processes = [
@@ -72,9 +80,9 @@ def train_all(
         for record, file in zip(records, files, strict=True)
         if not file.exists()
     ]
+    for process in processes:
+        process.start()
     try:
-        for process in processes:
-            process.start()
         for process in processes:
             process.join()
     finally:
