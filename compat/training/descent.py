@@ -41,11 +41,12 @@ class Descent:
     def step(self, losses: Iterable[Tensor]) -> float:
         """Take one step down the sum of ``losses`` and return it; none where it is not finite."""
         self._optimizer.zero_grad(set_to_none=True)
-        value = 0.0
+        values = []
         with SmallMaps(), torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
             for part in losses:
                 part.backward()
-                value += part.item()
+                values.append(part.detach())
+        value = float(sum(values))  # the one time in a step that a GPU is waited for
         if math.isfinite(value):
             self._optimizer.step()
             self._scheduler.step()
