@@ -34,7 +34,8 @@ def check_sqlite(file: Path) -> None:
     remedy = "restore it, or search again with another --out"
     check_file(file, at_most=_BYTES, error=StudyError, remedy=remedy)
     try:
-        uri = f"file:{quote(str(file.absolute()))}?mode=ro"
+        # To be written too: what a killed process left half-written has to be rolled back first.
+        uri = f"file:{quote(str(file.absolute()))}?mode=rw"
         with closing(sqlite3.connect(uri, uri=True, timeout=_SECONDS)) as database:
             odd = database.execute(
                 "SELECT type, name FROM sqlite_master WHERE type NOT IN ('table', 'index') LIMIT 1"

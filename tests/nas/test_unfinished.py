@@ -1,9 +1,13 @@
-"""No trial stays running for good."""
+"""What killed processes left: no trial stays running for good, no database half-written."""
 
 import logging
+import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import optuna
@@ -13,7 +17,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState, create_trial
 
 from nas.study import unfinished
-from nas.study.database import open_storage, sqlite_url
+from nas.study.database import check_sqlite, open_storage, sqlite_url
 from nas.study.front import ADAPTED
 from nas.study.unfinished import close
 
@@ -93,3 +97,28 @@ def test_alone_nothing_is_waited_for(study: optuna.Study) -> None:
     study.ask().suggest_int("width", 1, 2)
     close(study, alone=True)
     assert states(study) == [TrialState.FAIL]
+
+
+KILLED_WHILE_WRITING = """
+import os, signal, sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute("PRAGMA cache_size = 1")  # pages go to the file before the end
+database.execute("BEGIN")
+database.executemany("INSERT INTO kept VALUES (?)", [("x" * 1000,) for _ in range(1000)])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_database_that_was_written_when_its_process_was_killed_is_rolled_back(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "study.db"
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("CREATE TABLE kept (words)")
+        database.execute("INSERT INTO kept VALUES ('before')")
+        database.commit()
+    subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, str(file)], check=False)
+    assert file.with_name("study.db-journal").stat().st_size > 0
+    check_sqlite(file)
+    with closing(sqlite3.connect(file)) as database:
+        assert database.execute("SELECT words FROM kept").fetchall() == [("before",)]
