@@ -17,6 +17,7 @@ from searchspaces.support.errors import reason
 from searchspaces.support.reading import check_file
 
 _BYTES = 1 << 30
+_JOURNAL = bytes.fromhex("d9d505f920a163d7")  # magic number of SQLite's journals
 _SECONDS = 60  # to wait for another process that writes
 
 
@@ -28,13 +29,16 @@ def sqlite_url(file: Path) -> str:
 def check_sqlite(file: Path) -> None:
     """Refuse a file that is no plain SQLite database: one with views or triggers computes.
 
+    What a killed process left half-written is rolled back.
+
     Raises:
-        StudyError: It is one, or it is missing, too large or cannot be read.
+        StudyError: It is one, or it is missing, too large or cannot be read, or the journal beside
+            it names another journal, which SQLite would delete.
     """
     remedy = "restore it, or search again with another --out"
     check_file(file, at_most=_BYTES, error=StudyError, remedy=remedy)
+    _check_journal(file.with_name(f"{file.name}-journal"))
     try:
-        # To be written too: what a killed process left half-written has to be rolled back first.
         uri = f"file:{quote(str(file.absolute()))}?mode=rw"
         with closing(sqlite3.connect(uri, uri=True, timeout=_SECONDS)) as database:
             odd = database.execute(
@@ -44,6 +48,23 @@ def check_sqlite(file: Path) -> None:
         raise StudyError(f"'{file}' is no SQLite database ({reason(error)}); {remedy}.") from error
     if odd is not None:
         raise StudyError(f"'{file}' has the {odd[0]} '{odd[1]}', not only tables; {remedy}.")
+
+
+def _check_journal(journal: Path) -> None:
+    """Refuse a journal of several databases: rolling it back deletes a file that it names.
+
+    https://www.sqlite.org/fileformat2.html#the_rollback_journal; the name ends in the magic number.
+    """
+    if not journal.exists():
+        return
+    check_file(journal, at_most=2 * _BYTES, error=StudyError, remedy="remove it")
+    with journal.open("rb") as content:
+        content.seek(max(0, journal.stat().st_size - len(_JOURNAL)))
+        if content.read() == _JOURNAL:
+            raise StudyError(
+                f"The journal '{journal}' belongs to several databases, which querynas never "
+                "writes; remove it, or restore the run."
+            )
 
 
 def open_storage(url: str) -> RDBStorage:

@@ -2,6 +2,7 @@
 
 import logging
 import sqlite3
+import struct
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from optuna.distributions import IntDistribution
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState, create_trial
 
+from nas.errors import StudyError
 from nas.study import unfinished
 from nas.study.database import check_sqlite, open_storage, sqlite_url
 from nas.study.front import ADAPTED
@@ -109,9 +111,9 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_a_database_that_was_written_when_its_process_was_killed_is_rolled_back(
-    tmp_path: Path,
-) -> None:
+@pytest.fixture
+def killed(tmp_path: Path) -> Path:
+    """A database whose process was killed while it wrote."""
     file = tmp_path / "study.db"
     with closing(sqlite3.connect(file)) as database:
         database.execute("CREATE TABLE kept (words)")
@@ -119,6 +121,26 @@ def test_a_database_that_was_written_when_its_process_was_killed_is_rolled_back(
         database.commit()
     subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, str(file)], check=False)
     assert file.with_name("study.db-journal").stat().st_size > 0
-    check_sqlite(file)
-    with closing(sqlite3.connect(file)) as database:
+    return file
+
+
+def test_a_database_is_rolled_back_to_what_it_was_before(killed: Path) -> None:
+    check_sqlite(killed)
+    with closing(sqlite3.connect(killed)) as database:
         assert database.execute("SELECT words FROM kept").fetchall() == [("before",)]
+
+
+def test_a_journal_that_would_have_a_file_deleted_is_refused(killed: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "precious.txt"
+    precious.write_text("mine")
+    name = str(precious).encode()
+    ending = struct.pack(">I", 0x40000000 // 4096 + 1) + name
+    ending += struct.pack(">II", len(name), sum(name)) + bytes.fromhex("d9d505f920a163d7")
+    with killed.with_name("study.db-journal").open("ab") as journal:
+        journal.write(ending)
+    with pytest.raises(StudyError, match="belongs to several databases"):
+        check_sqlite(killed)
+    assert precious.exists()
+    with closing(sqlite3.connect(killed)) as database:  # what it is refused for
+        database.execute("SELECT words FROM kept").fetchall()
+    assert not precious.exists()
