@@ -126,7 +126,7 @@ def pruning_differs(found: Path, expected: Path) -> list[str]:
 
 
 def nest_differs(found: Path, expected: Path) -> list[str]:
-    return weights_differ(found / "model.safetensors", expected / "model.safetensors")
+    return weights_differ(found / "nested.safetensors", expected / "nested.safetensors")
 
 
 PRUNE = "--target 0.5x --resolution 32 --align-epochs 2 --rounds 2 --epochs 1 --finish-epochs 2"

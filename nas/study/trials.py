@@ -33,7 +33,7 @@ from nas.study.proposers import create_sampler
 from nas.study.run import Run
 from nas.study.scoring import keep_weights, measure
 from nas.study.screening import SCREENED, chance, check_screen
-from nas.study.unfinished import close
+from nas.study.unfinished import close, sign
 from nas.study.warm_start import bring, proposals
 from searchspaces import PrefixedTrial
 
@@ -140,6 +140,7 @@ def _work(run: Run, target: int, timeout: float | None) -> None:
 
 def _objective(run: Run, trial: optuna.Trial) -> tuple[float, ...]:
     """Propose, build and score one candidate."""
+    sign(trial)
     objectives = [OBJECTIVES[each] for each in run.config.objectives]
     names = list(run.routes)
     name = trial.suggest_categorical("route", names) if len(names) > 1 else names[0]

@@ -1,6 +1,8 @@
 """Trials that killed processes left unfinished."""
 
 import logging
+import os
+import socket
 import time
 from datetime import datetime
 
@@ -12,14 +14,16 @@ from nas.study.front import ADAPTED
 
 logger = logging.getLogger("querynas")
 
+_WORKER = "worker"
 _PROPOSING = 60  # seconds after which a trial without any parameter is not being proposed any more
 
 
 def close(study: optuna.Study, *, alone: bool = False) -> None:
     """Mark as failed what killed processes left, and wait for what others still score.
 
-    Optuna's heartbeat tells them apart, where there is one: not in trials that were killed while
-    they were proposed, or added by whoever has the run's turn, which the caller must have.
+    Optuna's heartbeat tells them apart some 40 s later, and `sign` at once for processes of this
+    machine. Trials that were killed while they were proposed have neither, nor those that are added
+    by whoever has the run's turn, which the caller must have.
 
     Args:
         study: The study.
@@ -44,10 +48,33 @@ def close(study: optuna.Study, *, alone: bool = False) -> None:
         time.sleep(1)
 
 
+def sign(trial: optuna.Trial) -> None:
+    """Say in a trial which process scores it."""
+    trial.set_user_attr(_WORKER, f"{socket.gethostname()}:{os.getpid()}")
+
+
 def _left(trial: FrozenTrial) -> bool:
-    """Whether a running trial that has no heartbeat was left."""
-    if trial.params or trial.user_attrs:
-        attributes = trial.user_attrs
-        return attributes.get("parent") is not None or attributes.get("fidelity") == ADAPTED
+    """Whether a running trial was left, as far as its heartbeat need not tell."""
+    attributes = trial.user_attrs
+    if attributes.get("parent") is not None or attributes.get("fidelity") == ADAPTED:
+        return True
+    if _WORKER in attributes:
+        return _is_gone(str(attributes[_WORKER]))
     assert trial.datetime_start is not None, "it is running"
     return (datetime.now() - trial.datetime_start).total_seconds() > _PROPOSING
+
+
+def _is_gone(worker: str) -> bool:
+    """Whether a process of this machine has ended, or is this one, which scores nothing now."""
+    host, _, number = worker.rpartition(":")
+    if host != socket.gethostname() or not number.isdecimal():
+        return False
+    if int(number) == os.getpid():
+        return True
+    try:
+        os.kill(int(number), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        return False
+    return False

@@ -1,6 +1,8 @@
 """What killed processes left: no trial stays running for good, no database half-written."""
 
 import logging
+import os
+import socket
 import sqlite3
 import struct
 import subprocess
@@ -21,7 +23,7 @@ from nas.errors import StudyError
 from nas.study import unfinished
 from nas.study.database import check_sqlite, open_storage, sqlite_url
 from nas.study.front import ADAPTED
-from nas.study.unfinished import close
+from nas.study.unfinished import close, sign
 
 pytestmark = pytest.mark.filterwarnings("ignore:Heartbeat of storage")
 
@@ -80,11 +82,29 @@ def test_a_killed_trial_is_closed_when_its_heartbeat_is_old(
     assert time.monotonic() - begun > 1
 
 
+@pytest.mark.parametrize("process", ["this", "ended"])
+def test_a_trial_of_an_ended_process_is_closed_at_once(
+    study: optuna.Study, storage: RDBStorage, process: str
+) -> None:
+    storage.heartbeat_interval = 3600
+    trial = study.ask()
+    trial.suggest_int("width", 1, 2)
+    sign(trial)
+    if process == "ended":
+        ended = subprocess.Popen([sys.executable, "-c", ""])
+        ended.wait()
+        trial.set_user_attr("worker", f"{socket.gethostname()}:{ended.pid}")
+    storage.record_heartbeat(trial._trial_id)
+    close(study)
+    assert states(study) == [TrialState.FAIL]
+
+
 def test_what_another_worker_scores_is_waited_for(
     study: optuna.Study, storage: RDBStorage, caplog: pytest.LogCaptureFixture
 ) -> None:
     trial = study.ask()
     trial.suggest_int("width", 1, 2)
+    trial.set_user_attr("worker", f"{socket.gethostname()}:{os.getppid()}")
     storage.record_heartbeat(trial._trial_id)
     worker = threading.Timer(0.5, lambda: study.tell(trial, 0.5))
     worker.start()
