@@ -75,14 +75,15 @@ def promote_several(
     Returns:
         At most ``count`` candidates; fewer where no more are left.
     """
-    believed = dict(grown)
     chosen: list[Record] = []
-    while len(chosen) < count:
+    believed = dict(grown)
+    for _ in range(count):
+        if chosen:
+            believed[chosen[-1].trial] = _expected(chosen[-1], rung, grown, seed)
         record = promote(rung, believed, objectives, tiers=tiers, seed=seed)
         if record is None:
             break
         chosen.append(record)
-        believed[record.trial] = _expected(record, rung, grown, seed)
     return chosen
 
 
