@@ -33,10 +33,10 @@ def close(study: optuna.Study, *, alone: bool = False) -> None:
     while True:
         fail_stale_trials(study)
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        for trial in running:
-            if alone or _left(trial):
-                study.tell(trial.number, state=TrialState.FAIL)
-        waiting = [t.number for t in running if not (alone or _left(t))]
+        left = [t.number for t in running if alone or _left(t)]
+        for number in left:  # whose process may have ended since because it was done
+            study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+        waiting = [t.number for t in running if t.number not in left]
         if not waiting:
             return
         if not told:
@@ -71,10 +71,12 @@ def _is_gone(worker: str) -> bool:
         return False
     if int(number) == os.getpid():
         return True
+    if os.name != "posix":  # where the signal 0 is no question
+        return False
     try:
         os.kill(int(number), 0)
     except (ProcessLookupError, OverflowError):
         return True
     except PermissionError:
-        return False
+        pass  # somebody else's, and alive
     return False

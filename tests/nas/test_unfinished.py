@@ -17,7 +17,7 @@ import optuna
 import pytest
 from optuna.distributions import IntDistribution
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas.errors import StudyError
 from nas.study import unfinished
@@ -97,6 +97,20 @@ def test_a_trial_of_an_ended_process_is_closed_at_once(
     storage.record_heartbeat(trial._trial_id)
     close(study)
     assert states(study) == [TrialState.FAIL]
+
+
+def test_a_trial_that_ends_while_it_is_looked_at_stays_as_it_ended(
+    study: optuna.Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = study.ask()
+
+    def ends(_: FrozenTrial) -> bool:
+        study.tell(trial, 0.5)
+        return True
+
+    monkeypatch.setattr(unfinished, "_left", ends)
+    close(study)
+    assert states(study) == [TrialState.COMPLETE]
 
 
 def test_what_another_worker_scores_is_waited_for(
