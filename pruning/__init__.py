@@ -6,7 +6,7 @@ from pruning.elastic import TimmElasticSpace
 from pruning.errors import PruningError
 from pruning.families import SUPPORTED
 from pruning.growing import fading, removed_weights
-from pruning.importance import CRITERIA, NEEDS_LOSS
+from pruning.importance import CRITERIA, NEEDS_LOSS, BatchLoss, replayed
 from pruning.kept import kept_channels
 from pruning.reaching import Target, check_reachable, figure, parse_target, reach
 from pruning.recipe import load_model, save_model
@@ -16,6 +16,7 @@ from pruning.stages import stages
 __all__ = [
     "CRITERIA",
     "NEEDS_LOSS",
+    "BatchLoss",
     "SUPPORTED",
     "PrunedSpace",
     "PruningError",
@@ -31,6 +32,7 @@ __all__ = [
     "parse_target",
     "reach",
     "removed_weights",
+    "replayed",
     "save_model",
     "stages",
 ]

@@ -303,7 +303,7 @@ def _check(
         raise PruningError(
             f"no pruning scope '{scope}': {suggestion(scope, list(get_args(Scope)))}"
         )
-    if criterion in NEEDS_LOSS and batch_loss is None:
+    if criterion in NEEDS_LOSS and batch_loss is None and any(ratios.values()):
         raise PruningError(f"the criterion '{criterion}' needs batch_loss, a function of the model")
 
 

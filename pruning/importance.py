@@ -164,3 +164,30 @@ def _estimates(model: QueryModel, batch_loss: BatchLoss, order: int) -> dict[str
                     totals[name] = totals[name] + change if name in totals else change
     model.zero_grad(set_to_none=True)
     return totals
+
+
+def replayed(batch_loss: BatchLoss, criterion: str) -> BatchLoss:
+    """Return a loss by which every copy of one model is judged alike, differentiated once.
+
+    Its gradient is the sum of |gradient| over the batches, or for "fisher" the root of the sum of
+    squares, by which |weight x gradient| and its square come out as the criteria sum them up.
+    """
+    totals: dict[str, Tensor] = {}
+    squared = criterion == "fisher"
+
+    def replay(model: QueryModel) -> Tensor:
+        parameters = dict(model.named_parameters())
+        if not totals:
+            losses = batch_loss(model)
+            for loss in [losses] if isinstance(losses, Tensor) else losses:
+                found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+                forget(model)
+                for name, gradient in zip(parameters, found, strict=True):
+                    if gradient is not None:
+                        part = gradient.square() if squared else gradient.abs()
+                        totals[name] = totals[name] + part if name in totals else part
+            for name in totals if squared else ():
+                totals[name].sqrt_()
+        return torch.stack([(parameters[n] * total).sum() for n, total in totals.items()]).sum()
+
+    return replay

@@ -9,13 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-import torch
-from torch import Tensor
-
 from pruning.cutting import Scope, cut
 from pruning.errors import PruningError
-from pruning.families import forget
-from pruning.importance import BatchLoss, Price
+from pruning.importance import BatchLoss, Price, replayed
 from pruning.stages import stages
 from searchspaces import QueryModel, count_macs, count_parameters, measure_latency
 
@@ -187,7 +183,7 @@ def reach(
     search = _Search(bound, tolerance)
 
     def cutting(start: QueryModel, scope: Scope) -> Callable[[Ratios], QueryModel]:
-        rated = None if batch_loss is None else _replayed(batch_loss, squared=criterion == "fisher")
+        rated = None if batch_loss is None else replayed(batch_loss, criterion)
 
         def attempt(ratios: Ratios) -> QueryModel:
             try:
@@ -303,29 +299,3 @@ def _trim(
 
 def _with(ratios: Ratios, name: str, ratio: float) -> Ratios:
     return {**ratios, name: ratio}
-
-
-def _replayed(batch_loss: BatchLoss, *, squared: bool) -> BatchLoss:
-    """Return a loss that rates the weights of every copy of one model alike, computed once.
-
-    Its gradient is the sum of |gradient| over the batches, or the root of the sum of squares, by
-    which |weight x gradient| and its square come out as the criteria sum them up.
-    """
-    totals: dict[str, Tensor] = {}
-
-    def replay(model: QueryModel) -> Tensor:
-        parameters = dict(model.named_parameters())
-        if not totals:
-            losses = batch_loss(model)
-            for loss in [losses] if isinstance(losses, Tensor) else losses:
-                found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-                forget(model)
-                for name, gradient in zip(parameters, found, strict=True):
-                    if gradient is not None:
-                        part = gradient.square() if squared else gradient.abs()
-                        totals[name] = totals[name] + part if name in totals else part
-            for name in totals if squared else ():
-                totals[name].sqrt_()
-        return torch.stack([(parameters[n] * total).sum() for n, total in totals.items()]).sum()
-
-    return replay

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, Literal
 
 import timm
@@ -16,7 +16,7 @@ from pydantic import Field
 
 from pruning.cutting import cut
 from pruning.errors import PruningError
-from pruning.importance import CRITERIA, NEEDS_LOSS
+from pruning.importance import CRITERIA, BatchLoss
 from pruning.stages import stages
 from searchspaces import (
     Architecture,
@@ -34,10 +34,7 @@ from searchspaces.support.seeding import seeded
 
 SCHEDULES = ("one_shot", "iterative", "growing")
 
-_UNFIT = {
-    **dict.fromkeys(NEEDS_LOSS, "it asks a loss, and a space has none"),
-    "lamp": "with it the weights and not the ratios decide on the widths",
-}
+_UNFIT = {"lamp": "with it the weights and not the ratios decide on the widths"}
 
 
 class _Options(Section):
@@ -65,8 +62,9 @@ class PrunedSpace(ParametricSpace):
         resolutions: Sides of the input in pixels; the backbone's own when empty.
         max_ratio: Largest share of channels that is cut out of a stage, below 1.
         step: Distance of the ratios.
-        criteria: Which criteria of `cut` there are to choose from, except those that need a loss,
-            and "lamp", with which the weights and not the ratios decide on the widths.
+        criteria: Which criteria of `cut` there are to choose from, except "lamp", with which the
+            weights and not the ratios decide on the widths. "taylor" and "fisher" ask a loss, which
+            `derive` takes.
         schedules: Which schedules there are to choose from: "one_shot", "iterative" and "growing".
             When empty there is no such parameter, and every architecture is cut in one shot.
         rounds: Cuts of the schedule "iterative".
@@ -160,15 +158,28 @@ class PrunedSpace(ParametricSpace):
         """
         key = architecture.digest, dimension
         if key not in self._counted:
-            self._check(architecture)
-            # a fixed start: where branches are concatenated, widths depend on the weights
-            with seeded(0):
-                uncut = self._uncut(self._resolution(architecture), dimension, pretrained=False)
-            self._counted[key] = count_macs(self._cut(uncut, architecture), uncut.resolution)
+            model = self.shaped(architecture, dimension)
+            self._counted[key] = count_macs(model, model.resolution)
         return self._counted[key]
 
+    def shaped(self, architecture: Architecture, dimension: int) -> QueryModel:
+        """Return a network of an architecture's shape, with random weights, cut by magnitude.
+
+        Ratios alone decide on its widths, whatever the criterion; except where branches are
+        concatenated, whose widths depend on the weights too.
+        """
+        self._check(architecture)
+        params = {**architecture.params, "criterion": "magnitude"}
+        with seeded(0):
+            uncut = self._uncut(self._resolution(architecture), dimension, pretrained=False)
+        return self._cut(uncut, Architecture(self.name, params))
+
     def build(self, architecture: Architecture, dimension: int) -> QueryModel:
-        """Cut the backbone as published, or as in the checkpoint; the projection is random."""
+        """Cut the backbone as published, or as in the checkpoint; the projection is random.
+
+        Raises:
+            PruningError: If something is to be cut by a criterion that needs a loss.
+        """
         self._check(architecture)
         uncut = self._uncut(
             self._resolution(architecture),
@@ -188,6 +199,7 @@ class PrunedSpace(ParametricSpace):
         architecture: Architecture,
         *,
         between: Callable[[QueryModel], object] | None = None,
+        batch_loss: BatchLoss | None = None,
     ) -> QueryModel:
         """Cut a query model that has been aligned already, so that its weights are inherited.
 
@@ -195,12 +207,13 @@ class PrunedSpace(ParametricSpace):
             model: An uncut query model of this backbone; it is not changed.
             architecture: An architecture of this space.
             between: Called with the model after every cut but the last, to train it in place.
+            batch_loss: As for `cut`; for the criteria "taylor" and "fisher".
 
         Raises:
             PruningError: If the model has another backbone, or another resolution that its
-                backbone cannot change.
+                backbone cannot change; if the criterion needs ``batch_loss`` and there is none.
         """
-        return self._cut(self.adapt(model, architecture), architecture, between)
+        return self._cut(self.adapt(model, architecture), architecture, between, batch_loss)
 
     def adapt(self, model: QueryModel, architecture: Architecture) -> QueryModel:
         """Return an uncut copy of a query model at the resolution of an architecture.
@@ -249,6 +262,7 @@ class PrunedSpace(ParametricSpace):
         model: QueryModel,
         architecture: Architecture,
         between: Callable[[QueryModel], object] | None = None,
+        batch_loss: BatchLoss | None = None,
     ) -> QueryModel:
         params: Mapping[str, Any] = architecture.params
         rounds = self.rounds if self.schedule(architecture) == "iterative" else 1
@@ -257,12 +271,13 @@ class PrunedSpace(ParametricSpace):
             for name in self._distributions
             if name.startswith("ratio_")
         }
-        pruned = cut(model, ratios, criterion=params["criterion"])
+        once = partial(cut, ratios=ratios, criterion=params["criterion"], batch_loss=batch_loss)
+        pruned = once(model)
         for _ in range(rounds - 1):
             if between is not None:
                 between(pruned)
             try:
-                pruned = cut(pruned, ratios, criterion=params["criterion"])
+                pruned = once(pruned)
             except PruningError:  # the first cut worked: nothing is left that could be cut
                 break
         return pruned

@@ -37,6 +37,7 @@ Sampling = Literal["uniform", "fair", "macs", "attentive"]
 
 
 CalibrationImages = Annotated[int, Field(ge=2, le=1_000_000)]
+ImportanceBatches = Annotated[int, Field(ge=1, le=10_000)]
 
 
 def _file_name(name: str) -> str:
@@ -141,7 +142,12 @@ class SupernetConfig(RouteSection):
 
 
 class PrunedConfig(RouteSection):
-    """Candidates cut out of one aligned timm backbone by torch-pruning."""
+    """Candidates cut out of one aligned timm backbone by torch-pruning.
+
+    Attributes:
+        importance_batches: Training batches of ``realign.batch`` images by which "taylor" and
+            "fisher" judge channels.
+    """
 
     SHAPING = ("backbone", "pooling", "levels", "options")
 
@@ -153,6 +159,7 @@ class PrunedConfig(RouteSection):
     levels: LevelCount | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     calibration_images: CalibrationImages = 1024
+    importance_batches: ImportanceBatches = 16
     training: TrainingConfig = Field(TrainingConfig(), validate_default=True)
     realign: RealignTraining = RealignTraining()
 

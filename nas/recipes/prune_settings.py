@@ -12,6 +12,7 @@ from nas.config.alignment import AlignmentConfig, with_what_was
 from nas.config.study import (
     CalibrationImages,
     FinishTraining,
+    ImportanceBatches,
     PrunedConfig,
     RealignTraining,
     StudyConfig,
@@ -72,7 +73,7 @@ class PruneConfig(AlignmentConfig):
     align: TrainingConfig | None = Field(TrainingConfig(), validate_default=True)
     realign: RealignTraining = RealignTraining()
     finish: FinishTraining | None = FinishTraining(epochs=10)
-    importance_batches: int = Field(16, ge=1, le=10_000)
+    importance_batches: ImportanceBatches = 16
     calibration_images: CalibrationImages = 1024
     split: SplitConfig = SplitConfig()
     seed: Seed = 0

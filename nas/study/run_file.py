@@ -10,7 +10,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from nas.config.alignment import as_begun
-from nas.config.study import StudyConfig, parse_config
+from nas.config.study import PrunedConfig, RouteConfig, StudyConfig, parse_config
 from nas.config.yaml_text import read_yaml
 from nas.errors import StudyError
 from searchspaces.support.files import write_atomically, write_json
@@ -33,7 +33,7 @@ class RunFile(Versioned):
         study: Name of the Optuna study.
     """
 
-    NEWEST: ClassVar = 2
+    NEWEST: ClassVar = 3
 
     identity: dict[str, Any]
     storage: str | None = Field(max_length=4096)
@@ -55,18 +55,23 @@ class RunFile(Versioned):
     def as_then(self, config: StudyConfig) -> StudyConfig:
         """Return a config that goes on as the run was begun, wherever it says nothing itself.
 
-        Before version 2 slices of the space `timm-elastic` could not end at a level.
+        Before version 2 slices of the space `timm-elastic` could not end at a level, and before
+        version 3 the route `pruned` cut by magnitude.
         """
         config = as_begun(config, self.identity)
-        if self.version >= 2:
-            return config
         spaces = {
-            name: route.model_copy(update={"options": {"levels": False, **route.options}})
-            if getattr(route, "space", None) == "timm-elastic"
-            else route
+            name: route.model_copy(update={"options": {**self._unsaid(route), **route.options}})
             for name, route in config.spaces.items()
         }
         return config.model_copy(update={"spaces": spaces})
+
+    def _unsaid(self, route: RouteConfig) -> dict[str, Any]:
+        """Options whose defaults are others since."""
+        if self.version < 2 and not isinstance(route, PrunedConfig):
+            return {"levels": False} if route.space == "timm-elastic" else {}
+        if self.version < 3 and isinstance(route, PrunedConfig):
+            return {"criteria": ["magnitude"]}
+        return {}
 
     def settings(self) -> Mapping[str, Any]:
         """Return the identity, and the settings that did not exist yet when the run was begun."""

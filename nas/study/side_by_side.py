@@ -7,6 +7,7 @@ import multiprocessing
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -72,9 +73,8 @@ def train_all(
     """
     files = [_result(run, record, rung) for record in records]
     number = run.config.finish.index(rung)
-    context = multiprocessing.get_context("spawn")
     processes = [
-        context.Process(
+        _context().Process(
             target=_train, args=(str(run.path), record.trial, number, str(file), threads)
         )
         for record, file in zip(records, files, strict=True)
@@ -95,6 +95,15 @@ def train_all(
             "its time; give the same command again, with fewer --workers where memory is short."
         )
     return [load_model(file) for file in files]
+
+
+def _context() -> Any:
+    """How processes begin: as forks of one that has imported all this, where there are forks."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _train(path: str, trial: int, number: int, file: str, threads: int) -> None:

@@ -123,7 +123,8 @@ def test_a_step_may_train_the_ends_and_any_between(
         return original(self, images, capacity)
 
     monkeypatch.setattr(NestedModel, "forward", watched)
-    listed = {"capacities": (0.3, 0.6, 0.8, 1.0), "per_step": 3}
+    twice = TrainingConfig(epochs=2, batch=16, validate_every=2)
+    listed = {"capacities": (0.3, 0.6, 0.8, 1.0), "per_step": 3, "training": twice}
     nest = Nest.create(tmp_path / "any", config(gallery, **listed))
     nest.train()
     steps = [seen[i : i + 3] for i in range(0, len(seen), 3)]

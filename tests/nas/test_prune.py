@@ -292,12 +292,16 @@ def test_importance_looks_at_some_training_batches(pruned: Pruned) -> None:
     assert [each.item() for each in losses(model)] == [first.item(), second.item()]
 
 
-@pytest.mark.parametrize("schedule", ["one_shot", "iterative", "growing"])
-def test_a_study_searches_over_schedules(
-    gallery: Path, tiny_study: dict[str, Any], tmp_path: Path, schedule: str
+@pytest.mark.parametrize(
+    ("schedule", "criterion"),
+    [("one_shot", "magnitude"), ("iterative", "fisher"), ("growing", "taylor")],
+)
+def test_a_study_searches_over_schedules_and_criteria(
+    gallery: Path, tiny_study: dict[str, Any], tmp_path: Path, schedule: str, criterion: str
 ) -> None:
     options = {"resolutions": [32], "schedules": ["one_shot", schedule], "rounds": 2}
-    space = {**tiny_study["spaces"]["cuts"], "options": options}
+    options |= {"criteria": ["random", criterion]}
+    space = {**tiny_study["spaces"]["cuts"], "options": options, "importance_batches": 2}
     content = {**tiny_study, "spaces": {"cuts": space}}
     run = Run.create(tmp_path, StudyConfig.model_validate(content))
     run.prepare()
@@ -308,7 +312,7 @@ def test_a_study_searches_over_schedules(
         for name, values in {
             **dict.fromkeys(route.space.distributions()),
             "resolution": 32,
-            "criterion": "magnitude",
+            "criterion": criterion,
         }.items()
     }
     architecture = Architecture("pruned", params)

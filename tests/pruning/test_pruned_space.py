@@ -1,5 +1,6 @@
 """A cut backbone as a search space."""
 
+import copy
 import random
 from typing import Any
 
@@ -111,12 +112,42 @@ def test_wrong_options_are_named(options: Any, words: str) -> None:
         PrunedSpace(**{"backbone": "resnet10t", "resolutions": (32,), **options})
 
 
-@pytest.mark.parametrize("criterion", [*NEEDS_LOSS, "lamp"])
-def test_criteria_that_ratios_alone_cannot_serve_are_refused(criterion: Any) -> None:
-    assert criterion not in PrunedSpace("resnet10t", (32,)).criteria
-    words = "because it asks a loss" if criterion in NEEDS_LOSS else "because with it the weights"
-    with pytest.raises(PruningError, match=f"'{criterion}' is no .*{words}.*among magnitude"):
-        PrunedSpace("resnet10t", (32,), criteria=("magnitude", criterion))
+def test_a_criterion_with_which_ratios_do_not_decide_is_refused() -> None:
+    words = "'lamp' is no .* because with it the weights .* among magnitude"
+    with pytest.raises(PruningError, match=words):
+        PrunedSpace("resnet10t", (32,), criteria=("magnitude", "lamp"))
+
+
+@pytest.mark.parametrize("criterion", NEEDS_LOSS)
+def test_channels_are_judged_by_a_loss(uncut: Any, criterion: str) -> None:
+    """An embedding that reads a single channel keeps it, whichever it is."""
+    space = PrunedSpace("resnet10t", (32,), criteria=(criterion,), pretrained=False)
+    architecture = chosen(criterion=criterion, ratio_layer4=0.875)
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+    def loss(model: Any) -> torch.Tensor:
+        return model.projection(model.backbone(images)).square().mean()
+
+    with torch.no_grad():
+        alive = uncut("resnet10t").backbone(images).mean(dim=0).topk(3).indices
+    for channel in alive.tolist():
+        aligned = copy.deepcopy(uncut("resnet10t"))
+        with torch.no_grad():
+            read = aligned.projection.linear.weight[:, channel].clone()
+            aligned.projection.linear.weight.zero_()[:, channel] = read
+        model = space.derive(aligned, architecture, batch_loss=loss)
+        left = model.projection.linear.weight
+        assert left.shape == (16, 64)
+        assert left.any(dim=0).sum() == 1
+        assert count_macs(model, 32) == space.macs(architecture, 16)
+
+
+@pytest.mark.parametrize("criterion", NEEDS_LOSS)
+def test_without_a_loss_nothing_is_cut_by_one(uncut: Any, criterion: str) -> None:
+    space = PrunedSpace("resnet10t", (32,), criteria=(criterion,), pretrained=False)
+    with pytest.raises(PruningError, match=f"'{criterion}' needs batch_loss"):
+        space.build(chosen(criterion=criterion, ratio_layer4=0.5), 16)
+    assert space.build(chosen(criterion=criterion), 16).dimension == 16  # nothing is cut
 
 
 def test_an_unknown_backbone_is_named() -> None:

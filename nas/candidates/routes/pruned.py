@@ -1,8 +1,8 @@
 """Cuts of one aligned backbone."""
 
 import random
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from compat.training.config import TrainingConfig
 from nas.alignment.aligner import Aligner
@@ -11,9 +11,12 @@ from nas.candidates.routes.inheriting import begin_with
 from nas.candidates.routes.route import Candidate, Retraining
 from nas.config.objectives import BudgetConfig
 from nas.config.study import PrunedConfig
-from pruning import PrunedSpace, load_model, save_model
+from pruning import NEEDS_LOSS, BatchLoss, PrunedSpace, load_model, replayed, save_model
 from searchspaces import Architecture, QueryModel, create_space, timm_query_model
 from searchspaces.support.seeding import seeded
+
+_CRITERIA = ("taylor",)
+"""What channels are judged by where the study file does not say; the space itself has no loss."""
 
 
 class PrunedRoute:
@@ -28,13 +31,14 @@ class PrunedRoute:
             levels=config.levels,
             pretrained=config.pretrained,
             checkpoint=config.checkpoint,
-            **config.options,
+            **{"criteria": _CRITERIA, **config.options},
         )
         assert isinstance(space, PrunedSpace)
         self.space = space
         self._config = config
         self.dimension = dimension
         self._aligned: QueryModel | None = None
+        self._judged: dict[tuple[Any, Any], BatchLoss] = {}
 
     @property
     def largest_resolution(self) -> int:
@@ -77,8 +81,7 @@ class PrunedRoute:
         )
 
     def untrained(self, architecture: Architecture) -> QueryModel:
-        space = replace(self.space, pretrained=False, checkpoint=None)
-        return space.build(architecture, self.dimension)
+        return self.space.shaped(architecture, self.dimension)
 
     def candidate(self, architecture: Architecture, aligner: Aligner) -> Candidate:
         assert self._aligned is not None, "prepare() comes first"
@@ -91,15 +94,30 @@ class PrunedRoute:
                 model, config.realign, pretrained=self.pretrained, title="re-align", quiet=True
             )
 
+        losses = self._losses(architecture, aligner)
         schedule = self.space.schedule(architecture)
         if schedule == "growing":
-            pruned = self.space.derive(start, architecture)
+            pruned = self.space.derive(start, architecture, batch_loss=losses)
             start = self.space.adapt(start, architecture)
             fade(aligner, start, pruned, config.realign, title="fade", quiet=True)
         between = realign if schedule == "iterative" else None
-        model = self.space.derive(start, architecture, between=between)
+        model = self.space.derive(start, architecture, between=between, batch_loss=losses)
         realign(model)
         return Candidate(model, "re-aligned", owns_weights=True)
+
+    def _losses(self, architecture: Architecture, aligner: Aligner) -> BatchLoss | None:
+        """The losses that channels are judged by, if any.
+
+        Those of the uncut network are differentiated once for all cuts at a resolution.
+        """
+        params, config = architecture.params, self._config
+        if params["criterion"] not in NEEDS_LOSS:
+            return None
+        losses = aligner.batch_losses(batches=config.importance_batches, size=config.realign.batch)
+        if self.space.schedule(architecture) == "iterative":
+            return losses
+        key = params["resolution"], params["criterion"]
+        return self._judged.setdefault(key, replayed(losses, str(params["criterion"])))
 
     def backbones(self) -> list[Architecture]:
         sides = self.space.resolutions if self.pretrained else ()
