@@ -6,6 +6,7 @@ from .errors import StudyError
 from .recipes.adapting import AdaptConfig, adapt
 from .recipes.prune_run import prune
 from .recipes.prune_settings import PruneConfig
+from .recipes.starting import backbone_study
 from .reporting.page import report
 from .statistics.repeats import repeat
 from .statistics.ties import distinguish
@@ -20,6 +21,7 @@ __all__ = [
     "StudyConfig",
     "StudyError",
     "adapt",
+    "backbone_study",
     "best_under",
     "compare_files",
     "distinguish",

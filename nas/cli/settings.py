@@ -11,12 +11,13 @@ from nas.errors import StudyError
 Settings = TypeVar("Settings", bound=BaseModel)
 
 
-def settings(kind: type[Settings], fields: Mapping[str, Any]) -> Settings:
+def settings(kind: type[Settings], fields: Mapping[str, Any] | str) -> Settings:
     """Return the settings of a command.
 
     Args:
         kind: What they are.
-        fields: The options' values by the settings' fields, nested ones as dicts.
+        fields: The options' values by the settings' fields, nested ones as dicts; or what is short
+            for them.
 
     Raises:
         StudyError: A value is out of range; the sentence names its option.

@@ -5,6 +5,7 @@ from .nest_settings import NestConfig
 from .prune_run import Pruned, prune
 from .prune_settings import PruneConfig
 from .schedules import SCHEDULES, Step
+from .starting import backbone_study
 
 __all__ = [
     "AdaptConfig",
@@ -17,6 +18,7 @@ __all__ = [
     "SCHEDULES",
     "Step",
     "adapt",
+    "backbone_study",
     "fuse_jointly",
     "hash_jointly",
     "prune",

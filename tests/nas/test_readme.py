@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
 
 from compat.data import open_data
 from nas.study.exports import export
@@ -26,6 +28,7 @@ ONE_EPOCH = "--no-pretrained --epochs 1 --batch 32"
 SHORTER = {
     "gallery build": "--views 1",
     "gallery train": "--epochs 1 --resolution 32 --dimension 16",
+    "search test_resnet": "--checkpoint weights.safetensors --trials 1 --epochs 1 --max-macs 3M",
     "latency": f"--options '{FEW_BLOCKS}'",
     "adapt": "--no-pretrained --resolution 32",
     "prune": f"{ONE_EPOCH} --resolution 32 --rounds 1 --align-epochs 1 --finish-epochs 1",
@@ -70,12 +73,14 @@ def study_file(folder: Path, tiny_study: dict[str, Any]) -> None:
 def test_every_command_runs(folder: Path, cli: Cli) -> None:
     np.save(folder / "g.npy", np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32))
     (folder / "ids.txt").write_text("a\nb\nc\nd\ne\n")
-    lines = snippet("sh", "querynas search").splitlines()
-    lines = [line.replace("timm:resnet50", UNTRAINED) for line in lines]
-    for line in (line.replace("resnet18", "test_resnet") for line in lines):
+    save_file(timm.create_model("test_resnet").state_dict(), folder / "weights.safetensors")
+    first, every = (each for each in snippets("sh") if "querynas search" in each)
+    assert {line.split()[1] for line in first.splitlines()} == {"gallery", "search", "report"}
+    text = (first + every).replace("timm:resnet50", UNTRAINED).replace("resnet18", "test_resnet")
+    for line in text.replace("tf_efficientnet_lite0", "test_resnet").splitlines():
         program, *words = shlex.split(line, comments=True)
         assert program == "querynas"
-        command = " ".join(words[:2]) if words[0] == "gallery" else words[0]
+        command = words[0] if words[0] in SHORTER else " ".join(words[:2])
         code, _, complaint = cli(*words, *shlex.split(SHORTER.get(command, "")))
         assert code == 0, f"{line}\n{complaint}"
 
