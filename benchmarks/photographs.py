@@ -32,7 +32,8 @@ them alone for `--epochs`: it prints how well slices order what training makes o
 
 Everything is selected on validation classes; the table is of test classes: at each share of the
 gallery model's MACs, the model with the best validation score of those within it. A finished row
-leaves a JSON file, with the models in it.
+leaves a JSON file, with the models in it; those of `docs/results.md` lie in
+`benchmarks/photographs`.
 """
 
 import argparse
@@ -368,7 +369,7 @@ class Bench:
             "by": self.options.by,
             "without": self.options.take_away
             or ("labels" if self.options.without_labels else None),
-            "unlabelled": self.options.unlabelled,
+            "unlabelled": Path(self.options.unlabelled or "").stem or None,
             "backbone": self.options.backbone,
             "row": row,
             "loss": self.options.loss,

@@ -3,17 +3,16 @@
 import contextlib
 import hashlib
 import logging
-import multiprocessing
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from nas.config.study import RungConfig
 from nas.errors import StudyError
 from nas.study.front import Record
+from nas.study.processes import process
 from nas.study.run import Run
 from pruning import load_model, save_model
 from searchspaces import QueryModel
@@ -73,21 +72,19 @@ def train_all(
     """
     files = [_result(run, record, rung) for record in records]
     number = run.config.finish.index(rung)
-    processes = [
-        _context().Process(
-            target=_train, args=(str(run.path), record.trial, number, str(file), threads)
-        )
+    begun = [
+        process(_train, str(run.path), record.trial, number, str(file), threads)
         for record, file in zip(records, files, strict=True)
         if not file.exists()
     ]
-    for process in processes:
-        process.start()
+    for each in begun:
+        each.start()
     try:
-        for process in processes:
-            process.join()
+        for each in begun:
+            each.join()
     finally:
-        for process in processes:
-            process.kill()
+        for each in begun:
+            each.kill()
     missing = [r.trial for r, file in zip(records, files, strict=True) if not file.exists()]
     if missing:
         raise StudyError(
@@ -95,15 +92,6 @@ def train_all(
             "its time; give the same command again, with fewer --workers where memory is short."
         )
     return [load_model(file) for file in files]
-
-
-def _context() -> Any:
-    """How processes begin: as forks of one that has imported all this, where there are forks."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
 
 
 def _train(path: str, trial: int, number: int, file: str, threads: int) -> None:

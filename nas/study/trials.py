@@ -3,11 +3,9 @@
 import contextlib
 import logging
 import math
-import multiprocessing
 import random
 import warnings
 from collections.abc import Sequence
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,6 +27,7 @@ from nas.errors import StudyError
 from nas.study.baselines import adapt_backbones
 from nas.study.front import ADAPTED, Record, is_scored
 from nas.study.ladder import finish
+from nas.study.processes import process
 from nas.study.proposers import create_sampler
 from nas.study.run import Run
 from nas.study.scoring import keep_weights, measure
@@ -97,7 +96,12 @@ def search(
         run.prepare()
     threads = torch.get_num_threads()
     share = max(1, threads // workers)
-    helpers = [_spawn(run.path, target, timeout, share) for _ in range(workers - 1)]
+    further = workers - 1 if _done(study) < target else 0
+    helpers = [
+        process(_helper, str(run.path), target, timeout, share, daemon=True) for _ in range(further)
+    ]
+    for helper in helpers:
+        helper.start()
     try:
         torch.set_num_threads(share)
         _work(run, target, timeout)
@@ -274,14 +278,6 @@ def _check_outcome(trials: Sequence[FrozenTrial], path: Path) -> None:
     raise StudyError(
         f"None of the {len(trials)} proposals of '{path}' lies within the budget; widen it."
     )
-
-
-def _spawn(path: Path, target: int, timeout: float | None, threads: int) -> BaseProcess:
-    process = multiprocessing.get_context("spawn").Process(
-        target=_helper, args=(str(path), target, timeout, threads), daemon=True
-    )
-    process.start()
-    return process
 
 
 def _helper(path: str, target: int, timeout: float | None, threads: int) -> None:
