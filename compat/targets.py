@@ -11,6 +11,8 @@ from torch import Tensor
 
 from compat.errors import CompatError
 
+_COMPARED = 2048  # vectors by which it is judged how far cosines lie apart
+
 Requirement = Literal["gallery_embeddings", "anchors", "neighbours", "labels", "prototypes"]
 
 
@@ -106,6 +108,19 @@ class AlignmentTargets:
             _neighbours={},
             _anchors={},
         )
+
+    @cached_property
+    def spread(self) -> float:
+        """Standard deviation of the cosines between different vectors of ``gallery``.
+
+        Of 2,048 of them, evenly over all, where there are more; 1 where there are fewer than three.
+        """
+        step = -(-len(self.gallery) // _COMPARED)
+        vectors = self.gallery[::step]
+        if len(vectors) < 3:
+            return 1.0
+        above = torch.ones(len(vectors), len(vectors), dtype=torch.bool).triu(1)
+        return float((vectors @ vectors.T).cpu()[above].std().clamp(min=1e-6))
 
     def seen_from_centre(self, embeddings: Tensor) -> Tensor:
         """Take the centre from unit vectors (B, d) and give them length one again."""

@@ -10,6 +10,8 @@ from compat.losses.neighbourhood import neighbour_similarities
 from compat.losses.options import number, whole
 from compat.targets import AlignmentTargets, Batch
 
+Temperature = float | Literal["spread"]
+
 
 @register_loss("csd", requires=("gallery_embeddings", "neighbours"))
 class CSD(CompatibilityLoss):
@@ -24,24 +26,28 @@ class CSD(CompatibilityLoss):
     - With a number, they are the k gallery vectors nearest to g, as in the paper: found once,
       offline, the image's own among them. Images do not interact.
 
+    Galleries differ in how far their similarities lie apart. The temperature "spread" is the
+    standard deviation of the cosines between gallery vectors (`AlignmentTargets.spread`), so that
+    the softmax sees them alike in all galleries.
+
     Args:
         k: "batch", or a number of neighbours, no more than the gallery has training images.
-        gallery_temperature: τ_g.
-        query_temperature: τ_q.
+        gallery_temperature: τ_g, or "spread".
+        query_temperature: τ_q, or "spread".
     """
 
     def __init__(
         self,
         k: int | Literal["batch"] = "batch",
-        gallery_temperature: float = 0.01,
-        query_temperature: float = 1.0,
+        gallery_temperature: Temperature = 0.01,
+        query_temperature: Temperature = 1.0,
     ) -> None:
         super().__init__()
         if isinstance(k, str) and k != "batch":
             raise CompatError(f"The loss option k is '{k}'; give a whole number, or 'batch'.")
         self.k = k if isinstance(k, str) else whole("k", k, at_least=2)
-        self.gallery_temperature = number("gallery_temperature", gallery_temperature, above=0)
-        self.query_temperature = number("query_temperature", query_temperature, above=0)
+        self.gallery_temperature = _temperature("gallery_temperature", gallery_temperature)
+        self.query_temperature = _temperature("query_temperature", query_temperature)
 
     def prepare(self, targets: AlignmentTargets) -> None:
         if isinstance(self.k, int):
@@ -52,4 +58,15 @@ class CSD(CompatibilityLoss):
             teacher, student = neighbour_similarities(query, target, batch, self.k)
         else:
             teacher, student = target @ target.T, query @ target.T
-        return log_softmax_kl(teacher / self.gallery_temperature, student / self.query_temperature)
+        return log_softmax_kl(
+            teacher / _in_figures(self.gallery_temperature, batch),
+            student / _in_figures(self.query_temperature, batch),
+        )
+
+
+def _temperature(name: str, value: Temperature) -> Temperature:
+    return value if value == "spread" else number(name, value, above=0)
+
+
+def _in_figures(temperature: Temperature, batch: Batch) -> float:
+    return batch.targets.spread if temperature == "spread" else temperature

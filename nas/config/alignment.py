@@ -20,9 +20,17 @@ _BEFORE: Mapping[str, Any] = {
 
 
 PRETRAINED_LOSS: Mapping[str, Any] = {
-    "csd": {"gallery_temperature": 0.07, "query_temperature": 0.07}
+    "csd": {"gallery_temperature": "spread", "query_temperature": "spread"}
 }
 """Of networks that start from pretrained weights, where none is given."""
+
+_PRETRAINED_BEFORE: Mapping[str, Any] = {
+    "csd": {"gallery_temperature": 0.07, "query_temperature": 0.07}
+}
+"""The same before work that begins wrote down the loss that it takes."""
+
+
+Config = TypeVar("Config", bound="AlignmentConfig")
 
 
 class AlignmentConfig(Section):
@@ -30,7 +38,7 @@ class AlignmentConfig(Section):
 
     Attributes:
         loss: Towards the gallery vectors: a name, or weights and options by name; None for what
-            suits the network's weights, see `alignment_loss`.
+            suits the network's weights, see `with_loss`.
         projection: "fitted": in closed form, before any training and after every cut. "random": as
             a network comes, and without a bias.
         centred: Whether losses see vectors from the mean of the gallery's; None for those losses
@@ -53,18 +61,25 @@ class AlignmentConfig(Section):
 
     @property
     def alignment_loss(self) -> str | dict[str, Any]:
-        """The loss that is given, or else `PRETRAINED_LOSS`, or of random weights ``csd``."""
+        """The loss of work that was begun, see `with_loss`."""
         if self.loss is not None:
             return self.loss
-        return dict(PRETRAINED_LOSS) if self.starts_trained else "csd"
+        return dict(_PRETRAINED_BEFORE) if self.starts_trained else "csd"
+
+    def with_loss(self: Config) -> Config:
+        """Return the config of work that begins: it says its loss, whatever is the default later.
+
+        Where none is given that is `PRETRAINED_LOSS`, or of random weights ``csd``.
+        """
+        if self.loss is not None:
+            return self
+        loss = dict(PRETRAINED_LOSS) if self.starts_trained else "csd"
+        return self.model_copy(update={"loss": loss})
 
 
 def with_what_was(settings: Any) -> Any:
     """Add to settings as an older file has them what it does not say."""
     return {**_BEFORE, **settings} if isinstance(settings, dict) else settings
-
-
-Config = TypeVar("Config", bound=AlignmentConfig)
 
 
 def as_begun(config: Config, begun: Mapping[str, Any]) -> Config:

@@ -61,7 +61,8 @@ class Nest:
             config = as_begun(config, before)
             now = config.model_dump(mode="json")
             bind_settings(f"The nest '{path}'", before, now, error=StudyError)
-        return cls(path, config)
+            return cls(path, config)
+        return cls(path, config.with_loss())
 
     @classmethod
     def open(cls, path: str | Path) -> "Nest":

@@ -121,6 +121,7 @@ def _begin(config: PruneConfig, out: Path) -> tuple[Run, PruneFile]:
         bind_settings(f"The folder '{out}'", before, now, error=StudyError)
         run = Run.create(out, study_of(config))
     else:
+        config = config.with_loss()
         run = Run.create(out, study_of(config))
         model = uncut_model(config, run.data.gallery.dimension)
         bound = check_reachable(model, target, scope=config.scope, round_to=config.round_to)

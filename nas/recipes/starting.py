@@ -20,6 +20,7 @@ _TIERS = 5
 _MEASURED = 64  # pixels at which the backbone's MACs are counted; they grow with the area
 _STEP = 16  # pixels between resolutions: what patches and strides divide
 _LEAST = 32
+_RUNGS_APART = 3  # how much longer the last trainings are than those that choose among models
 _SHOWN = 10_000  # images in the last training of a model
 _MOST_EPOCHS = 20
 
@@ -66,6 +67,7 @@ def backbone_study(
     tiers = [most >> i for i in range(_TIERS)]
     training = {"batch": 64, "ema": 0.95, "validate_every": 1}
     last = epochs or _epochs(data, parts)
+    first = max(1, round(last / _RUNGS_APART))
     options: dict[str, Any] = {
         "backbone": backbone,
         "resolutions": _resolutions(backbone, tiers, space.dimension),
@@ -91,7 +93,7 @@ def backbone_study(
             "trials": 30,
             "start": 20,
             "finish": [
-                {"models": 8, "equal": "macs", "training": {"epochs": 1, **training}},
+                {"models": 8, "equal": "macs", "training": {"epochs": first, **training}},
                 {"models": 5, "equal": "macs", "training": {"epochs": last, **training}},
             ],
             "split": parts,

@@ -78,10 +78,10 @@ class Run:
                 agreement.
         """
         path = Path(path)
-        run = cls(path, config, storage)
+        run = cls(path, config.with_loss(), storage)
         if not run.data.images.labelled:
             config = config.without_labels()
-            run = cls(path, config, storage)
+            run = cls(path, config.with_loss(), storage)
         if "agreement" in config.objectives:
             run.data.check_ranked()
         if is_run(path) and run.begun:

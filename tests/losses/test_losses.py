@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -74,6 +75,23 @@ def test_csd_compares_within_the_batch_by_default(targets: AlignmentTargets) -> 
     for config in ("csd", {"csd": {"k": "batch"}}):
         assert float(value(config, targets, query, rows)) == pytest.approx(expected, abs=1e-5)
     assert float(value("csd", targets, query[:1], rows[:1])) == 0
+
+
+def test_csd_takes_the_spread_of_the_gallery_for_its_temperature(
+    targets: AlignmentTargets,
+) -> None:
+    rows, query = torch.tensor([0, 41, 79, 6]), unit(4, 3)
+    vectors = targets.gallery.double().numpy()
+    cosines = [a @ b for i, a in enumerate(vectors) for b in vectors[:i]]
+    spread = float(np.std(cosines, ddof=1))
+    assert targets.spread == pytest.approx(spread, rel=1e-4)
+    figure, word = (
+        value({"csd": {"gallery_temperature": t, "query_temperature": t}}, targets, query, rows)
+        for t in (spread, "spread")
+    )
+    assert float(word) == pytest.approx(float(figure), rel=1e-4)
+    with pytest.raises(CompatError, match="gallery_temperature is 'wide'; give a number above 0"):
+        create_loss({"csd": {"gallery_temperature": "wide"}})
 
 
 def test_ssp_is_the_divergence_over_the_centroids(targets: AlignmentTargets) -> None:

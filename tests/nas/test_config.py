@@ -1,6 +1,7 @@
 """Study files: what is accepted, and the one sentence that answers what is not."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -32,15 +33,22 @@ PRETRAINED = {
 
 
 def test_the_loss_where_none_is_named_suits_the_weights() -> None:
-    trained = StudyConfig.model_validate({**MINIMAL, "spaces": PRETRAINED})
-    assert trained.alignment_loss == {
-        "csd": {"gallery_temperature": 0.07, "query_temperature": 0.07}
-    }
-    assert StudyConfig.model_validate(MINIMAL).alignment_loss == "csd"
-    mixed = {**MINIMAL, "spaces": {**PRETRAINED, **MINIMAL["spaces"]}}
-    assert StudyConfig.model_validate(mixed).alignment_loss == "csd"
-    named = {**MINIMAL, "spaces": PRETRAINED, "loss": "csd"}
-    assert StudyConfig.model_validate(named).alignment_loss == "csd"
+    def loss(**fields: Any) -> Any:
+        return StudyConfig.model_validate({**MINIMAL, **fields}).with_loss().alignment_loss
+
+    spread = {"csd": {"gallery_temperature": "spread", "query_temperature": "spread"}}
+    assert loss(spaces=PRETRAINED) == spread
+    assert loss() == "csd"
+    assert loss(spaces={**PRETRAINED, **MINIMAL["spaces"]}) == "csd"
+    assert loss(spaces=PRETRAINED, loss="csd") == "csd"
+
+
+def test_work_that_did_not_write_its_loss_down_keeps_the_temperatures_of_then() -> None:
+    config = StudyConfig.model_validate({**MINIMAL, "spaces": PRETRAINED})
+    then = as_begun(config, config.model_dump(mode="json"))
+    assert then.alignment_loss == {"csd": {"gallery_temperature": 0.07, "query_temperature": 0.07}}
+    now = as_begun(config, config.with_loss().model_dump(mode="json"))
+    assert now.alignment_loss == config.with_loss().loss
 
 
 def test_work_goes_on_at_the_rates_and_by_the_loss_it_was_begun_with() -> None:
