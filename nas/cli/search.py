@@ -126,7 +126,7 @@ def _config(study: str, options: dict[str, Any]) -> StudyConfig:
     from nas.recipes.starting import backbone_study
 
     given = {name: value for name, value in options.items() if value is not None}
-    if study.endswith(_ENDINGS) or Path(study).exists():
+    if study.endswith(_ENDINGS) or Path(study).is_file():
         if given:
             raise StudyError(
                 f"--{next(iter(given))} is for a study without a file; write it into '{study}'."

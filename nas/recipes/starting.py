@@ -37,7 +37,7 @@ def backbone_study(
     unlabelled: Sequence[UnlabelledConfig] = (),
     seed: int = 0,
 ) -> StudyConfig:
-    """Return the study of a pretrained backbone that was measured best on photographs.
+    """Return the study of a pretrained backbone that follows from what was measured on photographs.
 
     Slices of `timm-elastic` are scored as they come, and what promises most within each of five
     tiers is trained on. The tiers halve from the budget; for each of them there is a resolution at
