@@ -93,7 +93,7 @@ def tiny_study(gallery: Path) -> dict[str, Any]:
                 "calibration_images": 32,
                 "training": TRAINING,
                 "realign": TRAINING,
-                "options": {"resolutions": [32]},
+                "options": {"resolutions": [32], "criteria": ["magnitude"]},
             },
         },
         "finish": {"models": 1, "training": TRAINING},

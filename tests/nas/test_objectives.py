@@ -207,7 +207,7 @@ def test_costs_of_a_cut_backbone_fetch_no_weights(monkeypatch: pytest.MonkeyPatc
         raise AssertionError("fetched")
 
     monkeypatch.setattr("searchspaces.query_model._download", download)
-    options = {"resolutions": [32], "max_ratio": 0.5, "step": 0.5}
+    options = {"resolutions": [32], "max_ratio": 0.5, "step": 0.5, "criteria": ["magnitude"]}
     config = PrunedConfig(route="pruned", backbone="resnet10t", options=options)
     route = create_route("cuts", config, 8)
     space = route.space

@@ -2,7 +2,6 @@
 
 import json
 import random
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +45,17 @@ def test_a_candidate_neither_depends_on_draws_of_others_nor_disturbs_them(
 
 
 def test_backbones_are_cut_by_the_loss_except_in_runs_from_before(
-    tiny_run: Run, tmp_path: Path
+    tiny_study: dict[str, Any], tmp_path: Path
 ) -> None:
-    shutil.copytree(tiny_run.path, tmp_path / "run")
+    cuts = tiny_study["spaces"]["cuts"] | {"options": {"resolutions": [32]}}
+    Run.create(tmp_path, StudyConfig(**tiny_study | {"spaces": {"cuts": cuts}})).save()
 
     def criteria() -> tuple[str, ...]:
-        route = Run.open(tmp_path / "run").routes["cuts"]
+        route = Run.open(tmp_path).routes["cuts"]
         assert isinstance(route, PrunedRoute)
         return route.space.criteria
 
     assert criteria() == ("taylor",)
-    file = tmp_path / "run" / "run.json"
+    file = tmp_path / "run.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "version": 2}))
     assert criteria() == ("magnitude",)
