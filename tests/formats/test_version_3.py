@@ -30,9 +30,9 @@ def test_a_run_goes_on_by_magnitude_and_at_the_temperature_of_then(done: Done) -
     before = Run.open("run").records()
     done("search study.yaml --out run")
     run = Run.open("run")
-    assert run.records()[: len(before)] == before
+    assert all(record in run.records() for record in before)
     assert len([r for r in run.records() if r.fidelity == "re-aligned"]) == 4
-    assert {r.architecture.params.get("criterion") for r in run.records()} == {"magnitude", None}
+    assert {r.architecture.params["criterion"] for r in run.records()} == {"magnitude"}
     assert run.config.alignment_loss == THEN
 
 
