@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import hypothesis
@@ -86,6 +87,17 @@ def hasty_databases() -> Iterator[None]:
     event.listen(Engine, "connect", hasten)
     yield
     event.remove(Engine, "connect", hasten)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hasty_exports() -> Iterator[None]:
+    """Let PyTorch's ONNX exporter make its table of operators once, not for every network."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry  # slow to import
+
+    table = staticmethod(cache(ONNXRegistry.from_torchlib))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", table)
+        yield
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from nas.deployment.card import Format
 from nas.errors import StudyError
 from pruning import load_model, save_model
 from searchspaces import QueryModel
+from searchspaces.out_of_place import out_of_place
 from searchspaces.support.files import write_atomically
 from searchspaces.support.onnx_files import open_onnx, own_session
 
@@ -96,7 +97,7 @@ def _open_safetensors(path: Path, side: int) -> Run:
 
 
 def _write_onnx(path: Path, model: QueryModel) -> Run:
-    with _quietly():
+    with _quietly(), out_of_place(model):
         program = torch.onnx.export(
             model,
             (_example(model),),

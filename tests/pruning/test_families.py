@@ -4,6 +4,7 @@ import contextlib
 import copy
 import io
 import warnings
+from collections import defaultdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from pruning import (
     stages,
 )
 from searchspaces import QueryModel, timm_query_model
+from searchspaces.out_of_place import out_of_place
 from searchspaces.projection import Projection
 
 SIDE = 64
@@ -115,8 +117,8 @@ class Operators(TorchDispatchMode):
 def without_repeats(model: Any) -> Any:
     """A copy with one block of each kind, whose export takes less than half of the time.
 
-    Blocks are of one kind if they run the same operators in the same order and leave the shape of
-    their maps as it is; blocks that change the shape all stay. Layers of a few operators are none.
+    A block is of a kind that was there if all operators that run in it ran in blocks of its class
+    before. Blocks that change the shape of their maps all stay, layers of a few operators are none.
     """
     model = copy.deepcopy(model)
     places = [
@@ -125,18 +127,19 @@ def without_repeats(model: Any) -> Any:
         if isinstance(each, nn.Sequential | RegStage)
         for name, _ in each.named_children()
     ]
-    kinds, starts = set(), []
+    kinds: dict[type, set[str]] = defaultdict(set)
+    starts: list[int] = []
     operators = Operators()
 
     def begin(*_: Any) -> None:
         starts.append(len(operators.run))
 
     def end(holder: Any, name: str, taken: Any, given: Any) -> None:
-        kind = tuple(operators.run[starts.pop() :])
-        if given.shape == taken[0].shape and len(kind) > 3:
-            if kind in kinds:
+        own, kind = operators.run[starts.pop() :], type(getattr(holder, name))
+        if kind is not nn.Sequential and len(own) > 3:
+            if given.shape == taken[0].shape and kinds[kind].issuperset(own):
                 setattr(holder, name, nn.Identity())
-            kinds.add(kind)
+            kinds[kind].update(own)
 
     for holder, name in places:
         child = getattr(holder, name)
@@ -206,10 +209,10 @@ def test_cut_networks_are_timm_networks(name: str) -> None:
 
 def made_of(name: str) -> set[Any]:
     """The operators that run in a cut network, and PyTorch's modules in it."""
-    operators = Operators()
+    operators, network = Operators(), half(name)
     with operators:
-        outputs(half(name))
-    modules = {type(each) for each in half(name).modules()}
+        outputs(network)
+    modules = {type(each) for each in network.modules()}
     return {*operators.run, *(kind for kind in modules if kind.__module__.startswith("torch."))}
 
 
@@ -222,7 +225,11 @@ def test_the_networks_that_are_exported_stand_for_all() -> None:
 @pytest.mark.parametrize("name", EXPORTED)
 def test_cut_networks_give_the_same_in_onnx_runtime(name: str, tmp_path: Path) -> None:
     pruned, file = without_repeats(half(name)), str(tmp_path / "model.onnx")
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        out_of_place(pruned),
+    ):
         warnings.simplefilter("ignore")
         torch.onnx.export(
             pruned,

@@ -45,6 +45,7 @@ from searchspaces import (
 )
 from searchspaces.elastic import shared_part
 from searchspaces.elastic.modules import ConvNorm
+from searchspaces.out_of_place import out_of_place
 
 DIMENSION = 12
 KINDS: dict[str, tuple[type, type]] = {
@@ -406,16 +407,17 @@ def test_a_network_is_made_again_from_its_origin_and_from_its_file(
 def test_an_extracted_network_runs_in_onnxruntime(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     model = SUPERNETS[name].extract(smallest(case.space, **case.example))
-    torch.onnx.export(
-        model,
-        (images_for(model, 2),),
-        tmp_path / "model.onnx",
-        input_names=["images"],
-        dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
-        opset_version=18,
-        dynamo=True,
-        verbose=False,
-    )
+    with out_of_place(model):
+        torch.onnx.export(
+            model,
+            (images_for(model, 2),),
+            tmp_path / "model.onnx",
+            input_names=["images"],
+            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+            opset_version=18,
+            dynamo=True,
+            verbose=False,
+        )
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     for count in (1, 5):
         images = images_for(model, count)
