@@ -2,13 +2,16 @@
 
 import contextlib
 import gc
+import multiprocessing
 import os
 import shutil
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -21,6 +24,7 @@ gc.set_threshold(20_000, 20, 50)
 os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub's client is loaded; subprocesses inherit it
 
 Cli = Callable[..., tuple[int, str, str]]
+Begun = Callable[[str], BaseProcess]
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 # Property tests are not timed: machines differ, and other work runs beside them.
@@ -115,3 +119,34 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         return code, printed.out, printed.err
 
     return run
+
+
+@pytest.fixture
+def no_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prunings write no ONNX file, which takes most of their time, but safetensors twice."""
+    from nas.recipes import prune_run  # slow to import
+
+    export = prune_run.export
+
+    def safetensors(run: Any, record: Any, format: str, path: Path) -> Any:
+        return export(run, record, "safetensors", path.with_suffix(".safetensors"))
+
+    monkeypatch.setattr(prune_run, "export", safetensors)
+
+
+@pytest.fixture
+def begun() -> Begun:
+    """Begin a program in a process of its own, to be killed; it finds the libraries loaded."""
+    import torch  # slow to import
+
+    # a GPU that was used here cannot be used behind a fork, nor can threads of OpenMP
+    method = "spawn" if torch.cuda.is_available() else "fork"
+    alone = "import threadpoolctl; threadpoolctl.threadpool_limits(1)\n"
+
+    def begin(program: str) -> BaseProcess:
+        context = multiprocessing.get_context(method)
+        process = context.Process(target=exec, args=(alone + program, {}))
+        process.start()
+        return process
+
+    return begin

@@ -73,6 +73,7 @@ def test_an_exported_model_scores_what_its_card_says() -> None:
     assert found.cross_test.map == pytest.approx(card.scores.cross_test.map, abs=1e-4)
 
 
+@pytest.mark.usefixtures("no_onnx")
 def test_a_pruning_goes_on(done: Done) -> None:
     assert version("cut/prune.json") == 1
     assert PruneFile.read(Path("cut")).config.projection == "fitted"

@@ -1,9 +1,8 @@
 """Embedding once, to disk, in spite of interruptions."""
 
-import os
 import signal
-import subprocess
-import sys
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ from compat.data.cache import decode
 from compat.data.views import ViewRecipe, decode_views
 from compat.errors import CompatError
 from compat.gallery import GallerySpace, build_gallery, load_gallery_model
+
+Begun = Callable[[str], BaseProcess]
 
 VIEWS = ViewRecipe(count=2, seed=3)
 TRAIN = np.array([20, 3, 4, 5, 11])
@@ -65,12 +66,13 @@ def test_fit_and_type_can_be_chosen(photographs: Any, tinynet: str, tmp_path: Pa
 
 
 PROGRAM = """
-import sys
+import os
+os.environ["DIE_AT_CALL"] = "{die_at}"
 from compat.data.sources import open_data
 from compat.data.views import ViewRecipe
 from compat.gallery import build_gallery, load_gallery_model
 build_gallery(
-    open_data(sys.argv[1]), load_gallery_model("tinynet:make"), sys.argv[2], block=5,
+    open_data({folder!r}), load_gallery_model("tinynet:make"), {out!r}, block=5,
     views=ViewRecipe(count=2, seed=3), train=[20, 3, 4, 5, 11],
 )
 """
@@ -85,17 +87,14 @@ def test_a_killed_build_is_continued(
     tmp_path: Path,
     die_at: Any,
     saved: Any,
+    begun: Begun,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """36 images are 8 blocks of 5 or less, then come 2 views of 5 images."""
     out = tmp_path / "g"
-    run = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(photograph_folder), str(out)],
-        env=os.environ | {"DIE_AT_CALL": str(die_at), "PYTHONPATH": str(network_folder)},
-        capture_output=True,
-        check=False,
-    )
-    assert run.returncode == -signal.SIGKILL, run.stderr.decode()
+    process = begun(PROGRAM.format(die_at=die_at, folder=str(photograph_folder), out=str(out)))
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert not out.exists()
 
     model = load_gallery_model(tinynet)

@@ -1,9 +1,9 @@
 """Training a gallery model, and the margin losses under it."""
 
 import signal
-import subprocess
-import sys
+from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from compat.errors import CompatError
 from compat.gallery import TrainingRecipe, load_gallery_model, train_gallery_model
 from compat.losses.margin import ArcFace, CosFace
 
+Begun = Callable[[str], BaseProcess]
+
 RECIPE = TrainingRecipe(
-    backbone="timm:resnet10t", dimension=8, resolution=32, epochs=2, views=1, batch=8
+    backbone="timm:test_resnet", dimension=8, resolution=32, epochs=2, views=1, batch=8
 )
 
 
@@ -50,7 +52,7 @@ def test_training_ends_in_a_file_that_describes_itself(
 def test_training_learns_the_classes_it_sees(photographs: Any, splits: Any, tmp_path: Path) -> None:
     out = tmp_path / "model.safetensors"
     seen = replace(splits, val=Retrieval(splits.train, splits.train))
-    recipe = replace(RECIPE, epochs=12, views=0)
+    recipe = replace(RECIPE, epochs=20, views=0)
     learnt = train_gallery_model(photographs, seen, out, recipe)
     start = train_gallery_model(
         photographs, seen, tmp_path / "start.safetensors", replace(recipe, epochs=0)
@@ -59,7 +61,7 @@ def test_training_learns_the_classes_it_sees(photographs: Any, splits: Any, tmp_
 
 
 PROGRAM = """
-import os, signal, sys
+import os, signal
 import numpy as np
 from compat.gallery import TrainingRecipe, train_gallery_model
 from compat.training import Checkpoint
@@ -70,27 +72,24 @@ def save_and_die(*arguments):
     save(*arguments)
     os.kill(os.getpid(), signal.SIGKILL)
 Checkpoint.save = save_and_die
-images = open_data(sys.argv[1])
+images = open_data({folder!r})
 held_out = Retrieval(np.flatnonzero(images.labels >= 4), np.flatnonzero(images.labels >= 4))
 train_gallery_model(
-    images, Splits(np.flatnonzero(images.labels < 4), held_out, held_out), sys.argv[2],
+    images, Splits(np.flatnonzero(images.labels < 4), held_out, held_out), {out!r},
     TrainingRecipe(
-        backbone="timm:resnet10t", dimension=8, resolution=32, epochs=2, views=1, batch=8
+        backbone="timm:test_resnet", dimension=8, resolution=32, epochs=2, views=1, batch=8
     ),
 )
 """
 
 
 def test_a_killed_training_is_continued_to_the_same_weights(
-    photographs: Any, photograph_folder: Path, splits: Any, tmp_path: Path
+    photographs: Any, photograph_folder: Path, splits: Any, tmp_path: Path, begun: Begun
 ) -> None:
     out = tmp_path / "model.safetensors"
-    run = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(photograph_folder), str(out)],
-        capture_output=True,
-        check=False,
-    )
-    assert run.returncode == -signal.SIGKILL, run.stderr.decode()
+    process = begun(PROGRAM.format(folder=str(photograph_folder), out=str(out)))
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors.partial"]
     with pytest.raises(CompatError, match="was begun with seed = 0, not 1"):
         train_gallery_model(photographs, splits, out, replace(RECIPE, seed=1))

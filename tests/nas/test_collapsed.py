@@ -29,6 +29,7 @@ def test_a_search_scores_it_like_one_direction_for_all(tiny_run: Run) -> None:
     assert tiny_run.aligner.cross_test(model) == pytest.approx(constant.cross_test.map)
 
 
+@pytest.mark.usefixtures("no_onnx")
 def test_a_pruning_goes_on(tiny_run: Run, tmp_path: Path) -> None:
     file = tmp_path / "dead.safetensors"
     save_model(dead(tiny_run.data.gallery.dimension), file)
@@ -37,7 +38,7 @@ def test_a_pruning_goes_on(tiny_run: Run, tmp_path: Path) -> None:
         model=str(file),
         gallery=tiny_run.config.gallery,
         data=tiny_run.config.data,
-        target="0.6x",
+        target="0.5x",
         schedule="one_shot",
         criterion="magnitude",
         align=None,

@@ -175,13 +175,13 @@ def test_a_rung_can_be_added_later(tiny_study: dict[str, Any], tmp_path: Path) -
 def test_proposals_without_a_chance_are_not_scored(
     tiny_study: dict[str, Any], tmp_path: Path
 ) -> None:
-    screen = {"after": 5, "doubt": 0.6}
+    screen = {"after": 5, "doubt": 0.3}
     config = config_of(tiny_study, trials=8, start=5, screen=screen, sampler="random")
     run = search(config, tmp_path / "run")
     pruned = [t for t in run.study.trials if t.state == optuna.trial.TrialState.PRUNED]
     assert len(run.records()) == 8  # what was screened out does not count
     assert pruned
-    assert all(0 <= t.user_attrs["chance"] < 0.6 for t in pruned)
+    assert all(0 <= t.user_attrs["chance"] < 0.3 for t in pruned)
     assert min(t.number for t in pruned) >= 5
     again = search(config, tmp_path / "again")
     assert outcome(again) == outcome(run)

@@ -1,15 +1,14 @@
 """`querynas prune`: schedules, a whole small pruning, and going on after it was stopped."""
 
-import os
 import random
 import re
 import signal
 import sqlite3
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -42,7 +41,9 @@ from searchspaces import (
     timm_query_model,
 )
 
+Begun = Callable[[str], BaseProcess]
 Cli = Callable[..., tuple[int, str, str]]
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 DATA = "facades:classes=16,images=8,size=32,seed=0"  # of the gallery in conftest.py
 SHORT = {"epochs": 1, "batch": 32, "validate_every": 1}
@@ -55,6 +56,7 @@ def config(gallery: Path, **changes: Any) -> PruneConfig:
         "data": DATA,
         "target": "0.4x",
         "scope": "local",
+        "round_to": 4,  # which reaches the target in fewer cuts
         "rounds": 2,
         "resolution": 32,
         "pretrained": False,
@@ -68,9 +70,9 @@ def config(gallery: Path, **changes: Any) -> PruneConfig:
 
 
 @pytest.fixture(scope="module")
-def pruned(gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> Pruned:
+def pruned(gallery: Path, made_once: MadeOnce) -> Pruned:
     """A finished pruning in two rounds; read it, do not change it."""
-    return prune(config(gallery), tmp_path_factory.mktemp("pruned") / "run")
+    return prune(config(gallery), made_once("pruned", lambda path: prune(config(gallery), path)))
 
 
 @pytest.fixture
@@ -173,21 +175,23 @@ def test_a_pruning_that_is_stopped_before_every_training_goes_on(
     assert [r.cross_test for r in steps] == pytest.approx(scores, abs=1e-6)
 
 
-def test_a_killed_pruning_goes_on(gallery: Path, tmp_path: Path, cli: Cli) -> None:
+def test_a_killed_pruning_goes_on(gallery: Path, tmp_path: Path, cli: Cli, begun: Begun) -> None:
     out = tmp_path / "run"
-    arguments = ["prune", "test_resnet", "--gallery", gallery, "--data", DATA, "--target", "0.5x"]
-    arguments += ["--out", out, "--no-pretrained", "--resolution", 32, "--batch", 32]
-    arguments += ["--criterion", "magnitude", "--align-epochs", 1, "--rounds", 2]
-    arguments += ["--epochs", 1, "--finish-epochs", 1]
-    command = [sys.executable, "-c", "from nas.cli import main; main()", *map(str, arguments)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and finished(out / "study.db") < 2:
+    arguments = f"prune test_resnet --gallery {gallery} --data {DATA} --target 0.5x --out {out}"
+    arguments += (
+        " --no-pretrained --resolution 32 --batch 32 --criterion magnitude --rounds 2 --round-to 1"
+    )
+    arguments += " --align-epochs 1 --epochs 1 --finish-epochs 1"
+    command = f"import sys; sys.argv[1:] = {arguments.split()}; from nas.cli import main; main()"
+    process = begun(command)
+    while process.is_alive() and finished(out / "study.db") < 2:
         time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     before = Run.open(out).records()
     assert 2 <= len(before) < 4
-    code, printed, complaint = cli(*arguments)
+    code, printed, complaint = cli(*arguments.split())
     assert code == 0, complaint
     after = Run.open(out).records()
     assert after[: len(before)] == before

@@ -157,6 +157,7 @@ def test_too_few_images_have_no_first_ten(tmp_path: Path, flat: Path) -> None:
         load_study_data(str(tmp_path / "few"), tmp_path / "gallery", SplitConfig())
 
 
+@pytest.mark.usefixtures("no_onnx")
 def test_prunings_and_nests_need_no_labels(flat: Path, tmp_path: Path) -> None:
     common = {
         "model": "test_resnet",
@@ -169,7 +170,7 @@ def test_prunings_and_nests_need_no_labels(flat: Path, tmp_path: Path) -> None:
         PruneConfig.model_validate(
             {
                 **common,
-                "target": "0.6x",
+                "target": "0.5x",
                 "criterion": "magnitude",
                 "rounds": 1,
                 "align": TRAINING,

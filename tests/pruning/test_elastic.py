@@ -32,7 +32,7 @@ from searchspaces.leaving_out import leave_out
 from searchspaces.testing import check_space
 
 DIMENSION = 12
-RESOLUTIONS = {"test_vit": (32,)}
+RESOLUTIONS = {"test_vit": (32,), "mobilenetv2_050": (32,)}
 FAMILIES = [
     "test_resnet",
     "test_convnext",
