@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save
 from pruning import PruningError, cut, load_model, removed_weights, save_model
 from searchspaces import MBConvSpace, QueryModel, create_space, rebuild, timm_query_model
 
-TIMM = "mobilenetv3_small_050"
+TIMM = "test_efficientnet"
 
 
 @cache

@@ -227,27 +227,36 @@ def pictures(folder: Path) -> None:
         Image.new("RGB", (9, 9), (number, 0, 0)).save(place)
 
 
-LYING = ("sqlalchemy", "onnx", "yaml", "pandas", "optuna", "faiss", "timm", "PIL", "matplotlib")
+LYING = (
+    *("sqlalchemy", "onnx", "yaml", "pandas", "optuna", "faiss", "timm", "PIL", "matplotlib"),
+    *("socket", "threading", "pickle", "struct"),
+)
 
 
 INSTALLED = """
-import sys
+import multiprocessing, sys
 from importlib.metadata import entry_points
 
 (command,) = entry_points(group="console_scripts", name="querynas")
-for line in sys.stdin:
-    sys.argv = ["querynas", *line.split()]
-    try:
-        command.load()()
-    except SystemExit as exit:
-        assert not exit.code, line
+command = command.load()
+if __name__ == "__main__":
+    for line in sys.stdin:
+        sys.argv = ["querynas", *line.split()]
+        try:
+            command()
+        except SystemExit as exit:
+            assert not exit.code, line
+    worker = multiprocessing.get_context("spawn").Process(target=print, args=("worked",))
+    worker.start()
+    worker.join()
 """
 
 
 def test_modules_among_the_data_are_not_run(old: Path, tmp_path: Path) -> None:
     """Building a gallery of the folder, a report, a table of the front, and a wrong image.
 
-    By the command as it is installed, a script outside the folder, in a process of its own.
+    By the command as it is installed, a script outside the folder, in a process of its own, and
+    by a worker process that it starts.
     """
     for name in LYING:
         for place in (old, old / "images" / "5"):
@@ -266,6 +275,7 @@ def test_modules_among_the_data_are_not_run(old: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(script)]
     done = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert "worked" in done.stdout, done.stderr
     for made in (old / "g" / "gallery.json", old / "run" / "report.html"):
         assert made.is_file()
     assert not (old / "executed").exists(), (old / "executed").read_text()

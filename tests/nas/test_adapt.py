@@ -113,14 +113,14 @@ def test_a_model_of_another_gallery_moves_to_this_one(
 
 
 def test_the_command_prints_a_table_and_json(gallery: Path, cli: Cli, tmp_path: Path) -> None:
-    out = tmp_path / "model.onnx"
+    out = tmp_path / "model.safetensors"
     given = ["adapt", "timm:test_resnet", "--no-pretrained", "--gallery", gallery, "--data", DATA]
     code, printed, _ = cli(*given, "--resolution", "32", "--map", "procrustes", "--out", out)
     assert code == 0
     assert "procrustes" in printed
     assert "chosen" in printed
     assert "Test classes: cross-test mAP" in printed
-    assert read_card(out).format == "onnx"
+    assert read_card(out).format == "safetensors"
     code, printed, _ = cli(*given, "--resolution", "24,32", "--map", "mlp", "--json")
     assert code == 0
     content = json.loads(printed)

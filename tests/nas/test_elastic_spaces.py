@@ -75,9 +75,10 @@ def pretrained(tiny_study: dict[str, Any], tmp_path: Path) -> StudyConfig:
     torch.manual_seed(0)
     network: Any = timm.create_model("test_resnet", num_classes=0)
     save_file(network.state_dict(), tmp_path / "weights.safetensors")
-    options = {**TINY["timm-elastic"], "checkpoint": str(tmp_path / "weights.safetensors")}
+    options = {**TINY["timm-elastic"], "resolutions": [32]}
+    options["checkpoint"] = str(tmp_path / "weights.safetensors")
     slices = {**tiny_study["spaces"]["slices"], "space": "timm-elastic", "options": options}
-    content = {**tiny_study, "spaces": {"slices": slices}, "trials": 2, "start": 2}
+    content = {**tiny_study, "spaces": {"slices": slices}, "trials": 2, "start": 2, "finish": []}
     return StudyConfig.model_validate(content)
 
 
@@ -254,7 +255,9 @@ def test_a_run_from_before_there_were_levels_goes_on_without(
 def test_a_pretrained_backbone_is_first_tried_whole_up_to_each_level(
     pretrained: StudyConfig, tmp_path: Path
 ) -> None:
-    route = Run(tmp_path, pretrained).routes["slices"]
+    content = pretrained.model_dump(mode="json", exclude_unset=True)
+    content["spaces"]["slices"]["options"]["resolutions"] = [24, 32]
+    route = Run(tmp_path, StudyConfig.model_validate(content)).routes["slices"]
     assert isinstance(route, SupernetRoute)
     whole = route.space.largest().params
     tried = route.start(random.Random(0), 100, BudgetConfig())

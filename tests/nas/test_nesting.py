@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ from pruning.nested import METHODS, NestedModel, integrate
 from pruning.nested.merging import Merge
 from searchspaces import QueryModel, SearchSpaceError, count_macs, timm_query_model
 
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
+
 DATA = "facades:classes=16,images=8,size=32,seed=0"
 
 
@@ -57,7 +59,8 @@ def test_a_network_comes_with_the_weights_of_a_file(gallery: Path, tmp_path: Pat
     file = tmp_path / "weights.safetensors"
     network = timm.create_model("test_resnet", num_classes=0)
     save_file(network.state_dict(), file)
-    given = config(gallery, checkpoint=str(file), statistics="kept")
+    once = TrainingConfig(epochs=1, batch=32)
+    given = config(gallery, checkpoint=str(file), statistics="kept", training=once)
     assert given.keeps_statistics
     assert not config(gallery, statistics="kept").keeps_statistics
     nest = Nest.create(tmp_path / "nest", given)
@@ -79,8 +82,13 @@ def to_be_trained() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def trained(gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Nest, CrossTests]:
-    nest = Nest.create(tmp_path_factory.mktemp("nests") / "structured", config(gallery))
+def trained(gallery: Path, made_once: MadeOnce) -> tuple[Nest, CrossTests]:
+    """A nest that was trained to its end; read it, do not change it."""
+
+    def make(path: Path) -> None:
+        Nest.create(path, config(gallery)).train()
+
+    nest = Nest.open(made_once("nest", make))
     return nest, nest.train()
 
 
@@ -133,6 +141,7 @@ def test_a_step_may_train_the_ends_and_any_between(
     assert len({step[1] for step in steps}) > 5
     assert set(nest.model.state_dict()) == set(nest._untrained().state_dict())
     seen.clear()
+    listed["training"] = TrainingConfig(epochs=1, batch=32)
     Nest.create(tmp_path / "own", config(gallery, method="switchable", **listed)).train()
     assert set(seen) == {0.3, 0.6, 0.8, 1.0}
 

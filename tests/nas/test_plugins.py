@@ -1,7 +1,6 @@
 """A user's own module: registered names work in a study file, and a missing module is named."""
 
 import logging
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -86,48 +85,6 @@ def test_a_run_is_made_with_one_module_and_opened_where_a_module_has_its_name(
     with caplog.at_level(logging.WARNING, logger="querynas"):
         Run.open(run, trust_imports=True)
     assert "rename it" in caplog.text
-
-
-LYING = (
-    "sqlalchemy",
-    "onnx",
-    "yaml",
-    "pandas",
-    "optuna",
-    "socket",
-    "threading",
-    "pickle",
-    "struct",
-)
-
-
-SCRIPT = """
-import multiprocessing, sys
-from nas.cli import main
-
-if __name__ == "__main__":
-    try:
-        main()  # as the command does
-    except SystemExit:
-        pass
-    worker = multiprocessing.get_context("spawn").Process(target=print, args=("worked",))
-    worker.start()
-    worker.join()
-"""
-
-
-def test_modules_that_lie_in_the_current_folder_are_not_run(folder: Path, gallery: Path) -> None:
-    """Neither by a command nor by the worker processes that it starts."""
-    here = folder / "here"
-    here.mkdir()
-    for name in LYING:
-        (here / f"{name}.py").write_text(f"open('executed', 'a').write('{name} ')")
-    (folder / "script.py").write_text(SCRIPT)
-    script = (sys.executable, folder / "script.py", "gallery", "info", gallery)
-    done = subprocess.run(script, cwd=here, capture_output=True, text=True)
-    assert "Gallery space" in done.stdout, done.stderr
-    assert "worked" in done.stdout, done.stderr
-    assert not (here / "executed").exists(), (here / "executed").read_text()
 
 
 def test_a_module_that_is_missing_is_named(

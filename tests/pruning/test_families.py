@@ -36,7 +36,9 @@ from searchspaces.projection import Projection
 
 SIDE = 64
 NEAR_ZERO = ("gamma", "gamma_xca", "attention_biases", "relative_position_bias_table")
-every_family = pytest.mark.parametrize("name", SUPPORTED.values())
+every_family = pytest.mark.parametrize("name", SUPPORTED.values(), scope="module")
+"""One family after the other through all tests, for processes that share this file."""
+
 EXPORTED = (
     *("deit_tiny_patch16_224", "edgenext_xx_small", "efficientnet_b0", "efficientvit_b0"),
     *("ghostnet_100", "levit_128s", "mobilenetv2_050", "mobilevit_xxs", "resnet18"),
@@ -159,7 +161,9 @@ def without_repeats(model: Any) -> Any:
     return model
 
 
-@pytest.mark.parametrize("name", [*SUPPORTED.values(), "fastvit_sa12", "ghostnetv2_100"])
+@pytest.mark.parametrize(
+    "name", [*SUPPORTED.values(), "fastvit_sa12", "ghostnetv2_100"], scope="module"
+)
 def test_a_cut_network_is_the_whole_one_without_the_channels_that_went(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,7 +226,7 @@ def test_the_networks_that_are_exported_stand_for_all() -> None:
         assert made_of(name) <= exported, name
 
 
-@pytest.mark.parametrize("name", EXPORTED)
+@pytest.mark.parametrize("name", EXPORTED, scope="module")
 def test_cut_networks_give_the_same_in_onnx_runtime(name: str, tmp_path: Path) -> None:
     pruned, file = without_repeats(half(name)), str(tmp_path / "model.onnx")
     with (
@@ -248,7 +252,9 @@ def test_cut_networks_give_the_same_in_onnx_runtime(name: str, tmp_path: Path) -
     np.testing.assert_allclose(found, outputs(pruned).numpy(), atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["fastvit_t8", "mobileone_s0", "repvgg_a0", "repghostnet_050"])
+@pytest.mark.parametrize(
+    "name", ["fastvit_t8", "mobileone_s0", "repvgg_a0", "repghostnet_050"], scope="module"
+)
 def test_branches_of_cut_networks_can_be_fused_for_deployment(name: str) -> None:
     pruned = half(name)
     fused = copy.deepcopy(pruned)
@@ -257,7 +263,9 @@ def test_branches_of_cut_networks_can_be_fused_for_deployment(name: str) -> None
     torch.testing.assert_close(outputs(fused), outputs(pruned), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["edgenext_xx_small", "levit_128s", "regnety_002", "ghostnet_100"])
+@pytest.mark.parametrize(
+    "name", ["edgenext_xx_small", "levit_128s", "regnety_002", "ghostnet_100"], scope="module"
+)
 def test_cut_networks_can_be_cut_again(name: str, share: Any) -> None:
     once = cut(whole(name), 0.3)
     twice = cut(once, 0.3)
