@@ -147,7 +147,7 @@ KINDS: dict[str, Cases] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_weights_of_others(kind: str, tmp_path: Path) -> None:
-    assert_clean(KINDS[kind], tmp_path, count=150)
+    assert_clean(KINDS[kind], tmp_path, count=100)
 
 
 @pytest.mark.parametrize("name", ["weights.pth", "weights.th", "weights.safetensors"])

@@ -255,4 +255,4 @@ COUNTS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_damaged_file_is_refused_in_a_sentence(kind: str, tmp_path: Path) -> None:
-    assert_clean(KINDS[kind], tmp_path, count=COUNTS.get(kind, 150))
+    assert_clean(KINDS[kind], tmp_path, count=COUNTS.get(kind, 100))

@@ -154,7 +154,7 @@ KINDS: dict[str, Cases] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_damaged_study_file_is_refused_in_a_sentence(kind: str, tmp_path: Path) -> None:
-    assert_clean(KINDS[kind], tmp_path, count=150)
+    assert_clean(KINDS[kind], tmp_path, count=100)
 
 
 def test_the_values_that_should_not_be_taken_are_not(tmp_path: Path) -> None:
