@@ -223,6 +223,7 @@ def test_an_onnx_encoder_becomes_one_onnx_file(
 
 def test_onnx_graphs_cost_what_their_networks_do(tmp_path: Path) -> None:
     model = timm_query_model("test_vit", 8, resolution=160, pretrained=False).eval()
+    del model.backbone.network.blocks[2:]  # they are all alike
     FORMATS["onnx"].write(tmp_path / "model.onnx", model)
     found = count_onnx_macs(onnx.load(str(tmp_path / "model.onnx")), 160)
     norms = sum(isinstance(module, torch.nn.LayerNorm) for module in model.modules())
