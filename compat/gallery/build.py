@@ -46,7 +46,7 @@ class _Progress(Versioned):
         done: Images, and views of them, that are embedded.
     """
 
-    NEWEST: ClassVar = 2
+    NEWEST: ClassVar = 3
 
     recipe: _Recipe
     done: NonNegativeInt

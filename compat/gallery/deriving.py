@@ -209,6 +209,8 @@ def _matching_views(spaces: Sequence[GallerySpace], rows: Sequence[_Rows]) -> li
     for space, matching in zip(spaces, rows, strict=True):
         wanted = first.view_rows if matching is None else matching[first.view_rows]
         same_pixels = space.view_recipe == first.view_recipe and _fit(space) == _fit(first)
+        if first.view_recipe is not None and first.view_recipe.mixed:  # with others of the viewed
+            same_pixels &= len(space.view_rows) == len(first.view_rows)
         if not same_pixels or not np.isin(wanted, space.view_rows).all():
             raise CompatError(
                 f"{space.path} and {first.path} hold views of other images, or other views: build "

@@ -93,7 +93,7 @@ class Manifest(Versioned, Description):
         files: All files of the folder but this one, by name.
     """
 
-    NEWEST: ClassVar = 2
+    NEWEST: ClassVar = 3
 
     count: PositiveInt
     dimension: Annotated[int, Field(ge=1, le=1 << 20)]

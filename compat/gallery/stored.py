@@ -115,7 +115,7 @@ def stored_vectors(
             "classes or more: a gallery side learns to tell classes apart."
         )
     ids = first.ids[rows]
-    views = 0 if first.view_vectors is None else len(first.view_vectors)
+    views = 0 if first.view_recipe is None else first.view_recipe.alone
     return StoredVectors(
         spaces=tuple(spaces),
         features=tuple(_read(space, space.rows(ids), first) for space in spaces),
@@ -136,10 +136,11 @@ def _read(space: GallerySpace, rows: np.ndarray, first: GallerySpace) -> np.ndar
             "all training images: build them with one --views, --seed, --val and --test, and name "
             "the same here."
         )
-    if space.view_vectors is not None:
+    if space.view_vectors is not None and space.view_recipe is not None:
         order = np.argsort(space.view_rows)
         places = order[np.searchsorted(space.view_rows, rows, sorter=order)]
-        blocks += [np.asarray(view[places], dtype=np.float32) for view in space.view_vectors]
+        labelled = range(space.view_recipe.alone)  # mixed views are of two labels
+        blocks += [np.asarray(space.view_vectors[v][places], np.float32) for v in labelled]
     stacked = np.concatenate(blocks)
     check_vectors(stacked, f"{space.path}: of the images to learn from, and their views,")
     unit: np.ndarray = stacked / np.linalg.norm(stacked, axis=1, keepdims=True)

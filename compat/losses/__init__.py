@@ -11,6 +11,7 @@ from compat.losses.base import (
     list_losses,
     parse_loss,
     register_loss,
+    required_by,
 )
 from compat.losses.bct import BCT, BCTLwF
 from compat.losses.csch import CSCH
@@ -55,4 +56,5 @@ __all__ = [
     "list_losses",
     "parse_loss",
     "register_loss",
+    "required_by",
 ]

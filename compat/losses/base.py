@@ -191,6 +191,15 @@ def parse_loss(config: str | Mapping[str, Any]) -> tuple[LossTerm, ...]:
     return tuple(terms)
 
 
+def required_by(config: str | Mapping[str, Any]) -> frozenset[Requirement]:
+    """Return what the losses that a study file names need of the targets.
+
+    Raises:
+        CompatError: A loss is unknown.
+    """
+    return frozenset().union(*(_LOSSES[term.name].requires for term in parse_loss(config)))
+
+
 def create_loss(
     config: str | Mapping[str, Any],
     targets: AlignmentTargets | None = None,

@@ -8,6 +8,7 @@ import numpy as np
 
 from compat.data import ImageSet, decode_views
 from compat.data.preprocessing import Fit
+from compat.data.views import partners
 from compat.errors import CompatError
 from compat.gallery import GallerySpace
 from compat.tasks.retrieval import readable
@@ -25,11 +26,13 @@ class Pictured:
         images: N of them.
         pictures: The plain ones, then their views, each uint8 (N, r, r, 3), memory-mapped.
         vectors: Gallery vectors of each, float32 (N, d).
+        mixed: How many of the views, the last ones, show a part of another image too.
     """
 
     images: ImageSet
     pictures: tuple[np.ndarray, ...]
     vectors: tuple[np.ndarray, ...]
+    mixed: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,10 +55,15 @@ class Embedded:
         pictures = [readable(images, resolution, fit)]
         vectors = [np.asarray(space.vectors[rows], dtype=np.float32)]
         place = {row: i for i, row in enumerate(space.view_rows.tolist())}
-        if space.view_recipe is not None and space.view_vectors is not None and rows[0] in place:
+        recipe = space.view_recipe
+        if recipe is not None and space.view_vectors is not None and rows[0] in place:
             chosen = [place[row] for row in rows.tolist()]
-            pictures += list(decode_views(images, space.view_recipe, resolution, fit=fit))
+            among = space.ids[space.view_rows]
+            pictures += list(decode_views(images, recipe, resolution, fit=fit, among=among))
             vectors += [np.asarray(view[chosen], np.float32) for view in space.view_vectors]
+            for view, others in enumerate(partners(images, recipe, among), 1 + recipe.alone):
+                vectors[view] = np.where((others < 0)[:, None], vectors[0], vectors[view])
+            return Pictured(images, tuple(pictures), tuple(vectors), recipe.mixed)
         return Pictured(images, tuple(pictures), tuple(vectors))
 
 

@@ -95,6 +95,7 @@ class StudyData:
         own = list(Embedded(images, self.gallery).pictured(resolution, self.fit))
         more = [each for source in further for each in source.pictured(resolution, self.fit)]
         parts, views = [*own, *more], max(len(part.pictures) for part in (*own, *more))
+        mixed = own[0].mixed if len(own[0].pictures) == views else 0
         vectors = [
             torch.from_numpy(np.concatenate([p.vectors[v % len(p.vectors)] for p in parts]))
             for v in range(views)
@@ -102,17 +103,20 @@ class StudyData:
         labels = np.concatenate([part.images.labels for part in own])
         labels = np.where(labels < 0, -1, np.searchsorted(known, labels))
         labels = np.pad(labels, (0, len(vectors[0]) - len(labels)), constant_values=-1)
+        labels = np.tile(labels, (views, 1))
+        labels[views - mixed :] = -1
         targets = AlignmentTargets(
             vectors=F.normalize(torch.cat(vectors), dim=1),
             gallery=F.normalize(vectors[0], dim=1),
-            labels=torch.from_numpy(np.tile(labels, views)),
+            labels=torch.from_numpy(labels.ravel()),
             classifier=self._classifier([images.classes[label] for label in known]),
         )
         pictures = (
             joined([part.pictures[view % len(part.pictures)] for part in parts])
             for view in range(views)
         )
-        return TrainingSet(tuple(pictures), targets, further=len(vectors[0]) - len(images))
+        further_images = len(vectors[0]) - len(images)
+        return TrainingSet(tuple(pictures), targets, further_images, mixed)
 
     def _classifier(self, classes: list[str]) -> Tensor | None:
         """The gallery model's weight vectors of the training classes, if it has them all."""

@@ -45,11 +45,14 @@ class TrainingSet:
             (N, resolution, resolution, 3), memory-mapped.
         targets: Gallery vectors and labels of view-major rows: row v·N + i is view v of image i.
         further: How many of the N, the last ones, stand beside those of the data set.
+        mixed: How many views, the last ones, show a part of another image too, and so have no
+            label.
     """
 
     pictures: tuple[np.ndarray | Joined, ...]
     targets: AlignmentTargets
     further: int = 0
+    mixed: int = 0
 
     def __len__(self) -> int:
         return len(self.pictures[0])
@@ -83,6 +86,18 @@ class TrainingSet:
             rows = views[chosen] * len(self) + chosen
             images = to_float(as_images(self.pictured(rows)), device)
             yield images, self.targets.batch(torch.from_numpy(rows).to(device))
+
+    def alone(self) -> "TrainingSet":
+        """Return the same set without mixed views, for losses that need labels."""
+        if not self.mixed:
+            return self
+        pictures = self.pictures[: -self.mixed]
+        rows = len(pictures) * len(self)
+        targets = self.targets
+        targets = AlignmentTargets(
+            targets.vectors[:rows], targets.gallery, targets.labels[:rows], targets.classifier
+        )
+        return TrainingSet(pictures, targets, self.further)
 
     def pictured(self, rows: np.ndarray) -> np.ndarray:
         """Return the pictures of view-major rows (n,), uint8 (n, size, size, 3)."""

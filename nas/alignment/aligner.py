@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compat.device import pick_device
 from compat.images import as_images, resize, to_float
-from compat.losses import CompatibilityLoss, create_loss
+from compat.losses import CompatibilityLoss, create_loss, required_by
 from compat.targets import Batch
 from compat.tasks.retrieval import RetrievalTask
 from compat.tasks.training_set import TrainingSet
@@ -55,8 +55,13 @@ class Aligner:
     def of(
         cls, config: AlignmentConfig, data: TrainingSet, val: RetrievalTask, *, seed: int
     ) -> "Aligner":
-        """Return the alignments that a config asks for, on the device that this machine has."""
+        """Return the alignments that a config asks for, on the device that this machine has.
+
+        Losses that need labels see no mixed views.
+        """
         device = pick_device()
+        if required_by(config.alignment_loss) & {"labels", "prototypes"}:
+            data = data.alone()
         return cls(
             data=data.to(device),
             val=val,

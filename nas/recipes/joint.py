@@ -155,7 +155,7 @@ def _train(
         features=features,
     )
     device = pick_device()
-    pictures = data.training(reference.resolution).pictures
+    pictures = data.training(reference.resolution).alone().pictures
     training = TrainingSet(pictures, targets).to(device)
     loss = create_loss(name, training.targets, seed=reference.seed)
     with seeded(reference.seed):

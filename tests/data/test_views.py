@@ -91,8 +91,7 @@ def test_half_of_the_views_are_mirrored(tmp_path: Path) -> None:
 def test_windows_stay_inside_what_the_fit_shows(
     width: Any, height: Any, min_scale: Any, seed: int, fit: Any
 ) -> None:
-    recipe = ViewRecipe(count=1, min_scale=min_scale)
-    window = _window((width, height), recipe, np.random.default_rng(seed), fit)
+    window = _window((width, height), min_scale, np.random.default_rng(seed), fit)
     left, top, across, down = window
     frame = (min(width, height),) * 2 if fit == "crop" else (width, height)
     first_x, first_y = (width - frame[0]) // 2, (height - frame[1]) // 2

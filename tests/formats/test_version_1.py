@@ -30,7 +30,7 @@ def test_a_gallery_and_its_network_are_made_again_under_the_new_names(done: Done
         json.loads(Path(name, "gallery.json").read_text()) for name in ("gallery", "again")
     )
     assert (before["version"], before["preprocessing"]["size"]) == (1, 24)
-    assert (after["version"], after["preprocessing"]["resolution"]) == (2, 24)
+    assert (after["version"], after["preprocessing"]["resolution"]) == (3, 24)
     assert "size" not in after["preprocessing"]
 
 

@@ -76,7 +76,7 @@ def test_a_wrong_description_is_refused(folder: Any) -> None:
     with pytest.raises(CompatError, match=r"labels\.npy has shape \(20,\).*says \(19,\)"):
         GallerySpace.open(folder)
     edit(folder, version=99)
-    with pytest.raises(CompatError, match=r"version 99, and .* up to 2: update querynas"):
+    with pytest.raises(CompatError, match=r"version 99, and .* up to 3: update querynas"):
         GallerySpace.open(folder)
     (folder / "gallery.json").write_text('{"version": 1, "count": 3}')
     with pytest.raises(CompatError, match="'metric' is missing"):

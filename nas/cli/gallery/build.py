@@ -31,6 +31,12 @@ def build(
             min=0, max=100, help="Augmented views of each training image to embed as well."
         ),
     ] = 4,
+    mixed: Annotated[
+        int,
+        typer.Option(
+            min=0, max=100, help="Further views that show a part of another training image too."
+        ),
+    ] = 0,
     flip: Annotated[bool, typer.Option(help="Whether views may be mirrored.")] = True,
     half: Annotated[bool, typer.Option(help="Store float16 instead of float32.")] = False,
     val: Val = 0.15,
@@ -52,11 +58,12 @@ def build(
     part = drawn_by(images, by)
     train = split(images, val=val, test=test, seed=seed, by=part).train
     print(f"Split by {part}: {len(train):,} of {len(images):,} images are for training.")
+    drawn = ViewRecipe(count=max(1, views + mixed), mixed=mixed, seed=seed, flip=flip)
     space = build_gallery(
         images,
         enhancing.enhance(load_gallery_model(model), steps),
         out,
-        views=ViewRecipe(count=views, seed=seed, flip=flip) if views else None,
+        views=drawn if views + mixed else None,
         train=train,
         dtype="float16" if half else "float32",
         strict=strict,
