@@ -34,6 +34,22 @@ class Pictured:
     vectors: tuple[np.ndarray, ...]
     mixed: int = 0
 
+    @property
+    def alone(self) -> int:
+        """How many of the pictures of an image show nothing else."""
+        return len(self.pictures) - self.mixed
+
+    def place(self, view: int, alone: int) -> int:
+        """Return which picture stands for a view, where others have so many that are not mixed.
+
+        Those with fewer views than others show them several times.
+        """
+        if view < alone:
+            return view % self.alone
+        return (
+            self.alone + (view - alone) % self.mixed if self.mixed else (view - alone) % self.alone
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Embedded:

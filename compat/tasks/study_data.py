@@ -94,17 +94,18 @@ class StudyData:
         known = np.unique(images.labels[images.labels >= 0])
         own = list(Embedded(images, self.gallery).pictured(resolution, self.fit))
         more = [each for source in further for each in source.pictured(resolution, self.fit)]
-        parts, views = [*own, *more], max(len(part.pictures) for part in (*own, *more))
-        mixed = own[0].mixed if len(own[0].pictures) == views else 0
+        parts = [*own, *more]
+        alone, mixed = (max(part.alone for part in parts), max(part.mixed for part in parts))
+        views = range(alone + mixed)
         vectors = [
-            torch.from_numpy(np.concatenate([p.vectors[v % len(p.vectors)] for p in parts]))
-            for v in range(views)
+            torch.from_numpy(np.concatenate([p.vectors[p.place(v, alone)] for p in parts]))
+            for v in views
         ]
         labels = np.concatenate([part.images.labels for part in own])
         labels = np.where(labels < 0, -1, np.searchsorted(known, labels))
         labels = np.pad(labels, (0, len(vectors[0]) - len(labels)), constant_values=-1)
-        labels = np.tile(labels, (views, 1))
-        labels[views - mixed :] = -1
+        labels = np.tile(labels, (len(views), 1))
+        labels[alone:] = -1
         targets = AlignmentTargets(
             vectors=F.normalize(torch.cat(vectors), dim=1),
             gallery=F.normalize(vectors[0], dim=1),
@@ -112,8 +113,7 @@ class StudyData:
             classifier=self._classifier([images.classes[label] for label in known]),
         )
         pictures = (
-            joined([part.pictures[view % len(part.pictures)] for part in parts])
-            for view in range(views)
+            joined([part.pictures[part.place(view, alone)] for part in parts]) for view in views
         )
         further_images = len(vectors[0]) - len(images)
         return TrainingSet(tuple(pictures), targets, further_images, mixed)

@@ -73,14 +73,17 @@ class TrainingSet:
         """Yield every image once, in a seeded order and each in a seeded choice of view.
 
         Of ``further`` images no more than of the others, drawn anew for every epoch: they are there
-        for variety, and may be of another kind.
+        for variety, and may be of another kind. Where there are mixed views, half of all are mixed.
 
         Images come as float32 (B, 3, S, S) in [0, 1], channels last; the last incomplete batch
         is left out, unless it is the only one.
         """
         rng = np.random.default_rng(seed)
         order = rng.permutation(self._drawn(rng))
-        views = rng.integers(len(self.pictures), size=len(self))
+        views = rng.integers(len(self.pictures) - self.mixed, size=len(self))
+        if self.mixed:
+            mixed = len(self.pictures) - self.mixed + rng.integers(self.mixed, size=len(self))
+            views = np.where(rng.random(len(self)) < 0.5, mixed, views)
         for start in range(0, max(1, len(order) - size + 1), size):
             chosen = order[start : start + size]
             rows = views[chosen] * len(self) + chosen

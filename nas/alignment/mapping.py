@@ -1,7 +1,9 @@
 """A frozen encoder and a gallery: its features, computed once, and maps fitted to them."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -9,6 +11,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from compat.adaptation import FittedMap, MapName, Pairs, fit_map
+from compat.device import pick_device
 from compat.embedding import embed
 from compat.evaluation import Retrieved
 from compat.evaluation.collapse import directed
@@ -16,6 +19,8 @@ from compat.tasks import RetrievalTask, StudyData
 from compat.tasks.embedded import Embedded
 from nas.alignment.start import chosen_rows
 from searchspaces import PooledFeatures, Projection, QueryModel, folded
+
+logger = logging.getLogger("querynas")
 
 Encoder = Callable[[np.ndarray], np.ndarray]
 """uint8 pictures (n, r, r, 3) to float32 features (n, f)."""
@@ -29,26 +34,45 @@ class Encoded:
 
     Attributes:
         pairs: Features and gallery vectors of the training pictures, views among them.
+        mixed: (m,) bool: which of these show parts of two images.
         queries: (q, f) features of the validation queries.
         val: The task that they ask.
     """
 
     pairs: Pairs
+    mixed: np.ndarray
     queries: np.ndarray
     val: RetrievalTask
 
     def first(self, width: int) -> "Encoded":
         """The same with no more than so many of the features, the first ones."""
         pairs = Pairs(self.pairs.features[:, :width], self.pairs.vectors)
-        return Encoded(pairs, self.queries[:, :width], self.val)
+        return Encoded(pairs, self.mixed, self.queries[:, :width], self.val)
+
+    @cached_property
+    def gains_by_mixed(self) -> bool:
+        """Whether mixed views make a ridge map better, by the validation queries."""
+        if not self.mixed.any():
+            return False
+        maps = (fit_map("ridge", p, self.cross_test, seed=0) for p in (self.pairs, self._alone))
+        together, alone = (each.found.map for each in maps)
+        return together > alone
+
+    @property
+    def _alone(self) -> Pairs:
+        return Pairs(self.pairs.features[~self.mixed], self.pairs.vectors[~self.mixed])
 
     def cross_test(self, projection: Projection) -> Retrieved:
         """The cross-test of the validation queries under a projection."""
         return self.val.cross_test(projected(projection, self.queries))
 
     def fit(self, names: Sequence[MapName], *, seed: int) -> list[FittedMap]:
-        """Fit maps to the training pictures; validation scores them, and chooses within one."""
-        return [fit_map(name, self.pairs, self.cross_test, seed=seed) for name in names]
+        """Fit maps to the training pictures; validation scores them, and chooses within one.
+
+        Mixed views are among these pictures where they make a ridge map better.
+        """
+        pairs = self.pairs if self.gains_by_mixed or not self.mixed.any() else self._alone
+        return [fit_map(name, pairs, self.cross_test, seed=seed) for name in names]
 
 
 def encode(
@@ -85,7 +109,31 @@ def encode(
         of_training = features(training.pictured, rows)
         of_queries = features(lambda part: np.asarray(pixels[part]), asking)
     vectors = training.targets.vectors[torch.from_numpy(rows)].numpy()
-    return Encoded(Pairs(of_training, vectors), of_queries, data.val)
+    mixed = rows >= len(training) * (len(training.pictures) - training.mixed)
+    return Encoded(Pairs(of_training, vectors), mixed, of_queries, data.val)
+
+
+def gains_by_mixed(
+    model: QueryModel, data: StudyData, further: Sequence[Embedded], *, seed: int
+) -> bool:
+    """Return whether mixed views make the ridge map of a network's features better.
+
+    Where they did, in all that was measured, they made trainings better too, and else worse
+    (docs/photographs.md).
+
+    Args:
+        model: The network, before it is trained; in evaluation mode afterwards.
+        data: Pictures and gallery vectors of a study; the validation queries judge.
+        further: More training pictures.
+        seed: Of the choice of training pictures, where they are more than maps need.
+    """
+    encoder = encoder_of(model.to(pick_device()).eval())
+    gains = encode(encoder, model.resolution, data, further, seed=seed).gains_by_mixed
+    logger.info(
+        "Mixed views make a ridge map %s, so trainings %s.",
+        *(("better", "see them") if gains else ("no better", "leave them out")),
+    )
+    return gains
 
 
 def encoder_of(model: QueryModel) -> Encoder:

@@ -13,6 +13,7 @@ from compat.losses import create_loss
 from compat.tasks.further import embed_unlabelled, open_unlabelled
 from compat.tasks.study_data import StudyData, load_study_data
 from nas.alignment.aligner import Aligner
+from nas.alignment.mapping import gains_by_mixed
 from nas.config.alignment import as_begun
 from nas.deployment.card import Validation
 from nas.deployment.formats import format_of
@@ -216,6 +217,9 @@ class Nest:
     def _aligner_of(self, model: QueryModel) -> Aligner:
         further = open_unlabelled(self.config.unlabelled, self.data, self._further)
         training = self.data.training(model.resolution, further)
+        seed = self.config.seed
+        if training.mixed and not gains_by_mixed(model, self.data, further, seed=seed):
+            training = training.alone()
         return Aligner.of(self.config, training, self.data.val, seed=self.config.seed)
 
     def _untrained(self) -> NestedModel:

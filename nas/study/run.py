@@ -22,6 +22,7 @@ from compat.tasks.embedded import Embedded
 from compat.tasks.further import embed_unlabelled, open_unlabelled
 from compat.tasks.study_data import StudyData, load_study_data
 from nas.alignment.aligner import Aligner
+from nas.alignment.mapping import gains_by_mixed
 from nas.candidates.proposal import Proposal
 from nas.candidates.routes import Route, create_route
 from nas.config.plugins import import_trusted
@@ -45,6 +46,7 @@ from searchspaces.support.settings import bind_settings
 
 logger = logging.getLogger("querynas")
 
+_MIXED = "gains by mixed views"  # of a study, in its attributes
 _FREE = ("trials", "finish", "tiers", "imports")
 
 
@@ -203,7 +205,27 @@ class Run:
         """The alignment set-up shared by all candidates."""
         size = max(route.largest_resolution for route in self.routes.values())
         training = self.data.training(size, self.further)
+        if training.mixed and not self._gains_by_mixed:
+            training = training.alone()
         return Aligner.of(self.config, training, self.data.val, seed=self.config.seed)
+
+    @cached_property
+    def _gains_by_mixed(self) -> bool:
+        """Whether mixed views of the gallery are trained on; decided once for a run.
+
+        They are where they make the ridge map of the first pretrained backbone better at the
+        middle one of its resolutions, by the validation queries.
+        """
+        if (known := self.study.user_attrs.get(_MIXED)) is not None:
+            return bool(known)
+        found = next((r for r in self.routes.values() if r.backbones()), None)
+        gains = False
+        if found is not None:
+            backbones = found.backbones()
+            model = found.backbone(backbones[len(backbones) // 2])
+            gains = gains_by_mixed(model, self.data, self.further, seed=self.config.seed)
+        self.study.set_user_attr(_MIXED, gains)
+        return gains
 
     def embed_unlabelled(self) -> None:
         """Embed the `unlabelled` images that have no gallery yet, once."""

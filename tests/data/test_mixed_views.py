@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -16,6 +15,7 @@ from compat.data.views import partners
 from compat.errors import CompatError
 from compat.gallery import build_gallery, load_gallery_model
 from compat.gallery.deriving import derive_gallery
+from compat.tasks.embedded import Embedded
 from compat.tasks.split import SplitConfig
 from compat.tasks.study_data import StudyData, load_study_data
 from nas.alignment.aligner import Aligner
@@ -94,7 +94,6 @@ def test_bad_recipes(fields: Any, message: str) -> None:
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> StudyData:
     """Façades, in a gallery with three views, two of them mixed, of training and six other ones."""
-    torch.manual_seed(0)
     images, out = open_data(DATA), tmp_path_factory.mktemp("mixed") / "gallery"
     held_out = np.setdiff1d(np.arange(len(images)), of_training())
     viewed = np.union1d(of_training(), held_out[:6])
@@ -114,6 +113,21 @@ def test_training_pictures_have_the_vectors_of_what_they_show(study: StudyData) 
     seen = load_gallery_model(MODEL).embed(training.pictured(rows))
     seen /= np.linalg.norm(seen, axis=1, keepdims=True)
     np.testing.assert_allclose(seen, training.targets.vectors, atol=1e-4)
+
+
+def test_other_images_may_have_more_views_or_none(study: StudyData, tmp_path: Path) -> None:
+    images, model = (
+        open_data("facades:classes=2,images=3,size=32,seed=1"),
+        load_gallery_model(MODEL),
+    )
+    recipe = ViewRecipe(count=4)
+    space = build_gallery(images, model, tmp_path / "g", views=recipe, train=[0, 2, 5])
+    training = study.training(32, [Embedded(images, space)])
+    assert (len(training.pictures), training.mixed, training.further) == (7, 2, 6)
+    seen = model.embed(training.pictured(np.arange(7 * len(training))))
+    seen /= np.linalg.norm(seen, axis=1, keepdims=True)
+    np.testing.assert_allclose(seen, training.targets.vectors, atol=1e-4)
+    assert len(training.alone().pictures) == 5
 
 
 def test_mixed_views_have_no_label_and_losses_of_labels_do_not_see_them(study: StudyData) -> None:

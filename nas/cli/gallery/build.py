@@ -36,7 +36,7 @@ def build(
         typer.Option(
             min=0, max=100, help="Further views that show a part of another training image too."
         ),
-    ] = 0,
+    ] = 2,
     flip: Annotated[bool, typer.Option(help="Whether views may be mirrored.")] = True,
     half: Annotated[bool, typer.Option(help="Store float16 instead of float32.")] = False,
     val: Val = 0.15,
