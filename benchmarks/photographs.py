@@ -49,6 +49,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from compat.tasks.training_set import TrainingSet
     from nas.study import Run
     from searchspaces import QueryModel
 
@@ -83,6 +84,7 @@ class Bench:
         self.data = load_study_data(options.data, options.gallery, split)
         unlabelled = [UnlabelledConfig.model_validate(each) for each in self.unlabelled]
         self.further = open_unlabelled(unlabelled, self.data, Path(options.out))
+        self.mixed: dict[int, bool] = {}
 
     @property
     def unlabelled(self) -> list[dict[str, str]]:
@@ -154,9 +156,23 @@ class Bench:
     def fitted(self, model: "QueryModel") -> "QueryModel":
         from nas.alignment.start import fit_projection
 
-        training = self.data.training(model.resolution, self.further)
-        fit_projection(model, training, seed=self.options.seed)
+        fit_projection(model, self.training(model), seed=self.options.seed)
         return model
+
+    def training(self, model: "QueryModel") -> "TrainingSet":
+        """The training pictures at a model's resolution, mixed views where they help a ridge map.
+
+        Studies decide this once, at their middle resolution.
+        """
+        from nas.alignment.mapping import gains_by_mixed
+
+        resolution, seed = model.resolution, self.options.seed
+        training = self.data.training(resolution, self.further)
+        if resolution not in self.mixed:
+            self.mixed[resolution] = bool(training.mixed) and gains_by_mixed(
+                model, self.data, self.further, seed=seed
+            )
+        return training if self.mixed[resolution] else training.alone()
 
     def tuned(self, model: "QueryModel", seconds: float, *, kept: bool) -> float:
         """Fine-tune in place for so many seconds of a core; the best epoch's validation score."""
@@ -165,7 +181,7 @@ class Bench:
         from compat.losses import create_loss
         from nas.config.alignment import PRETRAINED_LOSS
 
-        training = self.data.training(model.resolution, self.further)
+        training = self.training(model)
         criterion = create_loss(
             self.options.loss or PRETRAINED_LOSS,
             training.targets,
