@@ -11,7 +11,7 @@ echo "== 1. A gallery network (a company has one already)"
 
 echo "== 2. The gallery space: every image embedded once, fixed from then on"
 [ -d "$out/gallery" ] || \
-  querynas gallery build --data "$data" --model "$out/gallery.safetensors" --views 4 --out "$out/gallery"
+  querynas gallery build --data "$data" --model "$out/gallery.safetensors" --views 4 --mixed 0 --out "$out/gallery"
 
 echo "== 3. The search"
 querynas search examples/facades.yaml --out "$out/run"

@@ -1,6 +1,6 @@
 """The gallery space and the models and files it is made from."""
 
-from compat.gallery.build import build_gallery
+from compat.gallery.build import build_gallery, mixed_views
 from compat.gallery.codes import Codes, ProductCoder, ProductCodes, SignCoder, SignCodes
 from compat.gallery.compressing import compress_gallery
 from compat.gallery.deriving import derive_gallery
@@ -39,6 +39,7 @@ __all__ = [
     "import_gallery",
     "load_gallery_model",
     "made_by_factory",
+    "mixed_views",
     "reduce_gallery",
     "save_gallery_model",
     "search_gallery",

@@ -26,6 +26,8 @@ from searchspaces.support.reading import read_json
 from searchspaces.support.section import Section, Versioned
 from searchspaces.support.settings import bind_settings
 
+_MIXED = 2  # views of each training image by default
+
 
 class _Recipe(Section):
     """What is built: hashes of the gallery model, of ids and of rows, and how they are embedded."""
@@ -50,6 +52,21 @@ class _Progress(Versioned):
 
     recipe: _Recipe
     done: NonNegativeInt
+
+
+def mixed_views(out: str | Path) -> int:
+    """Return how many mixed views each training image gets where nobody says it.
+
+    Two, and in a build that was begun as many as it was begun with: before there were any, none.
+
+    Raises:
+        CompatError: The unfinished build of ``out`` cannot be read.
+    """
+    path = Path(f"{out}.partial", PROGRESS)
+    if not path.exists():
+        return _MIXED
+    views = _read_progress(path).recipe.views
+    return views.mixed if views is not None else 0
 
 
 def build_gallery(
@@ -196,7 +213,7 @@ def _resume(folder: Path, out: Path, recipe: _Recipe) -> int:
             )
         _note(folder, recipe, 0)
         return 0
-    progress = read_json(path, _Progress, error=CompatError, remedy=f"remove the folder {folder}")
+    progress = _read_progress(path)
     bind_settings(
         f"The unfinished build {folder}",
         progress.recipe.model_dump(mode="json"),
@@ -205,6 +222,10 @@ def _resume(folder: Path, out: Path, recipe: _Recipe) -> int:
         remedy="repeat its command to finish it, or remove the folder to start anew",
     )
     return progress.done
+
+
+def _read_progress(path: Path) -> _Progress:
+    return read_json(path, _Progress, error=CompatError, remedy=f"remove the folder {path.parent}")
 
 
 def _note(folder: Path, recipe: _Recipe, done: int) -> None:

@@ -12,7 +12,7 @@ import pytest
 from compat.data.cache import decode
 from compat.data.views import ViewRecipe, decode_views
 from compat.errors import CompatError
-from compat.gallery import GallerySpace, build_gallery, load_gallery_model
+from compat.gallery import GallerySpace, build_gallery, load_gallery_model, mixed_views
 
 Begun = Callable[[str], BaseProcess]
 
@@ -96,6 +96,7 @@ def test_a_killed_build_is_continued(
     process.join()
     assert process.exitcode == -signal.SIGKILL
     assert not out.exists()
+    assert (mixed_views(out), mixed_views(tmp_path / "new")) == (0, 2)  # as it was begun
 
     model = load_gallery_model(tinynet)
     embedded = []

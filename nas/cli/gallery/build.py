@@ -32,11 +32,13 @@ def build(
         ),
     ] = 4,
     mixed: Annotated[
-        int,
+        int | None,
         typer.Option(
-            min=0, max=100, help="Further views that show a part of another training image too."
+            min=0,
+            max=100,
+            help="Further views that show a part of another training image too; 2 by default.",
         ),
-    ] = 2,
+    ] = None,
     flip: Annotated[bool, typer.Option(help="Whether views may be mirrored.")] = True,
     half: Annotated[bool, typer.Option(help="Store float16 instead of float32.")] = False,
     val: Val = 0.15,
@@ -48,7 +50,7 @@ def build(
     """Embed every image once; the gallery model never runs again after this step."""
     from compat.data import ViewRecipe, open_data, split
     from compat.data.splits import drawn_by
-    from compat.gallery import build_gallery, enhancing, load_gallery_model
+    from compat.gallery import build_gallery, enhancing, load_gallery_model, mixed_views
     from nas.cli.tables import print_gallery
 
     images = open_data(data)
@@ -58,6 +60,7 @@ def build(
     part = drawn_by(images, by)
     train = split(images, val=val, test=test, seed=seed, by=part).train
     print(f"Split by {part}: {len(train):,} of {len(images):,} images are for training.")
+    mixed = mixed_views(out) if mixed is None else mixed
     drawn = ViewRecipe(count=max(1, views + mixed), mixed=mixed, seed=seed, flip=flip)
     space = build_gallery(
         images,
