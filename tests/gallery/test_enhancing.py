@@ -294,7 +294,7 @@ def test_an_interrupted_build_is_continued(model: Any, facades: Any, tmp_path: P
 def test_the_command_builds_what_a_study_can_align_to(tmp_path: Path) -> None:
     model = "timm:resnet10t,pretrained=false,resolution=32"
     options = ["--data", FACADES, "--model", model, "--views", "1", "--out", str(tmp_path / "g")]
-    options += ["--val", str(PARTS.val), "--test", str(PARTS.test)]
+    options += ["--mixed", "0", "--val", str(PARTS.val), "--test", str(PARTS.test)]
     done = CliRunner().invoke(
         app, ["gallery", "build", *options, "--enhance", "multiscale, regions"]
     )

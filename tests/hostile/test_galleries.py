@@ -176,7 +176,7 @@ def changed(path: Path, **fields: Any) -> Path:
         ({"files": {"../../secret.npy": {"bytes": 1, "sha256": "0" * 64}}}, "'files"),
         ({"metric": "hamming"}, "goes with the codes 'sign', and only with them"),
         ({"derivation": [{"step": "fuse"}]}, "sources' is missing"),
-        ({"version": 7}, r"of version 7, and .* up to 2: update querynas\.$"),
+        ({"version": 7}, r"of version 7, and .* up to 3: update querynas\.$"),
     ],
 )
 def test_wrong_fields_are_named(tmp_path: Path, fields: dict[str, Any], sentence: str) -> None:
