@@ -2,9 +2,10 @@
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -76,50 +77,51 @@ def cut(
         PruningError: If a stage or the criterion is unknown, a ratio is out of range, the network
             cannot be cut, or nothing was cut although a ratio asks for it.
     """
-    name = _name(model)
-    by_stage = stages(model)
     if isinstance(ratios, int | float):
-        ratios = dict.fromkeys(by_stage, float(ratios))
-    _check(name, by_stage, ratios, criterion, scope, batch_loss)
-    for module in model.modules():
-        if isinstance(module, MISREAD):
-            raise PruningError(
-                f"'{name}' cannot be cut: torch-pruning misreads its {type(module).__name__}; "
-                "choose a model of a family in pruning.SUPPORTED"
-            )
-    forget(model)
-    pruned = copy.deepcopy(model)
-    prepare(pruned)
-    if not any(ratios.values()):
-        return pruned
-    with _explained(name):
-        groups = _in_stages(find_groups(pruned), by_stage, ratios)
-    with seeded(seed):
-        scores = score(pruned, [each.group for each in groups], criterion, batch_loss)
-    if price is not None and criterion in NEEDS_LOSS:
-        prices = unit_prices(pruned, [each.group for each in groups], price)
-        scores = [
-            None if values is None else values / each
-            for values, each in zip(scores, prices, strict=True)
-        ]
-    shares = _shares(groups, scores, criterion, scope, round_to)
-    stays = [
-        _stays(each.group, values, share, round_to)
-        for each, values, share in zip(groups, scores, shares, strict=True)
-    ]
-    if all(kept.all() for kept in stays):
-        reason = (
-            "it has no BatchNorm scales to go by"
-            if criterion == "bn_scale" and all(values is None for values in scores)
-            else "all layers are "
-            f"at most {round_to} channels wide or are tied to stages that are not cut"
-        )
-        raise PruningError(f"nothing was cut out of '{name}' with ratios {dict(ratios)}: {reason}")
-    with _explained(name):
-        remove(pruned, [(each.group, kept) for each, kept in zip(groups, stays, strict=True)])
-        with tracing(pruned), torch.no_grad():
-            pruned(_image(pruned))
+        ratios = dict.fromkeys(stages(model), float(ratios))
+    rule = Rule(criterion, scope, price, round_to, batch_loss, seed)
+    _check(model, ratios, rule)
+    pruned = _prepared(model)
+    if any(ratios.values()):
+        _cut_in_place(pruned, _ranked(pruned, rule), ratios, rule)
     return pruned
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Which channels go first, and how many at a time; see `cut`."""
+
+    criterion: str = "magnitude"
+    scope: Scope = "local"
+    price: Price | None = None
+    round_to: int = 8
+    batch_loss: BatchLoss | None = None
+    seed: int = 0
+
+
+def cutting(model: QueryModel, rule: Rule) -> Callable[[Mapping[str, float]], QueryModel]:
+    """Return `cut` of one model by one rule, for many ratios; channels are ranked once.
+
+    Args:
+        model: The model; it is not changed, and has to stay as it is.
+        rule: The other arguments of `cut`.
+    """
+
+    @cache
+    def ranked() -> tuple[QueryModel, _Ranked]:
+        whole = _prepared(model)
+        return whole, _ranked(whole, rule)
+
+    def cut_by(ratios: Mapping[str, float]) -> QueryModel:
+        _check(model, ratios, rule)
+        if not any(ratios.values()):
+            return _prepared(model)
+        whole, found = ranked()
+        pruned = copy.deepcopy(whole)
+        _cut_in_place(pruned, found, ratios, rule)
+        return pruned
+
+    return cut_by
 
 
 def check_prunable(model: QueryModel) -> None:
@@ -134,6 +136,15 @@ def check_prunable(model: QueryModel) -> None:
 
 
 @dataclass(frozen=True)
+class _Ranked:
+    """The groups that can be cut, the stages that make their channels, and their units' scores."""
+
+    groups: list[Group]
+    touched: list[set[str]]
+    scores: list[Tensor | None]
+
+
+@dataclass(frozen=True)
 class _Staged:
     """A group with the share of its units that is to go."""
 
@@ -142,35 +153,69 @@ class _Staged:
     ratio: float
 
 
-def _in_stages(
-    groups: list[Group], by_stage: Mapping[str, list[str]], ratios: Mapping[str, float]
-) -> list[_Staged]:
-    stage_of = {layer: stage for stage, layers in by_stage.items() for layer in layers}
-    staged = []
-    for group in groups:
-        if touched := touched_stages(group, stage_of):
-            stage = min(touched, key=lambda each: ratios.get(each, 0.0))
-            staged.append(_Staged(group, stage, ratios.get(stage, 0.0)))
-    return staged
+def _prepared(model: QueryModel) -> QueryModel:
+    forget(model)
+    copied = copy.deepcopy(model)
+    prepare(copied)
+    return copied
 
 
-def _shares(
-    groups: list[_Staged],
-    scores: list[Tensor | None],
-    criterion: str,
-    scope: Scope,
-    round_to: int,
-) -> list[float]:
+def _ranked(model: QueryModel, rule: Rule) -> _Ranked:
+    stage_of = {layer: stage for stage, layers in stages(model).items() for layer in layers}
+    with _explained(_name(model)):
+        found = [(group, touched_stages(group, stage_of)) for group in find_groups(model)]
+    groups = [group for group, touched in found if touched]
+    with seeded(rule.seed):
+        scores = score(model, groups, rule.criterion, rule.batch_loss)
+    if rule.price is not None and rule.criterion in NEEDS_LOSS:
+        prices = unit_prices(model, groups, rule.price)
+        scores = [
+            None if values is None else values / each
+            for values, each in zip(scores, prices, strict=True)
+        ]
+    return _Ranked(groups, [touched for _, touched in found if touched], scores)
+
+
+def _cut_in_place(
+    model: QueryModel, ranked: _Ranked, ratios: Mapping[str, float], rule: Rule
+) -> None:
+    """Cut a model that the ranked groups were found in, or a copy of it."""
+    groups = []
+    for group, touched in zip(ranked.groups, ranked.touched, strict=True):
+        stage = min(touched, key=lambda each: ratios.get(each, 0.0))
+        groups.append(_Staged(group, stage, ratios.get(stage, 0.0)))
+    shares = _shares(groups, ranked.scores, rule)
+    stays = [
+        _stays(each.group, values, share, rule.round_to)
+        for each, values, share in zip(groups, ranked.scores, shares, strict=True)
+    ]
+    if all(kept.all() for kept in stays):
+        reason = (
+            "it has no BatchNorm scales to go by"
+            if rule.criterion == "bn_scale" and all(values is None for values in ranked.scores)
+            else "all layers are "
+            f"at most {rule.round_to} channels wide or are tied to stages that are not cut"
+        )
+        raise PruningError(
+            f"nothing was cut out of '{_name(model)}' with ratios {dict(ratios)}: {reason}"
+        )
+    with _explained(_name(model)):
+        remove(model, [(each.group, kept) for each, kept in zip(groups, stays, strict=True)])
+        with tracing(model), torch.no_grad():
+            model(_image(model))
+
+
+def _shares(groups: list[_Staged], scores: list[Tensor | None], rule: Rule) -> list[float]:
     """Return the share of units that each group keeps."""
     rivals: dict[Any, list[tuple[int, Tensor]]] = {}
     for index, (each, values) in enumerate(zip(groups, scores, strict=True)):
         if each.ratio and values is not None:
             key: Any = index
-            if scope == "global":
+            if rule.scope == "global":
                 key = None
-            elif scope == "isomorphic":
+            elif rule.scope == "isomorphic":
                 key = tuple((type(member.layer), member.side) for member in each.group.members)
-            elif criterion == "lamp":
+            elif rule.criterion == "lamp":
                 key = each.stage
             rivals.setdefault(key, []).append((index, values))
     shares = [1.0] * len(groups)
@@ -180,7 +225,7 @@ def _shares(
             shares[index] -= groups[index].ratio
             continue
         leaving = sum(groups[index].ratio * groups[index].group.units for index, _ in members)
-        bounded = [_bounded(groups[index].group, each, round_to) for index, each in members]
+        bounded = [_bounded(groups[index].group, each, rule.round_to) for index, each in members]
         ranked = torch.cat(bounded).sort().values
         threshold = ranked[min(round(leaving), len(ranked) - 1)]
         for (index, _), values in zip(members, bounded, strict=True):
@@ -259,13 +304,14 @@ def _image(model: QueryModel) -> Tensor:
 
 
 def _remove_from(model: QueryModel, member: Member, positions: list[int]) -> None:
-    layer: Any = member.layer
-    if layer is None:
+    if member.layer is None:
         owner, _, leaf = member.name.rpartition(".")
         parameter = model.get_parameter(member.name)
         pruner = tp.function.ParameterPruner(pruning_dim=member.dim)
         setattr(model.get_submodule(owner), leaf, pruner.prune_out_channels(parameter, positions))
-    elif member.side == "both" and isinstance(layer, nn.Conv2d):
+        return
+    layer: Any = model.get_submodule(member.name)
+    if member.side == "both" and isinstance(layer, nn.Conv2d):
         per_group = layer.out_channels // layer.groups
         tp.prune_depthwise_conv_out_channels(layer, positions)
         layer.groups = layer.out_channels // per_group
@@ -278,14 +324,8 @@ def _remove_from(model: QueryModel, member: Member, positions: list[int]) -> Non
         prune(layer, positions)
 
 
-def _check(
-    name: str,
-    by_stage: Mapping[str, list[str]],
-    ratios: Mapping[str, float],
-    criterion: str,
-    scope: str,
-    batch_loss: BatchLoss | None,
-) -> None:
+def _check(model: QueryModel, ratios: Mapping[str, float], rule: Rule) -> None:
+    name, by_stage = _name(model), stages(model)
     for stage, ratio in ratios.items():
         if stage not in by_stage:
             raise PruningError(
@@ -295,16 +335,24 @@ def _check(
             raise PruningError(
                 f"the pruning ratio of stage '{stage}' is {ratio}: give a share from 0 to below 1"
             )
-    if criterion not in CRITERIA:
+    if rule.criterion not in CRITERIA:
         raise PruningError(
-            f"no pruning criterion '{criterion}': {suggestion(criterion, list(CRITERIA))}"
+            f"no pruning criterion '{rule.criterion}': {suggestion(rule.criterion, list(CRITERIA))}"
         )
-    if scope not in get_args(Scope):
+    if rule.scope not in get_args(Scope):
         raise PruningError(
-            f"no pruning scope '{scope}': {suggestion(scope, list(get_args(Scope)))}"
+            f"no pruning scope '{rule.scope}': {suggestion(rule.scope, list(get_args(Scope)))}"
         )
-    if criterion in NEEDS_LOSS and batch_loss is None and any(ratios.values()):
-        raise PruningError(f"the criterion '{criterion}' needs batch_loss, a function of the model")
+    if rule.criterion in NEEDS_LOSS and rule.batch_loss is None and any(ratios.values()):
+        raise PruningError(
+            f"the criterion '{rule.criterion}' needs batch_loss, a function of the model"
+        )
+    for module in model.modules():
+        if isinstance(module, MISREAD):
+            raise PruningError(
+                f"'{name}' cannot be cut: torch-pruning misreads its {type(module).__name__}; "
+                "choose a model of a family in pruning.SUPPORTED"
+            )
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from pruning.cutting import Scope, cut
+from pruning.cutting import Rule, Scope, cut, cutting
 from pruning.errors import PruningError
 from pruning.importance import BatchLoss, Price, replayed
 from pruning.stages import stages
@@ -52,9 +52,11 @@ class Target:
 
     def of(self, model: QueryModel) -> "Target":
         """Return the same target in absolute figures, shares being of this model."""
-        if not self.relative:
-            return self
-        return Target(self.quantity, self.value * figure(model, self.quantity))
+        return self.of_figure(figure(model, self.quantity)) if self.relative else self
+
+    def of_figure(self, whole: float) -> "Target":
+        """Return the same target in absolute figures, shares being of this one."""
+        return Target(self.quantity, self.value * whole) if self.relative else self
 
     def __str__(self) -> str:
         if self.relative:
@@ -123,8 +125,13 @@ def check_reachable(
         PruningError: If the model costs no more already, or costs more with every layer at its
             narrowest; the sentence names the lowest figure.
     """
-    bound = target.of(model)
-    now = figure(model, bound.quantity)
+    return _reachable(model, target, figure(model, target.quantity), scope, round_to)
+
+
+def _reachable(
+    model: QueryModel, target: Target, now: float, scope: Scope, round_to: int
+) -> Target:
+    bound = target.of_figure(now)
     if now <= bound.value:
         raise PruningError(
             f"the model has {words(bound.quantity, now)}, which is not above the target of "
@@ -174,7 +181,8 @@ def reach(
     Raises:
         PruningError: If the target cannot be reached, or the model cannot be cut.
     """
-    bound = check_reachable(model, target, scope=scope, round_to=round_to)
+    uncut = figure(model, target.quantity)
+    bound = _reachable(model, target, uncut, scope, round_to)
     names = list(stages(model))
     price: Price | None = "parameters" if bound.quantity == "parameters" else "macs"
     if not priced:
@@ -182,21 +190,13 @@ def reach(
 
     search = _Search(bound, tolerance)
 
-    def cutting(start: QueryModel, scope: Scope) -> Callable[[Ratios], QueryModel]:
+    def trying(start: QueryModel, scope: Scope) -> Callable[[Ratios], QueryModel]:
         rated = None if batch_loss is None else replayed(batch_loss, criterion)
+        cut_by = cutting(start, Rule(criterion, scope, price, round_to, rated, seed))
 
         def attempt(ratios: Ratios) -> QueryModel:
             try:
-                return cut(
-                    start,
-                    ratios,
-                    criterion=criterion,
-                    scope=scope,
-                    price=price,
-                    round_to=round_to,
-                    batch_loss=rated,
-                    seed=seed,
-                )
+                return cut_by(ratios)
             except PruningError:
                 if search.best is None:
                     raise
@@ -204,12 +204,11 @@ def reach(
 
         return attempt
 
-    by_scope = cutting(model, scope)
-    uncut = figure(model, bound.quantity)
+    by_scope = trying(model, scope)
     low = _close_in(search, by_scope, lambda ratio: dict.fromkeys(names, ratio), uncut)
     if not search.done:
         larger = by_scope(dict.fromkeys(names, low))
-        _trim(search, cutting(larger, "local"), names, figure(larger, bound.quantity))
+        _trim(search, trying(larger, "local"), names, figure(larger, bound.quantity))
     assert search.best is not None  # the narrowest model fits
     if search.best_figure < (1 - tolerance) * bound.value:
         logger.warning(
@@ -217,8 +216,12 @@ def reach(
             bound,
             words(bound.quantity, search.best_figure),
         )
-    if count_macs(search.best, model.resolution) >= count_macs(model, model.resolution):
-        raise PruningError("the cut model has no fewer MACs than before: choose another criterion")
+    if bound.quantity != "macs":
+        after, before = (count_macs(each, model.resolution) for each in (search.best, model))
+        if after >= before:
+            raise PruningError(
+                "the cut model has no fewer MACs than before: choose another criterion"
+            )
     return search.best
 
 

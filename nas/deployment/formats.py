@@ -97,7 +97,7 @@ def _open_safetensors(path: Path, side: int) -> Run:
 
 
 def _write_onnx(path: Path, model: QueryModel) -> Run:
-    with _quietly(), out_of_place(model):
+    with _quietly(), out_of_place(model), torch.no_grad():
         program = torch.onnx.export(
             model,
             (_example(model),),

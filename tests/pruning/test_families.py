@@ -232,6 +232,7 @@ def test_cut_networks_give_the_same_in_onnx_runtime(name: str, tmp_path: Path) -
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),
         out_of_place(pruned),
+        torch.no_grad(),
     ):
         warnings.simplefilter("ignore")
         torch.onnx.export(

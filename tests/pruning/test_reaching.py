@@ -5,8 +5,21 @@ from typing import Any
 import pytest
 import torch
 
-from pruning import PruningError, Target, check_reachable, cut, figure, parse_target, reach
+from pruning import (
+    PruningError,
+    Target,
+    check_reachable,
+    cut,
+    figure,
+    kept_channels,
+    parse_target,
+    reach,
+    stages,
+)
+from pruning.cutting import Rule, cutting
 from searchspaces import count_macs, count_parameters
+
+_IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize(
@@ -112,11 +125,16 @@ def test_a_loss_is_differentiated_once_and_rates_alike(
             calls.append(None)
             yield candidate(batch).square().sum(1).sub(candidate(batch)[:, 0]).mean()
 
-    def noted(start: Any, ratios: Any, **options: Any) -> Any:
-        tried.append((ratios, options))
-        return cut(start, ratios, **options)
+    def noted(start: Any, rule: Any) -> Any:
+        cut_by = cutting(start, rule)
 
-    monkeypatch.setattr("pruning.reaching.cut", noted)
+        def cut_and_note(ratios: Any) -> Any:
+            tried.append((ratios, {**vars(rule), "batch_loss": losses}))
+            return cut_by(ratios)
+
+        return cut_and_note
+
+    monkeypatch.setattr("pruning.reaching.cutting", noted)
     pruned = reach(model, parse_target("0.5x"), criterion=criterion, batch_loss=losses)
     widths = {n: p.shape for n, p in pruned.named_parameters()}
     assert 0.98 <= count_macs(pruned, 32) / (0.5 * count_macs(model, 32)) <= 1
@@ -124,9 +142,32 @@ def test_a_loss_is_differentiated_once_and_rates_alike(
     assert first_search in (2, 4)  # once for the model, once more if it was trimmed
     if first_search == 2:
         for ratios, options in reversed(tried):
-            same = cut(model, ratios, **{**options, "batch_loss": losses})
+            same = cut(model, ratios, **options)
             if {n: p.shape for n, p in same.named_parameters()} == widths:
                 pairs = zip(same.parameters(), pruned.parameters(), strict=True)
                 assert all(torch.equal(a, b) for a, b in pairs)
                 return
         raise AssertionError("no cut that was tried is as wide as the result")
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Rule(scope="global"),
+        Rule("random", seed=3),
+        Rule("lamp", round_to=4),
+        Rule(
+            "fisher", "isomorphic", "macs", batch_loss=lambda model: model(_IMAGES).square().sum()
+        ),
+    ],
+)
+def test_one_cut_of_many_is_as_if_it_were_alone(uncut: Any, rule: Any) -> None:
+    model = uncut("resnet10t")
+    cut_by = cutting(model, rule)
+    for ratio in (0.9, 0.5, 0.25):
+        ratios = dict.fromkeys(stages(model), ratio)
+        together, alone = cut_by(ratios), cut(model, ratios, **vars(rule))
+        assert kept_channels(together) == kept_channels(alone)
+        pairs = zip(together.state_dict().items(), alone.state_dict().items(), strict=True)
+        assert all(a == b and torch.equal(one, other) for (a, one), (b, other) in pairs)
+        assert torch.equal(together(_IMAGES), alone(_IMAGES))

@@ -407,7 +407,7 @@ def test_a_network_is_made_again_from_its_origin_and_from_its_file(
 def test_an_extracted_network_runs_in_onnxruntime(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     model = SUPERNETS[name].extract(smallest(case.space, **case.example))
-    with out_of_place(model):
+    with out_of_place(model), torch.no_grad():
         torch.onnx.export(
             model,
             (images_for(model, 2),),
