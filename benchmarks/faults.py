@@ -139,7 +139,7 @@ JOBS = {
         f"gallery build --data {DATA} --model gallery.safetensors --views 2 --out OUT".split(),
         gallery_differs,
     ),
-    "search": Job(["search", "study.json", "--out", "OUT"], search_differs),
+    "search": Job(["search", "study.json", "--workers", "1", "--out", "OUT"], search_differs),
     "search, 2 workers": Job(
         ["search", "study.json", "--workers", "2", "--out", "OUT"], search_differs
     ),

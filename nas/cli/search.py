@@ -29,8 +29,13 @@ def search(
         ),
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, max=256, help="Processes that score and finish candidates.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1,
+            max=256,
+            help="Processes that score and finish candidates; by default one for each idle core.",
+        ),
+    ] = None,
     storage: Annotated[
         str | None, typer.Option(help="Optuna storage URL; SQLite in the run folder by default.")
     ] = None,
@@ -76,6 +81,7 @@ def search(
     from nas.cli.tables import print_front
     from nas.statistics.concordance import concordance
     from nas.statistics.ties import distinguish
+    from nas.study.processes import room
     from nas.study.trials import search as run_search
 
     further = [settings(UnlabelledConfig, each) for each in unlabelled_of(unlabelled)]
@@ -97,7 +103,7 @@ def search(
             config,
             out,
             trials=trials,
-            workers=workers,
+            workers=workers or room(),
             storage=storage,
             timeout=timeout,
         )

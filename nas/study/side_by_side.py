@@ -7,12 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from nas.config.study import RungConfig
 from nas.errors import StudyError
 from nas.study.front import Record
-from nas.study.processes import process
+from nas.study.processes import limited, process
 from nas.study.run import Run
 from pruning import load_model, save_model
 from searchspaces import QueryModel
@@ -96,9 +94,11 @@ def train_all(
 
 def _train(path: str, trial: int, number: int, file: str, threads: int) -> None:
     """Train one candidate in this process."""
-    torch.set_num_threads(threads)
     logging.basicConfig(format="querynas: %(message)s")
-    with contextlib.suppress(KeyboardInterrupt):  # the first process says that it was stopped
+    with (
+        limited(threads),
+        contextlib.suppress(KeyboardInterrupt),  # the first process says that it was stopped
+    ):
         try:
             run = Run.open(path)
             run.prepare()

@@ -27,7 +27,7 @@ from nas.errors import StudyError
 from nas.study.baselines import adapt_backbones
 from nas.study.front import ADAPTED, Record, is_scored
 from nas.study.ladder import finish
-from nas.study.processes import process
+from nas.study.processes import limited, process
 from nas.study.proposers import create_sampler
 from nas.study.run import Run
 from nas.study.scoring import keep_weights, measure
@@ -73,7 +73,8 @@ def search(
     create_loss(config.alignment_loss)  # a misspelt loss should not wait for hours of data
     check_screen(config)
     run = Run.create(out, config, storage)
-    logger.info("Computing on %s; results go to %s.", describe(pick_device()), run.path)
+    beside = f", in {workers} processes" if workers > 1 else ""
+    logger.info("Computing on %s%s; results go to %s.", describe(pick_device()), beside, run.path)
     target = trials or config.trials
     for route in run.routes.values():
         check_reach(route, config.budget)
@@ -94,8 +95,7 @@ def search(
                 study.enqueue_trial(parameters)
         adapt_backbones(run)  # before what follows, which may train for hours
         run.prepare()
-    threads = torch.get_num_threads()
-    share = max(1, threads // workers)
+    share = max(1, torch.get_num_threads() // workers)
     further = workers - 1 if _done(study) < target else 0
     helpers = [
         process(_helper, str(run.path), target, timeout, share, daemon=True) for _ in range(further)
@@ -103,12 +103,11 @@ def search(
     for helper in helpers:
         helper.start()
     try:
-        torch.set_num_threads(share)
-        _work(run, target, timeout)
+        with limited(share):
+            _work(run, target, timeout)
     finally:
         for helper in helpers:
             helper.join()
-        torch.set_num_threads(threads)
     _check_outcome(run.study.get_trials(deepcopy=False), run.path)
     with run.turn():
         close(run.study)
@@ -282,8 +281,10 @@ def _check_outcome(trials: Sequence[FrozenTrial], path: Path) -> None:
 
 def _helper(path: str, target: int, timeout: float | None, threads: int) -> None:
     """One further worker process on the same study."""
-    torch.set_num_threads(threads)
-    with contextlib.suppress(KeyboardInterrupt):  # the first worker says that it was stopped
+    with (
+        limited(threads),
+        contextlib.suppress(KeyboardInterrupt),  # the first worker says that it was stopped
+    ):
         run = Run.open(path)
         run.prepare()
         _work(run, target, timeout)
