@@ -58,6 +58,7 @@ def main() -> None:
     logging.getLogger("querynas").setLevel(logging.INFO)
     for category in (FutureWarning, DeprecationWarning):  # of the libraries, for their callers
         warnings.simplefilter("ignore", category)
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning,ignore::DeprecationWarning")
     warnings.filterwarnings("ignore", message=".*experimental")
     os.environ["PYTHONSAFEPATH"] = "1"  # no worker process looks for modules in the current folder
     try:

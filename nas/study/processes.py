@@ -1,12 +1,15 @@
 """How many processes a search has room for, how it begins them, and what each may use."""
 
+import contextlib
+import logging
 import multiprocessing
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 import joblib
+import optuna
 import psutil
 import torch
 from threadpoolctl import threadpool_limits
@@ -30,21 +33,40 @@ def room() -> int:
     return max(1, min(round(idle), torch.get_num_threads(), joblib.cpu_count(), 1 + spare))
 
 
-def process(target: Callable[..., None], *arguments: object, daemon: bool = False) -> BaseProcess:
+def process(
+    target: Callable[..., None], *arguments: object, threads: int, daemon: bool = False
+) -> BaseProcess:
     """Return a process that calls a function of a module; it is not started.
 
     Where the system can fork it is a fork of one process that has imported the search, once for
     all of them; that process has no threads that a fork could leave behind.
+
+    Args:
+        target: The function.
+        *arguments: What it is called with.
+        threads: How many it may compute with.
+        daemon: Whether it ends with this process.
     """
     context: Any = multiprocessing.get_context("spawn")
     if "forkserver" in multiprocessing.get_all_start_methods():
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["nas.study.trials"])
-    begun: BaseProcess = context.Process(target=target, args=arguments, daemon=daemon)
+    begun: BaseProcess = context.Process(
+        target=_call, args=(target, threads, arguments), daemon=daemon
+    )
     return begun
 
 
-@contextmanager
+def _call(target: Callable[..., None], threads: int, arguments: tuple[object, ...]) -> None:
+    """Be the process: only the first one says what all of them do, and that it was stopped."""
+    logging.basicConfig(format="querynas: %(message)s")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.simplefilter("ignore")
+    with contextlib.suppress(KeyboardInterrupt), limited(threads):
+        target(*arguments)
+
+
+@contextlib.contextmanager
 def limited(threads: int) -> Iterator[None]:
     """Compute with so many threads, in PyTorch and in the linear algebra of NumPy and SciPy.
 

@@ -1,6 +1,5 @@
 """Trainings of several candidates at once, each in a process of its own."""
 
-import contextlib
 import hashlib
 import logging
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 from nas.config.study import RungConfig
 from nas.errors import StudyError
 from nas.study.front import Record
-from nas.study.processes import limited, process
+from nas.study.processes import process
 from nas.study.run import Run
 from pruning import load_model, save_model
 from searchspaces import QueryModel
@@ -71,7 +70,7 @@ def train_all(
     files = [_result(run, record, rung) for record in records]
     number = run.config.finish.index(rung)
     begun = [
-        process(_train, str(run.path), record.trial, number, str(file), threads)
+        process(_train, str(run.path), record.trial, number, str(file), threads=threads)
         for record, file in zip(records, files, strict=True)
         if not file.exists()
     ]
@@ -92,19 +91,14 @@ def train_all(
     return [load_model(file) for file in files]
 
 
-def _train(path: str, trial: int, number: int, file: str, threads: int) -> None:
+def _train(path: str, trial: int, number: int, file: str) -> None:
     """Train one candidate in this process."""
-    logging.basicConfig(format="querynas: %(message)s")
-    with (
-        limited(threads),
-        contextlib.suppress(KeyboardInterrupt),  # the first process says that it was stopped
-    ):
-        try:
-            run = Run.open(path)
-            run.prepare()
-            record = next(r for r in run.records() if r.trial == trial)
-            model = train(run, record, run.config.finish[number], title=None)
-            write_atomically(Path(file), lambda temporary: save_model(model, temporary))
-        except QuerynasError as error:
-            logger.error("%s", error)
-            sys.exit(1)
+    try:
+        run = Run.open(path)
+        run.prepare()
+        record = next(r for r in run.records() if r.trial == trial)
+        model = train(run, record, run.config.finish[number], title=None)
+        write_atomically(Path(file), lambda temporary: save_model(model, temporary))
+    except QuerynasError as error:
+        logger.error("%s", error)
+        sys.exit(1)

@@ -1,6 +1,5 @@
 """The search: an ordinary Optuna study over architectures of several search spaces."""
 
-import contextlib
 import logging
 import math
 import random
@@ -98,7 +97,8 @@ def search(
     share = max(1, torch.get_num_threads() // workers)
     further = workers - 1 if _done(study) < target else 0
     helpers = [
-        process(_helper, str(run.path), target, timeout, share, daemon=True) for _ in range(further)
+        process(_helper, str(run.path), target, timeout, threads=share, daemon=True)
+        for _ in range(further)
     ]
     for helper in helpers:
         helper.start()
@@ -115,19 +115,21 @@ def search(
     return run
 
 
-def _work(run: Run, target: int, timeout: float | None) -> None:
+def _work(run: Run, target: int, timeout: float | None, *, quiet: bool = False) -> None:
     """Score candidates until ``target`` are done, whoever did them."""
     study = run.study
-    progress = tqdm(total=target, desc="search", unit="candidate", initial=_done(study))
+    done = _done(study)
+    progress = tqdm(total=target, desc="search", unit="candidate", initial=done, disable=quiet)
 
     def after(study: optuna.Study, trial: FrozenTrial) -> None:
-        progress.update(min(target, _done(study)) - progress.n)
+        done = _done(study)
+        progress.update(min(target, done) - progress.n)
         progress.set_postfix_str(_words(trial))
-        if progress.n >= target or _hopeless(study):
+        if done >= target or _hopeless(study):
             study.stop()
         study.sampler = create_sampler(run.config, trial.number + 1)
 
-    if _done(study) < target:
+    if done < target:
         study.sampler = create_sampler(run.config, len(study.get_trials(deepcopy=False)))
         with warnings.catch_warnings():
             # GP and NSGA-III do so to what was not measured, as it was outside the budget
@@ -279,12 +281,8 @@ def _check_outcome(trials: Sequence[FrozenTrial], path: Path) -> None:
     )
 
 
-def _helper(path: str, target: int, timeout: float | None, threads: int) -> None:
+def _helper(path: str, target: int, timeout: float | None) -> None:
     """One further worker process on the same study."""
-    with (
-        limited(threads),
-        contextlib.suppress(KeyboardInterrupt),  # the first worker says that it was stopped
-    ):
-        run = Run.open(path)
-        run.prepare()
-        _work(run, target, timeout)
+    run = Run.open(path)
+    run.prepare()
+    _work(run, target, timeout, quiet=True)
