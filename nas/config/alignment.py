@@ -86,11 +86,12 @@ def as_begun(config: Config, begun: Mapping[str, Any]) -> Config:
     """Return a config that leaves to work which was begun how it goes on, rates included.
 
     Args:
-        config: Whose own words count where it has any.
+        config: Whose own words count where it has any; null is none.
         begun: The settings that the work was begun with; older ones lack some.
     """
     then = {name: begun.get(name, old) for name, old in _BEFORE.items()}
-    unsaid = {name: old for name, old in then.items() if name not in config.model_fields_set}
+    said = {name for name in config.model_fields_set if getattr(config, name) is not None}
+    unsaid = {name: old for name, old in then.items() if name not in said}
     config = config.model_copy(update=unsaid)
     known = {name: value for name, value in begun.items() if name in type(config).model_fields}
     try:

@@ -64,6 +64,14 @@ def test_work_goes_on_at_the_rates_and_by_the_loss_it_was_begun_with() -> None:
     assert (config.spaces["cuts"].training.lr, config.spaces["cuts"].training.epochs) == (2e-3, 5)
 
 
+def test_a_loss_of_null_goes_on_as_one_that_is_not_named() -> None:
+    unsaid = StudyConfig.model_validate({**MINIMAL, "spaces": PRETRAINED})
+    null = StudyConfig.model_validate({**MINIMAL, "spaces": PRETRAINED, "loss": None})
+    begun = unsaid.with_loss()
+    for again in (unsaid, null):
+        assert as_begun(again, begun.model_dump(mode="json")).loss == begun.loss
+
+
 def test_a_minimal_study_file_gets_the_defaults(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, {**MINIMAL, "budget": {"max_macs": "1.5M"}}))
     assert config.objectives == ("macs", "cross_test")
